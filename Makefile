@@ -1,0 +1,40 @@
+# Each target sets up what it needs. `run` and `bench` need Python 3.10 or newer and nothing else.
+#
+#   PYTHON=python3.12   which Python makes the .venv and runs the benchmarks
+#   ARGS='...'          more words for the command: make test ARGS='-k map -x'
+
+PYTHON = python3
+VENV = .venv/ready
+
+.PHONY: help run test check bench maelstrom clean
+
+help:  ## list the targets (this)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+run:  ## the tutorial's first command: one node, ten seconds
+	./maelstrom test -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 1 --concurrency 2n $(ARGS)
+
+test: $(VENV)  ## run the tests
+	.venv/bin/python -m pytest -n auto $(ARGS)
+
+check: $(VENV)  ## ruff and mypy --strict
+	.venv/bin/ruff check
+	.venv/bin/mypy --strict
+
+bench:  ## measure
+	$(PYTHON) tests/bench/bench.py $(ARGS)
+
+maelstrom:  ## install the real Maelstrom under .maelstrom/ (it needs java)
+	@$(PYTHON) tests/workbench/install.py
+
+clean:  ## remove .venv and caches; store/ (your results) and .maelstrom/ stay
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV): tests/requirements.txt
+	@$(PYTHON) -c 'import sys, ensurepip; assert sys.version_info >= (3, 10)' 2>/dev/null || { \
+	  echo "make: $(PYTHON) must be Python 3.10 or newer with its venv module:" \
+	    "apt-get install python3-venv, or make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""`make bench`: what the node costs, beside something that ran in the same minute.
+
+These machines are shared and noisy, so a figure means little alone: each is the median of
+several rounds, taken in turn with the thing that it is compared with, and the ratio is what
+counts. The standard library is enough.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from raft import Map  # noqa: E402  (needs the path above)
+
+NODE = [sys.executable, str(ROOT / "raft.py")]
+BARE_LOOP = [sys.executable, str(Path(__file__).with_name("bare_loop.py"))]
+IMPORTS = [sys.executable, "-c", "import json, threading"]
+READ_SIZE = 1 << 16
+INIT = {"type": "init", "msg_id": 0, "node_id": "n0", "node_ids": ["n0"]}
+
+
+def message(client: int, body: dict[str, object]) -> bytes:
+    """One line, as Maelstrom sends it."""
+    msg = {"id": 0, "src": f"c{client}", "dest": "n0", "body": body}
+    return json.dumps(msg).encode() + b"\n"
+
+
+def requests(count: int, clients: int) -> Iterator[bytes]:
+    """Lines of a lin-kv run: half reads, and writes and cas in the ratio of 1 to 2."""
+    for n in range(1, count + 1):
+        body: dict[str, object] = {"key": n % 10, "msg_id": n}
+        if n % 2:
+            body |= {"type": "read"}
+        elif n % 3:
+            body |= {"type": "cas", "from": n % 5, "to": n % 7}
+        else:
+            body |= {"type": "write", "value": n % 5}
+        yield message(n % clients, body)
+
+
+def cpu_seconds(command: list[str], count: int, clients: int) -> float:
+    """CPU time of a whole process that answers init and then `count` requests.
+
+    Closed loop: each of the clients has one request under way. The driver's own time is not in
+    the figure.
+    """
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(message(0, INIT))
+    os.read(process.stdout.fileno(), READ_SIZE)
+    lines = requests(count, clients)
+    free, under_way = clients, 0
+    while batch := list(islice(lines, free)) or under_way:
+        if isinstance(batch, list):
+            process.stdin.write(b"".join(batch))
+            under_way += len(batch)
+        free = os.read(process.stdout.fileno(), READ_SIZE).count(b"\n")
+        if not free:
+            raise SystemExit(f"{' '.join(command)} ended early: its last words are above")
+        under_way -= free
+    process.stdin.close()
+    process.stdout.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime
+
+
+def cpu_per_request(command: list[str], count: int, clients: int) -> float:
+    """CPU seconds for one request, without those of starting the process."""
+    return (cpu_seconds(command, count, clients) - cpu_seconds(command, 0, clients)) / count
+
+
+def apply_seconds(keys: int, writes: int = 100_000) -> float:
+    """Time of one write to a Map that holds so many keys."""
+    state_machine = Map({key: 0 for key in range(keys)})
+    ops = [{"type": "write", "key": n * 7919 % keys, "value": n} for n in range(writes)]
+    start = time.perf_counter()
+    for op in ops:
+        state_machine, _ = state_machine.apply(op)
+    return (time.perf_counter() - start) / writes
+
+
+def start_seconds(command: list[str], first_line: bytes = b"") -> float:
+    """Time from starting a process to its first line of output, or else to its end."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(first_line)
+    process.stdout.readline()
+    if not first_line:
+        process.wait()
+    seconds = time.perf_counter() - start
+    process.communicate()
+    return seconds
+
+
+def compare(
+    title: str, unit: float, rounds: int, a: Callable[[], float], b: Callable[[], float]
+) -> None:
+    """Measures a and b in turn; prints the medians, and the median of the rounds' ratios."""
+    pairs = [(a(), b()) for _ in range(rounds)]
+    first, second = (statistics.median(column) * unit for column in zip(*pairs, strict=True))
+    ratio = statistics.median(x / y for x, y in pairs)
+    print(f"{title:<58} {first:8.2f} {second:8.2f} {ratio:6.2f}", flush=True)
+
+
+def main() -> None:
+    """Prints one row a comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="how often each is measured")
+    parser.add_argument("--requests", type=int, default=50_000, help="requests in a round")
+    args = parser.parse_args()
+    print(f"{'medians':<58} {'this':>8} {'that':>8} {'ratio':>6}")
+    for clients in (1, 10, 50, 200):
+        compare(
+            f"CPU us a request, {clients} clients: raft.py, a bare loop",
+            1e6,
+            args.rounds,
+            lambda clients=clients: cpu_per_request(NODE, args.requests, clients),
+            lambda clients=clients: cpu_per_request(BARE_LOOP, args.requests, clients),
+        )
+    compare(
+        "us a write: Map.apply with 1,000,000 keys, with 10 keys",
+        1e6,
+        args.rounds,
+        lambda: apply_seconds(1_000_000),
+        lambda: apply_seconds(10),
+    )
+    compare(
+        "start, ms: raft.py to init_ok, import json and threading",
+        1e3,
+        args.rounds * 3,
+        lambda: start_seconds(NODE, message(0, INIT)),
+        lambda: start_seconds(IMPORTS),
+    )
+
+
+if __name__ == "__main__":
+    main()

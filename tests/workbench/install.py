@@ -1,0 +1,156 @@
+"""`make maelstrom`: put the pinned release of the real Maelstrom under .maelstrom/.
+
+    .maelstrom/<sha256>/maelstrom/              a release, unpacked
+    .maelstrom/maelstrom -> <sha256>/maelstrom  the one that is installed
+
+A release is fetched, checked and unpacked under a temporary name; then the link is replaced,
+which is one atomic step. So there is always the old copy or the new one, whole.
+
+$MAELSTROM_URL and $MAELSTROM_SHA256 name another address and another release.
+"""
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import sys
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+URL = "https://github.com/jepsen-io/maelstrom/releases/download/v0.2.4/maelstrom.tar.bz2"
+SHA256 = "301ec71d6b12af0d765edb413f5cf5aa1046b5609bd4e31376a0b549548e5799"
+TIMEOUT = 30  # seconds without a single byte
+# What the network, the disk, the archive and the address can raise.
+BROKEN = (OSError, http.client.HTTPException, tarfile.TarError, EOFError, ValueError)
+
+HOME = Path(__file__).resolve().parents[2] / ".maelstrom"
+LINK = HOME / "maelstrom"
+EXECUTABLE = LINK / "maelstrom"
+
+FAILED = """\
+make maelstrom: could not install the real Maelstrom: {error}
+  from     {url}
+  SHA-256  {sha256}
+Nothing was changed. What to do:
+  - download the file by hand, then: make maelstrom MAELSTROM_URL=file:///PATH/TO/maelstrom.tar.bz2
+  - or do without: ./maelstrom runs the workbench instead (always, with MAELSTROM=workbench)
+"""
+
+
+class Failed(Exception):
+    """Why there is nothing to install, in words for the user."""
+
+
+def fetch(url: str, target: Path) -> None:
+    """Download all of a file, or fail."""
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as response, target.open("wb") as file:
+        size, done, whole = int(response.headers["Content-Length"] or 0), 0, True
+        try:
+            while chunk := response.read(1 << 16):
+                file.write(chunk)
+                done += len(chunk)
+                if sys.stderr.isatty():
+                    total = f" of {size / 1e6:.1f}" if size else ""
+                    print(f"\r  {done / 1e6:.1f}{total} MB ", end="", file=sys.stderr)
+        except http.client.IncompleteRead:
+            whole = False
+        finally:
+            if sys.stderr.isatty():
+                print(file=sys.stderr)
+    if not whole or (size and done != size):
+        raise Failed(f"the transfer was cut off after {done} of {size or '?'} bytes")
+
+
+def verify(file: Path, sha256: str) -> None:
+    """Fail unless the file has this SHA-256."""
+    digest = hashlib.sha256()
+    with file.open("rb") as data:
+        while chunk := data.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() != sha256:
+        raise Failed(f"the file is not the right one: its SHA-256 is {digest.hexdigest()}")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a release, refusing members that would land outside the folder."""
+    with tarfile.open(archive) as tar:
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(folder, filter="data")
+        else:  # before Python 3.10.12 and 3.11.4: allow plain files and folders only
+            for member in tar:
+                parts = Path(member.name).parts
+                if "/" in parts or ".." in parts or not (member.isfile() or member.isdir()):
+                    raise Failed(f"{member.name!r} in the archive would not stay in its folder")
+            tar.extractall(folder)
+    executable = folder / "maelstrom" / "maelstrom"
+    if not executable.is_file():
+        raise Failed("the archive holds no maelstrom/maelstrom")
+    executable.chmod(0o755)
+
+
+def install(url: str, sha256: str) -> None:
+    """Make this release the installed one, or fail and change nothing."""
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise Failed("$MAELSTROM_SHA256 is not a SHA-256 (64 hexadecimal digits)")
+    if LINK.exists() and not LINK.is_symlink():
+        raise Failed(f"{LINK} is a copy of your own, which stays in use; move it away first")
+    HOME.mkdir(exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix="new-", dir=HOME) as name:
+            new = Path(name)
+            fetch(url, new / "archive")
+            verify(new / "archive", sha256)
+            unpack(new / "archive", new / "release")
+            (new / "link").symlink_to(f"{sha256}/maelstrom")
+            shutil.rmtree(HOME / sha256, ignore_errors=True)  # damaged, or it would be in use
+            (new / "release").rename(HOME / sha256)
+            (new / "link").replace(LINK)
+        for old in set(HOME.iterdir()) - {LINK, HOME / sha256}:
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        with suppress(OSError):  # it is not empty, as it should be
+            HOME.rmdir()
+
+
+def is_installed(sha256: str) -> bool:
+    return (
+        LINK.is_symlink()
+        and os.readlink(LINK) == f"{sha256}/maelstrom"
+        and os.access(EXECUTABLE, os.X_OK)
+    )
+
+
+def main() -> int:
+    url = os.environ.get("MAELSTROM_URL") or URL
+    sha256 = (os.environ.get("MAELSTROM_SHA256") or SHA256).lower()
+    if is_installed(sha256):
+        print(f"make maelstrom: {EXECUTABLE} is there already (SHA-256 {sha256})")
+        return 0
+    print(f"make maelstrom: fetching {url}", flush=True)
+    try:
+        install(url, sha256)
+    except KeyboardInterrupt:
+        print("make maelstrom: interrupted; nothing was changed", file=sys.stderr)
+        return 130
+    except (Failed, *BROKEN) as error:
+        # A URLError only wraps what is wrong; an HTTPError says it.
+        why = error.reason if type(error) is urllib.error.URLError else error
+        print(FAILED.format(error=why, url=url, sha256=sha256), end="", file=sys.stderr)
+        return 1
+    print(f"make maelstrom: installed {EXECUTABLE} (SHA-256 {sha256})")
+    missing = [name for name in ("java", "gnuplot", "dot") if not shutil.which(name)]
+    if missing:
+        print(
+            f"make maelstrom: it also needs {', '.join(missing)}, not on the PATH "
+            "(Debian: apt-get install default-jre-headless gnuplot graphviz)"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
