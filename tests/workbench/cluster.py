@@ -1,0 +1,174 @@
+"""The nodes of a run as processes, started and ended the way Maelstrom does it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from .loop import SECOND, Loop
+
+LAST_LINES = 20  # lines of stderr that are shown when a node ends by itself
+READ_SIZE = 1 << 16
+WATCH_INTERVAL = SECOND // 10
+
+# Whatever becomes of the bench, even by SIGKILL, nothing is left running: this shell sees the
+# end of its stdin and kills the process groups that it was told about. "done" calls it off.
+GUARD = """
+while read -r group; do
+  if [ "$group" = done ]; then exit; fi
+  groups="$groups -$group"
+done
+for group in $groups; do kill -9 -- "$group" 2>/dev/null; done
+"""
+
+
+class NodeProcess:
+    """One process: lines in, lines out, and its stderr in a file."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        assert process.stdin and process.stdout and process.stderr
+        self.process = process
+        self.log = log
+        self.stdin = process.stdin.fileno()
+        self.stdout = process.stdout.fileno()
+        self.stderr = process.stderr.fileno()
+        self.unwritten = bytearray()
+        self.unfinished = b""  # the start of a line of stdout whose end has not arrived
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+
+
+class Cluster:
+    """The processes behind the node ids.
+
+    `on_line(node_id, line)` gets each line of a node's stdout, `on_exit(node_id, why)` is told of
+    a node that ended by itself, `on_stderr(node_id, line)` of each line on its stderr.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        command: Sequence[str],
+        logs: Path,
+        on_line: Callable[[str, bytes], object],
+        on_exit: Callable[[str, str], object],
+        on_stderr: Callable[[str, str], object],
+    ) -> None:
+        self._loop = loop
+        self._command = list(command)
+        self._logs = logs
+        self._on_line = on_line
+        self._on_exit = on_exit
+        self._on_stderr = on_stderr
+        self._nodes: dict[str, NodeProcess] = {}
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", GUARD], stdin=subprocess.PIPE, start_new_session=True
+        )
+        loop.after(WATCH_INTERVAL, self._watch)
+
+    def start(self, node_id: str) -> None:
+        """Starts a node's process; OSError if the binary cannot be run.
+
+        Its working directory is the folder for temporary files, as with the real Maelstrom.
+        Each node has a session of its own: Ctrl-C is for the bench alone, and what a node
+        starts ends with it.
+        """
+        log = (self._logs / f"{node_id}.log").open("ab", buffering=0)
+        process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd=tempfile.gettempdir(),
+            start_new_session=True,
+        )
+        assert self._guard.stdin
+        self._guard.stdin.write(b"%d\n" % process.pid)
+        self._guard.stdin.flush()
+        node = self._nodes[node_id] = NodeProcess(process, log)
+        os.set_blocking(node.stdin, False)
+        self._loop.watch(node.stdout, lambda: self._read_stdout(node_id, node))
+        self._loop.watch(node.stderr, lambda: self._read_stderr(node_id, node))
+
+    def deliver(self, node_id: str, message: dict[str, Any]) -> None:
+        """Writes a message to a node's stdin; what the pipe does not take waits."""
+        if node := self._nodes.get(node_id):
+            waiting = bool(node.unwritten)
+            node.unwritten += json.dumps(message).encode() + b"\n"
+            if not waiting:
+                self._write(node)
+
+    def stop(self) -> None:
+        """Kills all nodes with what they have started. Call it always; twice is harmless."""
+        for node_id in list(self._nodes):
+            self._kill(node_id)
+        if self._guard.poll() is None and self._guard.stdin:
+            with contextlib.suppress(OSError):
+                self._guard.stdin.write(b"done\n")
+                self._guard.stdin.close()
+            self._guard.wait()
+
+    def _kill(self, node_id: str) -> None:
+        node = self._nodes.pop(node_id)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(node.process.pid, signal.SIGKILL)
+        node.process.wait()
+        os.set_blocking(node.stderr, False)
+        with contextlib.suppress(BlockingIOError):  # its last words
+            while self._read_stderr(node_id, node):
+                pass
+        for file in (node.stdin, node.stdout, node.stderr):
+            self._loop.unwatch(file)
+        for pipe in (node.process.stdin, node.process.stdout, node.process.stderr, node.log):
+            assert pipe
+            pipe.close()
+
+    def _write(self, node: NodeProcess) -> None:
+        self._loop.unwatch(node.stdin)
+        try:
+            del node.unwritten[: os.write(node.stdin, node.unwritten)]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:  # it has closed its stdin, or ended: _watch tells
+            node.unwritten.clear()
+        if node.unwritten:
+            self._loop.watch(node.stdin, lambda: self._write(node), selectors.EVENT_WRITE)
+
+    def _read_stdout(self, node_id: str, node: NodeProcess) -> None:
+        chunk = os.read(node.stdout, READ_SIZE)
+        if not chunk:
+            self._loop.unwatch(node.stdout)
+        *lines, node.unfinished = (node.unfinished + chunk).split(b"\n")
+        for line in lines:
+            self._on_line(node_id, line)
+
+    def _read_stderr(self, node_id: str, node: NodeProcess) -> bytes:
+        chunk = os.read(node.stderr, READ_SIZE)
+        if not chunk:
+            self._loop.unwatch(node.stderr)
+        node.log.write(chunk)
+        for line in chunk.decode(errors="replace").splitlines():
+            node.last_lines.append(line)
+            self._on_stderr(node_id, line)
+        return chunk
+
+    def _watch(self) -> None:
+        """Finds the nodes that have ended by themselves."""
+        for node_id, node in list(self._nodes.items()):
+            status = node.process.poll()
+            if status is not None:
+                self._kill(node_id)
+                how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+                words = "".join(f"\n    {line}" for line in node.last_lines)
+                said = f"; its last words on stderr:{words}" if words else ", and said nothing"
+                self._on_exit(node_id, f"ended by itself with {how}{said}")
+        self._loop.after(WATCH_INTERVAL, self._watch)
