@@ -1,0 +1,206 @@
+"""The checker against brute force, against known verdicts, and against its own limits."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from histories import simulated, spoilt
+from workbench import judge
+from workbench.checker import BUDGET, Register, Rule, check, check_history
+from workbench.edn import Keyword
+from workbench.history import Op, Operation
+
+VERDICTS = Path(__file__).resolve().parents[2] / "shared" / "histories"
+
+
+def history(*lines: str) -> list[Op]:
+    """Events from lines like `0 invoke write 4`, `0 ok write 4`, `1 fail cas 2,3 22`."""
+    events = []
+    for index, line in enumerate(lines):
+        process, type, f, value, *error = line.split()
+        numbers = [None if part == "nil" else int(part) for part in value.split(",")]
+        events.append(
+            Op(
+                int(process),
+                type,
+                f,
+                numbers if f == "cas" else numbers[0],
+                index,
+                index,
+                [int(error[0]), "text"] if error else None,
+            )
+        )
+    return events
+
+
+def brute_force(ops: list[Op]) -> bool:
+    """Tries every order of every choice of unknown operations."""
+    register = Register(ops)
+    for count in range(len(register.unknown) + 1):
+        for chosen in itertools.combinations(register.unknown, count):
+            if any(map(is_legal, itertools.permutations([*register.known, *chosen]))):
+                return True
+    return False
+
+
+def is_legal(order: Iterable[Rule]) -> bool:
+    """Whether one order respects real time and the register."""
+    state, latest_start = 0, -1
+    for rule in order:
+        operation: Operation = rule.operation
+        if operation.end_index is not None and operation.end_index < latest_start:
+            return False
+        if not rule.allows(state):
+            return False
+        latest_start = max(latest_start, operation.start_index)
+        state = state if rule.makes is None else rule.makes
+    return True
+
+
+def test_agrees_with_brute_force_on_2000_small_histories() -> None:
+    rng = random.Random(7)
+    seen: Counter[str] = Counter()
+    for _ in range(2000):
+        ops = simulated(rng, rng.randint(3, 6), rng.randint(2, 4), 3, unknown=rng.randint(0, 2))
+        if rng.random() < 0.6:
+            ops = spoilt(rng, ops)
+        expected = brute_force(ops)
+        assert check(ops).valid is expected, ops
+        seen[f"valid {expected}"] += 1
+        seen["unknown operation"] += any(op.type == "info" for op in ops)
+        for op in ops:
+            if op.type == "fail":
+                seen[op.error[0].name] += 1
+    assert min(seen["valid True"], seen["valid False"]) > 300, seen
+    assert seen["unknown operation"] > 500, seen
+    assert min(seen["precondition-failed"], seen["key-does-not-exist"]) > 300, seen
+
+
+@pytest.mark.skipif(not VERDICTS.is_dir(), reason="the recorded histories are not beside the repo")
+def test_agrees_with_the_verdicts_on_recorded_histories() -> None:
+    with (VERDICTS / "verdicts.csv").open() as rows:
+        for row in csv.DictReader(rows):
+            verdict, why = judge.judge(VERDICTS / row["file"], BUDGET)
+            assert verdict is (row["linearizable"] == "true"), (row["file"], why)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_history_of_20000_operations_with_5_unknown_ones(seed: int) -> None:
+    rng = random.Random(seed)
+    ops = simulated(rng, 20_000, 10, unknown=5)
+    assert check(ops).valid is True
+    impossible = [
+        Op(99, "invoke", "write", 7, 0, len(ops)),
+        Op(99, "ok", "write", 7, 0, len(ops) + 1),
+        Op(98, "invoke", "read", None, 0, len(ops) + 2),
+        Op(98, "ok", "read", 8, 0, len(ops) + 3),
+    ]
+    analysis = check(ops + impossible)
+    assert analysis.valid is False
+    assert analysis.failed is not None and analysis.failed.value == 8
+
+
+def test_names_the_operation_that_cannot_be_placed_and_says_why() -> None:
+    analysis = check(
+        history("0 invoke write 2", "0 ok write 2", "1 invoke read nil", "1 ok read 4")
+    )
+    assert analysis.why == "cannot read 4: the register holds 2 (process 1, index 2)"
+    assert [[str(step.operation) for step in path] for path in analysis.final_paths] == [
+        ["write 2", "read 4"]
+    ]
+    assert analysis.final_paths[0][-1].problem == "cannot read 4: the register holds 2"
+
+
+def test_names_all_values_that_the_register_may_hold() -> None:
+    analysis = check(
+        history(
+            "0 invoke write 2",
+            "1 invoke write 3",
+            "0 ok write 2",
+            "1 ok write 3",
+            "2 invoke cas 4,5",
+            "2 ok cas 4,5",
+        )
+    )
+    assert analysis.why.startswith("cannot cas 4 to 5: the register holds 2 or 3 ")
+    assert len(analysis.final_paths) == 2
+
+
+WROTE_1 = ["0 invoke write 1", "0 ok write 1"]
+
+
+@pytest.mark.parametrize(
+    ("valid", "lines"),
+    [
+        (True, ["0 invoke read nil", "0 ok read nil"]),
+        (True, ["0 invoke read nil", "0 fail read nil 20"]),
+        (False, [*WROTE_1, "1 invoke read nil", "1 fail read nil 20"]),
+        (True, [*WROTE_1, "1 invoke read nil", "1 fail read nil 11"]),
+        (False, [*WROTE_1, "1 invoke cas 2,3", "1 fail cas 2,3 20"]),
+        (True, [*WROTE_1, "1 invoke cas 2,3", "1 fail cas 2,3 22"]),
+        (False, [*WROTE_1, "1 invoke cas 1,3", "1 fail cas 1,3 22"]),
+        (False, [*WROTE_1, "1 invoke cas 1,3", "1 fail cas 1,3"]),
+        (True, [*WROTE_1, "1 invoke cas 1,3", "1 fail cas 1,3 11"]),
+        (False, [*WROTE_1, "1 invoke write 2", "1 fail write 2 11", "2 invoke read nil",
+                 "2 ok read 2"]),
+        (True, [*WROTE_1, "1 invoke write 2", "1 info write 2", "2 invoke read nil",
+                "2 ok read 1", "2 invoke read nil", "2 ok read 2"]),
+        (False, [*WROTE_1, "1 invoke write 2", "1 info write 2", "2 invoke read nil",
+                 "2 ok read 2", "2 invoke read nil", "2 ok read 1"]),
+        (True, [*WROTE_1, "1 invoke write 2", "2 invoke read nil", "2 ok read 2"]),
+        (True, [*WROTE_1, "2 invoke read nil", "2 info read nil", "1 invoke cas 1,2",
+                "1 ok cas 1,2"]),
+    ],
+)  # fmt: skip
+def test_what_each_completion_says(valid: bool, lines: list[str]) -> None:
+    assert check(history(*lines)).valid is valid
+
+
+def test_values_are_compared_as_json() -> None:
+    def reads(written: object, read: object) -> bool | None:
+        return check(
+            [
+                Op(0, "invoke", "write", written, 0, 0),
+                Op(0, "ok", "write", written, 1, 1),
+                Op(1, "invoke", "read", None, 2, 2),
+                Op(1, "ok", "read", read, 3, 3),
+            ]
+        ).valid
+
+    assert reads([1, {"a": True}], [1, {"a": True}]) is True
+    assert reads(1, True) is False
+    assert reads(1, "1") is False
+    assert reads([1], [True]) is False
+
+
+def test_keys_are_judged_one_by_one() -> None:
+    def on(key: object, ops: list[Op], process: int) -> list[Op]:
+        return [
+            Op(op.process + process, op.type, op.f, [key, op.value], op.time, op.index, op.error)
+            for op in ops
+        ]
+
+    good = history(*WROTE_1, "1 invoke read nil", "1 ok read 1")
+    bad = history(*WROTE_1, "1 invoke read nil", "1 ok read 3")
+    analyses = check_history([*on(0, good, 0), *on(1, bad, 10), *on("1", good, 20)])
+    assert {key: found.valid for key, found in analyses.items()} == {0: True, 1: False, "1": True}
+
+
+def test_gives_up_when_the_budget_is_used_up() -> None:
+    analysis = check(simulated(random.Random(1), 100, 5), budget=10)
+    assert analysis.valid is None
+    assert "10 configurations" in analysis.why
+
+
+def test_errors_are_known_by_name_and_by_code() -> None:
+    for error in (20, [20, "not found"], Keyword("key-does-not-exist"),
+                  [Keyword("key-does-not-exist"), "not found"]):  # fmt: skip
+        ops = history(*WROTE_1, "1 invoke read nil")
+        ops.append(Op(1, "fail", "read", None, 3, 3, error))
+        assert check(ops).valid is False, error

@@ -1,0 +1,246 @@
+"""Histories: what the clients did and saw, in the forms in which Jepsen writes them.
+
+An event (`Op`) is an invocation or a completion, as a line of `history.edn` or `history.txt`. An
+`Operation` is an invocation with its completion. In lin-kv a value is `[key, v]`: Jepsen's
+independent tuple.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import edn
+from .edn import Keyword
+
+TYPES = ("invoke", "ok", "fail", "info")
+
+
+class HistoryError(ValueError):
+    """Something that is no history; the text says where, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """An event. `process` is "nemesis" for faults; `time` is in ns since the start of the run."""
+
+    process: int | str
+    type: str
+    f: str
+    value: Any
+    time: int
+    index: int
+    error: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An invocation with its completion; `value` is what an ok read read, else the argument.
+
+    `type` is "ok", "fail" or "info"; an `info` operation has no end: it may still happen.
+    """
+
+    process: int | str
+    f: str
+    value: Any
+    type: str
+    start: int
+    end: int | None
+    start_index: int
+    end_index: int | None
+    error: Any = None
+
+    def __str__(self) -> str:
+        if self.f == "cas":
+            old, new = self.value
+            return f"cas {edn.dumps(old)} to {edn.dumps(new)}"
+        return f"{self.f} {edn.dumps(self.value)}"
+
+
+def operations(ops: Iterable[Op]) -> list[Operation]:
+    """Joins invocations and completions, in the order of invocation.
+
+    A process does one thing at a time: one that invokes again, or never completes, leaves an
+    `info` operation behind. HistoryError for a completion of what was never invoked.
+    """
+    found: list[Operation] = []
+    under_way: dict[int | str, int] = {}
+    for op in ops:
+        if op.type == "invoke":
+            under_way[op.process] = len(found)
+            found.append(
+                Operation(op.process, op.f, op.value, "info", op.time, None, op.index, None)
+            )
+            continue
+        if op.process not in under_way or found[under_way[op.process]].f != op.f:
+            raise HistoryError(
+                f"process {op.process} completes a {op.f} (index {op.index}) that it did not invoke"
+            )
+        position = under_way.pop(op.process)
+        known = op.type != "info"
+        found[position] = replace(
+            found[position],
+            type=op.type,
+            value=op.value if op.type == "ok" else found[position].value,
+            end=op.time if known else None,
+            end_index=op.index if known else None,
+            error=op.error,
+        )
+    return found
+
+
+def clients(ops: Iterable[Op]) -> list[Op]:
+    """The events without those of the nemesis."""
+    return [op for op in ops if isinstance(op.process, int)]
+
+
+def by_key(ops: Iterable[Op]) -> dict[Any, list[Op]]:
+    """The history of each key; values are then without the key.
+
+    A history is one of a single register (its key is None here) if one of its invocations is
+    of a form that has no place for a key: a read of nil, a write of something that is no pair,
+    a cas of two values whose second is no pair.
+    """
+    events = clients(ops)
+    if any(op.type == "invoke" and not _has_key(op) for op in events):
+        return {None: events}
+    keys: dict[str, list[Op]] = {}  # by the key's text: 1, "1" and true are three
+    names: dict[str, Any] = {}
+    key_of: dict[int | str, str] = {}  # a completion may have lost its key
+    for op in events:
+        value = op.value
+        if op.type == "invoke" or _has_key(op):
+            key, value = op.value
+            text = key_of[op.process] = edn.dumps(key)
+            names[text] = key if type(key) in (int, str) else text
+        keys.setdefault(key_of.get(op.process, "nil"), []).append(replace(op, value=value))
+    return {names.get(text): events for text, events in keys.items()}
+
+
+def _has_key(op: Op) -> bool:
+    pair = isinstance(op.value, list) and len(op.value) == 2
+    return pair and (op.f != "cas" or (isinstance(op.value[1], list) and len(op.value[1]) == 2))
+
+
+# Writing
+
+
+def to_edn(op: Op) -> str:
+    """A line of history.edn."""
+    form = {
+        Keyword("type"): Keyword(op.type),
+        Keyword("f"): Keyword(op.f),
+        Keyword("value"): op.value,
+        Keyword("time"): op.time,
+        Keyword("process"): Keyword(op.process) if isinstance(op.process, str) else op.process,
+        Keyword("index"): op.index,
+    }
+    if op.error is not None:
+        form[Keyword("error")] = op.error
+    return edn.dumps(form)
+
+
+def to_txt(op: Op) -> str:
+    """A line of history.txt, and the end of a line on Jepsen's console."""
+    process = f":{op.process}" if isinstance(op.process, str) else str(op.process)
+    columns = [process, f":{op.type}", f":{op.f}", edn.dumps(op.value)]
+    if op.error is not None:
+        columns.append(edn.dumps(op.error))
+    return "\t".join(columns)
+
+
+# Reading
+
+
+def read(path: Path) -> list[Op]:
+    """Reads a store folder, a history.edn, a history.txt or a log of Jepsen's.
+
+    HistoryError for what is none of them, or holds no operation.
+    """
+    if path.is_dir():
+        for name in ("history.edn", "history.txt", "jepsen.log"):
+            if (path / name).is_file():
+                return read(path / name)
+        raise HistoryError(f"{path} holds no history.edn: is it the folder of a run, in store/?")
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError as error:
+        raise HistoryError(f"{path} is no text, so no history of Jepsen's") from error
+    except OSError as error:
+        raise HistoryError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        # EDN begins with a map, a vector of maps or a tagged one; a log with words.
+        ops = list(_from_edn(text) if text.lstrip()[:1] in ("{", "[", "#") else _from_log(text))
+    except edn.EDNError as error:
+        raise HistoryError(f"{path}: {error}") from error
+    if not any(isinstance(op.process, int) for op in ops):
+        raise HistoryError(
+            f"{path} holds no operation; wanted is a history.edn, or lines like "
+            "`0  :invoke  :read  nil`"
+        )
+    return ops
+
+
+def _from_edn(text: str) -> Iterator[Op]:
+    for index, form in enumerate(_forms(text)):
+        try:
+            process, type, f = form[Keyword("process")], form[Keyword("type")], form[Keyword("f")]
+            if str(type)[1:] not in TYPES:
+                raise ValueError(f":type is {type}")
+            yield Op(
+                process=process if isinstance(process, int) else str(process)[1:],
+                type=str(type)[1:],
+                f=str(f)[1:],
+                value=form.get(Keyword("value")),
+                time=int(form.get(Keyword("time"), index)),
+                index=int(form.get(Keyword("index"), index)),
+                error=form.get(Keyword("error")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise HistoryError(
+                f"entry {index + 1} is no operation ({error}): {edn.dumps(form)[:200]}"
+            ) from error
+
+
+def _forms(text: str) -> Iterator[Any]:
+    """The maps of a history; a last one that a killed run has cut off is left out."""
+    try:
+        for form in edn.load_all(text):
+            yield from form if isinstance(form, list) else [form]
+    except edn.EDNError as error:
+        if not error.cut_off:
+            raise
+
+
+LOG_LINE = re.compile(
+    r"""(?:^|.*jepsen\.util\s*[-:]\s*)      # what a console or a log has in front
+        (?P<process>\d+|:nemesis)\s+
+        :(?P<type>invoke|ok|fail|info)\s+
+        :(?P<f>[\w-]+)\s+
+        (?P<rest>\S.*)""",
+    re.VERBOSE,
+)
+
+
+def _from_log(text: str) -> Iterator[Op]:
+    for number, line in enumerate(text.splitlines(), 1):
+        match = LOG_LINE.match(line)
+        if not match:
+            continue
+        process = match["process"]
+        try:
+            value, *error = edn.load_all(match["rest"])
+        except edn.EDNError as problem:
+            raise HistoryError(f"line {number}: {problem}: {line[:200]}") from problem
+        yield Op(
+            process=int(process) if process.isdigit() else process[1:],
+            type=match["type"],
+            f=match["f"],
+            value=value,
+            time=number,
+            index=number,
+            error=error[0] if error else None,
+        )
