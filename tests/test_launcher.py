@@ -168,6 +168,14 @@ def test_it_runs_by_its_own_name_through_a_link(clone: Clone) -> None:
     assert (ran.returncode, json.loads(ran.stdout)) == (2, ["workbench", "test"])
 
 
+def test_a_copied_launcher_has_no_workbench(clone: Clone) -> None:
+    """It must not take itself, when it is on the PATH, for the real one, again and again."""
+    clone.launcher = Path(shutil.copy(clone.launcher, clone.bin))
+    status, called, said = clone.run("test")
+    assert (status, called) == (255, [])
+    assert f"there is no tests/workbench in {clone.bin}: link to the launcher" in said
+
+
 def test_maelstrom_names_nothing_that_can_run(clone: Clone) -> None:
     script(clone.bin / "maelstrom", "real")
     plain = clone.folder / "plain file"
@@ -177,7 +185,7 @@ def test_maelstrom_names_nothing_that_can_run(clone: Clone) -> None:
         assert (status, called) == (255, [])
         assert f"$MAELSTROM is {wanted!r}, which is not an executable file; set it" in said
     status, called, said = clone.run("test", MAELSTROM=str(clone.launcher))
-    assert (status, called) == (255, []) and "which is this launcher" in said
+    assert (status, called) == (255, []) and "which is a launcher like this one" in said
     real = script(clone.folder / "broken")
     real.write_text("#!/no/such/interpreter\n")
     status, called, said = clone.run("test", MAELSTROM=str(real))

@@ -1,0 +1,168 @@
+"""The options of `./maelstrom test`: Maelstrom's own names and defaults."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .workload import WORKLOADS
+
+DESCRIPTION = """\
+Runs a test of a Maelstrom binary, as the real Maelstrom does, without a JVM. What it finds is
+under store/latest. Exit status: 0 valid, 1 invalid, 2 unknown, 255 the test could not be run.
+"""
+NEMESES = ("partition",)
+CRASHED = 255
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a test is to do; times in seconds, latency in ms."""
+
+    workload: str
+    bin: Path
+    node_count: int
+    time_limit: float
+    rate: float
+    concurrency: int
+    latency: float
+    latency_dist: str
+    nemesis: frozenset[str]
+    nemesis_interval: float
+    availability: float | None
+    log_stderr: bool
+    log_net_send: bool
+    log_net_recv: bool
+    test_count: int
+    seed: int
+    args: tuple[str, ...]
+
+    @property
+    def node_ids(self) -> list[str]:
+        """n0, n1, ..."""
+        return [f"n{number}" for number in range(self.node_count)]
+
+
+class Parser(argparse.ArgumentParser):
+    """Leaves with Maelstrom's status for a test that could not be run."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.print_usage()
+        self.exit(CRASHED, f"{self.prog}: error: {message}\n")
+
+
+def at_least(least: float) -> object:
+    """A converter for numbers from `least` on."""
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not least <= value < float("inf"):
+            raise ValueError
+        return value
+
+    number.__name__ = f"number of at least {least:g}"
+    return number
+
+
+def whole(text: str) -> int:
+    """A converter for 1, 2, ..."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+whole.__name__ = "whole number of at least 1"
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        prog="maelstrom test",
+        usage="maelstrom test -w WORKLOAD --bin FILE [OPTIONS] [-- WORDS FOR THE BINARY]",
+        description=DESCRIPTION,
+        allow_abbrev=False,
+    )
+    add = p.add_argument
+    add("-w", "--workload", choices=WORKLOADS, default="lin-kv", help="default: %(default)s")
+    add("--bin", required=True, metavar="FILE", help="path to the binary which runs a node")
+    add("--node-count", type=whole, default=5, metavar="N", help="default: %(default)s")
+    add("--time-limit", type=at_least(0), default=60, metavar="SECONDS",
+        help="for how long operations are begun; default: %(default)s")
+    add("--rate", type=at_least(0), default=5, metavar="N",
+        help="operations a second, of all clients together; default: %(default)s")
+    add("--concurrency", default="1n", metavar="N",
+        help="clients, as a number or as a multiple of the nodes: 10, 4n; default: %(default)s")
+    add("--latency", type=at_least(0), default=0, metavar="MS",
+        help="mean latency between servers; default: %(default)s")
+    add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
+        help="default: %(default)s")
+    add("--nemesis", default="", metavar="FAULTS",
+        help=f"comma-separated: {', '.join(NEMESES)}; default: none")
+    add("--nemesis-interval", type=at_least(0.001), default=10, metavar="SECONDS",
+        help="between two steps of the nemesis, on average; default: %(default)s")
+    add("--availability", metavar="total|FRACTION",
+        help="the fraction of operations that must be ok for the test to be valid")
+    add("--log-stderr", action="store_true", help="show what nodes write to stderr")
+    add("--log-net-send", action="store_true", help="show messages as they are sent")
+    add("--log-net-recv", action="store_true", help="show messages as they are received")
+    add("--test-count", type=whole, default=1, metavar="N",
+        help="how many tests to run; the first that is not valid is the last")
+    add("--seed", type=int, help="for the workbench's dice (this option is its own)")
+    return p  # fmt: skip
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Options from a command line; leaves with a message and status 255 for a wrong one."""
+    argv = list(argv)
+    split = argv.index("--") if "--" in argv else len(argv)
+    p = parser()
+    given = p.parse_args(argv[:split])
+
+    path = Path(given.bin).resolve()
+    if not path.is_file():
+        p.error(f"--bin {given.bin}: there is no such file")
+    if not os.access(path, os.X_OK):
+        p.error(f"--bin {given.bin} is not executable: chmod +x {given.bin}")
+
+    match = re.fullmatch(r"(\d+)(n?)", given.concurrency)
+    concurrency = int(match[1]) * (given.node_count if match[2] else 1) if match else 0
+    if not concurrency:
+        p.error(f"--concurrency {given.concurrency!r} must be a number, or one with n: 10, 4n")
+    group = 2 * given.node_count
+    if given.workload == "lin-kv" and concurrency % group:
+        p.error(
+            f"--concurrency {given.concurrency} makes {concurrency} clients, but lin-kv needs a "
+            f"multiple of {group}, twice the number of nodes: 2n, 4n, ..."
+        )
+    nemesis = frozenset(filter(None, given.nemesis.split(",")))
+    if unknown := nemesis - set(NEMESES):
+        p.error(f"--nemesis {', '.join(sorted(unknown))}: known are {', '.join(NEMESES)}")
+
+    values = vars(given)
+    del values["bin"], values["concurrency"], values["nemesis"], values["availability"]
+    if given.seed is None:
+        values["seed"] = int.from_bytes(os.urandom(4), "big")
+    return Options(
+        bin=path,
+        concurrency=concurrency,
+        nemesis=nemesis,
+        availability=_availability(p, given.availability),
+        args=tuple(argv[split + 1 :]),
+        **values,
+    )
+
+
+def _availability(p: Parser, text: str | None) -> float | None:
+    if text in (None, "total"):
+        return 1.0 if text else None
+    try:
+        fraction = float(str(text))
+    except ValueError:
+        fraction = -1.0
+    if not 0 <= fraction <= 1:
+        p.error(f"--availability {text!r} must be total, or a fraction from 0 to 1")
+    return fraction
