@@ -7,6 +7,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -182,7 +183,7 @@ def test_values_are_compared_as_json() -> None:
 def test_keys_are_judged_one_by_one() -> None:
     def on(key: object, ops: list[Op], process: int) -> list[Op]:
         return [
-            Op(op.process + process, op.type, op.f, [key, op.value], op.time, op.index, op.error)
+            replace(op, process=int(op.process) + process, value=[key, op.value])
             for op in ops
         ]
 

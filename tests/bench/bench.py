@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -128,22 +129,22 @@ def main() -> None:
             f"CPU us a request, {clients} clients: raft.py, a bare loop",
             1e6,
             args.rounds,
-            lambda clients=clients: cpu_per_request(NODE, args.requests, clients),
-            lambda clients=clients: cpu_per_request(BARE_LOOP, args.requests, clients),
+            partial(cpu_per_request, NODE, args.requests, clients),
+            partial(cpu_per_request, BARE_LOOP, args.requests, clients),
         )
     compare(
         "us a write: Map.apply with 1,000,000 keys, with 10 keys",
         1e6,
         args.rounds,
-        lambda: apply_seconds(1_000_000),
-        lambda: apply_seconds(10),
+        partial(apply_seconds, 1_000_000),
+        partial(apply_seconds, 10),
     )
     compare(
         "start, ms: raft.py to init_ok, import json and threading",
         1e3,
         args.rounds * 3,
-        lambda: start_seconds(NODE, message(0, INIT)),
-        lambda: start_seconds(IMPORTS),
+        partial(start_seconds, NODE, message(0, INIT)),
+        partial(start_seconds, IMPORTS),
     )
 
 

@@ -15,8 +15,8 @@ from .results import results
 from .runner import Runner
 
 LAST_LINES = {
-    True: (0, "Everything looks good! ヽ(‘ー`)ノ"),
-    False: (1, "Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻"),
+    True: (0, "Everything looks good! ヽ(‘ー`)ノ"),  # noqa: RUF001 (Maelstrom's own)
+    False: (1, "Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻"),  # noqa: RUF001
     Keyword("unknown"): (2, "Errors occurred during analysis, but no anomalies found. ಠ~ಠ"),
 }
 

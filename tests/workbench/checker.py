@@ -218,8 +218,8 @@ def check(ops: Sequence[Op], budget: int = BUDGET) -> Analysis:
         if level == end:
             last = link[1][-1].operation if link[1] else None
             value = register.values[state]
-            count = f"{len(known) + len(unknown)} operations"
-            return Analysis(True, count, configurations, final_states=[(value, last)])
+            why = f"{len(known) + len(unknown)} operations"
+            return Analysis(True, why, configurations, final_states=[(value, last)])
 
         # Lowe's memoization; `used` is pruned by dominance.
         seen = visited[level]

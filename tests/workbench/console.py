@@ -52,5 +52,4 @@ class Console:
     def _line(self, level: str, thread: str, text: str) -> None:
         now = time.time()
         clock = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-        first = f"[{thread}]" if not text.startswith("jepsen.util") else f"[{thread}]"
-        self.print(f"{clock},{int(now % 1 * 1000):03d}{{GMT}}\t{level}\t{first} {text}")
+        self.print(f"{clock},{int(now % 1 * 1000):03d}{{GMT}}\t{level}\t[{thread}] {text}")

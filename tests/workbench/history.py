@@ -54,7 +54,8 @@ class Operation:
     error: Any = None
 
     def __str__(self) -> str:
-        if self.f == "cas":
+        """For people: `cas 2 to 3`; with a key, as the history has it: `cas [0 [2 3]]`."""
+        if self.f == "cas" and not isinstance(self.value[1], list):
             old, new = self.value
             return f"cas {edn.dumps(old)} to {edn.dumps(new)}"
         return f"{self.f} {edn.dumps(self.value)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(CRASHED, f"{self.prog}: error: {message}\n")
 
 
-def at_least(least: float) -> object:
+def at_least(least: float) -> Callable[[str], float]:
     """A converter for numbers from `least` on."""
 
     def number(text: str) -> float:
@@ -142,18 +142,15 @@ def parse(argv: Sequence[str]) -> Options:
     if unknown := nemesis - set(NEMESES):
         p.error(f"--nemesis {', '.join(sorted(unknown))}: known are {', '.join(NEMESES)}")
 
-    values = vars(given)
-    del values["bin"], values["concurrency"], values["nemesis"], values["availability"]
-    if given.seed is None:
-        values["seed"] = int.from_bytes(os.urandom(4), "big")
-    return Options(
-        bin=path,
-        concurrency=concurrency,
-        nemesis=nemesis,
-        availability=_availability(p, given.availability),
-        args=tuple(argv[split + 1 :]),
-        **values,
-    )
+    computed = {
+        "bin": path,
+        "concurrency": concurrency,
+        "nemesis": nemesis,
+        "availability": _availability(p, given.availability),
+        "seed": int.from_bytes(os.urandom(4), "big") if given.seed is None else given.seed,
+        "args": tuple(argv[split + 1 :]),
+    }
+    return Options(**(vars(given) | computed))
 
 
 def _availability(p: Parser, text: str | None) -> float | None:

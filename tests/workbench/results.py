@@ -19,7 +19,6 @@ def results(record: Record, network: Network, workload: Workload, options: Optio
     """Judges a run. The whole is valid if all of its parts are."""
     events = clients(record.history)
     parts: Results = {
-        Keyword("perf"): {VALID: True},
         Keyword("timeline"): {VALID: True},
         Keyword("exceptions"): exceptions(record),
         Keyword("stats"): stats(events),

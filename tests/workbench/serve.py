@@ -13,7 +13,7 @@ from .options import CRASHED
 class StoreHandler(SimpleHTTPRequestHandler):
     """Lists folders and sends files; logs as text, so that a browser shows them."""
 
-    extensions_map = {
+    extensions_map = {  # noqa: RUF012 (as the class above it declares it)
         **SimpleHTTPRequestHandler.extensions_map,
         ".edn": "text/plain; charset=utf-8",
         ".log": "text/plain; charset=utf-8",

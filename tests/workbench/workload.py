@@ -47,6 +47,7 @@ class Workload(Protocol):
     name: str
     group: int
     timeout: float | None  # seconds; None for the default, which depends on the latency
+    analyses: dict[Any, Analysis]  # of each key, by `check`
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> tuple[Worker, str, Any]:
         """Which worker does what next: f and value."""
