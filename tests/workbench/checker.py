@@ -149,10 +149,10 @@ class Register:
         has = f"the register holds {held}" if held else "the register is absent"
         if held and ABSENT in states:
             has += " or is absent"
-        if rule.makes is None and rule.operation.f == "cas":
-            why = f"{rule.operation} cannot fail" if rule.negated else "the key cannot be absent"
-        elif rule.makes is None and rule.operation.type == "fail":
-            why = "the key cannot be absent"
+        if rule.negated:
+            why = f"{rule.operation} cannot fail"
+        elif rule.operation.type == "fail":
+            why = f"{rule.operation.f} cannot find the key absent"
         else:
             why = f"cannot {rule.operation}"
         return f"{why}: {has}"

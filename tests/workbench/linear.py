@@ -6,7 +6,6 @@ tried; each ends, in red, at the operation that is impossible then.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from html import escape
 
@@ -48,10 +47,10 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
         boxes[op.start_index] = (moments[op.start_index], end, tracks[op.process])
 
     bottom = TOP + TRACK * len(tracks)
-    lines = [f"{n}. {_in_words(path)}" for n, path in enumerate(analysis.final_paths, 1)]
-    words = [title, analysis.why, *lines]
+    in_words = [f"{n}. {_in_words(path)}" for n, path in enumerate(analysis.final_paths, 1)]
+    words = [title, analysis.why, *in_words]
     width = max(right + 20, 60 + CHARACTER * max(map(len, words)), 760)
-    height = bottom + 30 + 22 * len(lines)
+    height = bottom + 30 + 22 * len(in_words)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" '
         f'viewBox="0 0 {width:.0f} {height}"><style>{STYLE}</style>',
@@ -66,12 +65,19 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
             f'<line x1="{LABEL}" x2="{right:.0f}" y1="{top + BOX + 8}" y2="{top + BOX + 8}" '
             'stroke="#DDD"/>'
         )
-    parts += [_operation(op, boxes[op.start_index], op is analysis.failed) for op in shown]
-    parts += itertools.chain.from_iterable(
-        _path(path, number, boxes) for number, path in enumerate(analysis.final_paths)
-    )
+    paths = [_path(path, n, boxes) for n, path in enumerate(analysis.final_paths)]
+    parts += [_box(op, boxes[op.start_index], op == analysis.failed) for op in shown]
+    parts += [line for lines, _ in paths for line in lines]
+    parts += [_text(op, boxes[op.start_index]) for op in shown]
+    parts += [point for _, points in paths for point in points]
+    if analysis.final_paths and analysis.failed:
+        _, end, top = boxes[analysis.failed.start_index]
+        problem = escape(analysis.final_paths[0][-1].problem)
+        parts.append(
+            f'<text x="{end:.1f}" y="{top - 6}" text-anchor="end" class="bad">{problem}</text>'
+        )
     parts.append(f'<text x="20" y="{bottom + 18}">The orders that came furthest:</text>')
-    for row, line in enumerate(lines, 1):
+    for row, line in enumerate(in_words, 1):
         colour = PATHS[(row - 1) % len(PATHS)]
         parts.append(
             f'<text x="20" y="{bottom + 18 + 22 * row}" style="fill:{colour}">{escape(line)}</text>'
@@ -121,7 +127,9 @@ def _width(op: Operation) -> float:
 
 
 def _label(op: Operation) -> str:
-    text = str(op) if op.type != "fail" else f"{op} failed"
+    text = str(op)
+    if op.type == "fail":
+        text = f"{op} failed" if op.f == "cas" else "read: no value"
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
@@ -134,7 +142,7 @@ def _legend() -> list[str]:
     return parts
 
 
-def _operation(op: Operation, box: Box, failed: bool) -> str:
+def _box(op: Operation, box: Box, failed: bool) -> str:
     left, right, top = box
     outline = "#C00" if failed else "#FFF" if op.end_index is not None else "#D98200"
     hover = f"process {op.process}: {op}, {op.type}, index {op.start_index} to {op.end_index}"
@@ -142,15 +150,25 @@ def _operation(op: Operation, box: Box, failed: bool) -> str:
         f'<g class="operation {op.type}"><rect x="{left:.1f}" y="{top}" '
         f'width="{right - left:.1f}" height="{BOX}" rx="3" fill="{COLOURS[op.type]}" '
         f'stroke="{outline}" stroke-width="{3 if failed else 1}"/>'
-        f'<text x="{left + 7:.1f}" y="{top + 14}">{escape(_label(op))}</text>'
         f"<title>{escape(hover)}</title></g>"
     )
 
 
-def _path(path: Sequence[Step], number: int, boxes: dict[int, Box]) -> list[str]:
-    """A line from operation to operation, with what the register holds after each."""
+def _text(op: Operation, box: Box) -> str:
+    left, _, top = box
+    return (
+        f'<text x="{left + 7:.1f}" y="{top + 14}" style="pointer-events:none">'
+        f"{escape(_label(op))}</text>"
+    )
+
+
+def _path(
+    path: Sequence[Step], number: int, boxes: dict[int, Box]
+) -> tuple[list[str], list[str]]:
+    """Lines from operation to operation, and points that say what the register holds then."""
     colour = PATHS[number % len(PATHS)]
-    parts: list[str] = []
+    lines: list[str] = []
+    points: list[str] = []
     here: tuple[float, float] | None = None
     for step in path:
         left, right, top = boxes[step.operation.start_index]
@@ -160,16 +178,15 @@ def _path(path: Sequence[Step], number: int, boxes: dict[int, Box]) -> list[str]
         if step.state is None and not step.problem:
             hover = f"{step.operation}: the register is absent"
         stroke = "#C00" if step.problem else colour
-        mark = f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="{stroke}"/>'
+        title = f"<title>{escape(hover)}</title>"
         if here:
-            mark = (
+            lines.append(
                 f'<line x1="{here[0]:.1f}" y1="{here[1]}" x2="{x:.1f}" y2="{y}" '
-                f'stroke="{stroke}" stroke-width="2"/>{mark}'
+                f'stroke="{stroke}" stroke-width="2">{title}</line>'
             )
-        cls = "step bad" if step.problem else "step"
-        parts.append(f'<g class="{cls}">{mark}<title>{escape(hover)}</title></g>')
+        points.append(f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="{stroke}">{title}</circle>')
         here = (x, y)
-    return parts
+    return lines, points
 
 
 def _in_words(path: Sequence[Step]) -> str:
