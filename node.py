@@ -1,7 +1,6 @@
 """A Maelstrom node: JSON lines on stdin and stdout, handlers, RPCs and timers.
 
     from node import Node
-
     node = Node()
 
     @node.on("echo")
@@ -10,15 +9,11 @@
 
     node.main()
 
-This is the one place for input, output, time and chance; what is built on it reaches the
-world only through its node. It mirrors the node.rb of Maelstrom's tutorial, name by name.
-
-Why it works as it does. All that has arrived is handled in one *turn*: its messages in order,
-then the drained handlers, then one write of everything that was sent. So a burst of requests
-costs one system call, and a node with state to protect saves it once, in a drained handler,
-before anything that depends on it leaves. Timers take turns of their own, on one other thread.
-Turns exclude each other: no two handlers ever run at the same time, unless one of them was
-registered as blocking.
+It mirrors the tutorial's node.rb. All that has arrived is handled in one *turn*: its messages in
+order, then the drained handlers, then one write of everything that was sent. So a burst costs one
+system call, and a node can save its state once, in a drained handler, before anything that
+depends on it leaves. Timers take turns on another thread. Turns exclude each other: no two
+handlers run at the same time, unless one was registered as blocking.
 """
 
 from __future__ import annotations
@@ -34,130 +29,80 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from queue import Empty, SimpleQueue
 from random import Random
-from typing import Any, TypeVar, overload
+from typing import Any
 
 Body = dict[str, Any]
 Message = dict[str, Any]
 Handler = Callable[[Message], object]
 Action = Callable[[], object]
-F = TypeVar("F", bound=Callable[..., object])
 
 STDIN, STDOUT = 0, 1
 READ_SIZE = 1 << 16  # bytes: what a pipe holds
 RPC_TIMEOUT = 5.0  # seconds, as Maelstrom's own clients wait
-EARLY_MESSAGES = 100_000  # how many messages are kept until init comes
+
+
+def _error(code: int) -> staticmethod[[str], RPCError]:
+    return staticmethod(lambda text: RPCError(code, text))
 
 
 class RPCError(Exception):
     """An error that a request is answered with: Maelstrom's doc/protocol.md, "Errors".
 
-    Raise it in a handler, or reply with `to_json()`. A *definite* error promises that the
-    operation did not happen and never will; after an indefinite one it may have happened.
+    Raise it in a handler, or reply with its `to_json()`. A *definite* error promises that the
+    operation never happens; after another, or one of an unknown code, it may have happened.
     """
 
     DEFINITE = frozenset({1, 10, 11, 12, 14, 20, 21, 22, 30})
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(code, text)
-        self.code = code
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"error {self.code}: {self.text}"
+        self.code, self.text = code, text
 
     @property
     def definite(self) -> bool:
-        """Whether the operation certainly did not happen; false for codes that are not known."""
+        """Whether the operation certainly did not happen."""
         return self.code in self.DEFINITE
 
     def to_json(self) -> Body:
-        """The body of the reply."""
         return {"type": "error", "code": self.code, "text": self.text}
 
-    @classmethod
-    def timeout(cls, text: str) -> RPCError:
-        """0, indefinite: it was not done in time."""
-        return cls(0, text)
-
-    @classmethod
-    def node_not_found(cls, text: str) -> RPCError:
-        """1, definite: there is no such node."""
-        return cls(1, text)
-
-    @classmethod
-    def not_supported(cls, text: str) -> RPCError:
-        """10, definite: this node does not know this kind of request."""
-        return cls(10, text)
-
-    @classmethod
-    def temporarily_unavailable(cls, text: str) -> RPCError:
-        """11, definite: it cannot be done now."""
-        return cls(11, text)
-
-    @classmethod
-    def malformed_request(cls, text: str) -> RPCError:
-        """12, definite: the request lacks something, or has something of the wrong type."""
-        return cls(12, text)
-
-    @classmethod
-    def crash(cls, text: str) -> RPCError:
-        """13, indefinite: the node failed in the middle of it."""
-        return cls(13, text)
-
-    @classmethod
-    def abort(cls, text: str) -> RPCError:
-        """14, definite: it was given up."""
-        return cls(14, text)
-
-    @classmethod
-    def key_does_not_exist(cls, text: str) -> RPCError:
-        """20, definite."""
-        return cls(20, text)
-
-    @classmethod
-    def key_already_exists(cls, text: str) -> RPCError:
-        """21, definite."""
-        return cls(21, text)
-
-    @classmethod
-    def precondition_failed(cls, text: str) -> RPCError:
-        """22, definite: what the request expected does not hold, as in a cas."""
-        return cls(22, text)
-
-    @classmethod
-    def txn_conflict(cls, text: str) -> RPCError:
-        """30, definite: another transaction was in the way."""
-        return cls(30, text)
+    timeout = _error(0)  # it was not done in time
+    node_not_found = _error(1)
+    not_supported = _error(10)  # this node does not know this kind of request
+    temporarily_unavailable = _error(11)  # it cannot be done now
+    malformed_request = _error(12)  # it lacks something, or has something of the wrong type
+    crash = _error(13)  # the node failed in the middle of it
+    abort = _error(14)  # it was given up
+    key_does_not_exist = _error(20)
+    key_already_exists = _error(21)
+    precondition_failed = _error(22)  # what the request expected does not hold, as in a cas
+    txn_conflict = _error(30)  # another transaction was in the way
 
 
 class Timer:
-    """What `every` and `after` return: a call that is due at a moment."""
+    """A call that is due at a moment; `cancel()` takes it back, and an `every` ends."""
 
     def __init__(self, action: Action, period: float | None = None) -> None:
         self.action: Action | None = action
         self.period = period
 
     def cancel(self) -> None:
-        """Takes the call back, if it has not happened yet; an `every` ends."""
         self.action = None
 
 
 class Node:
-    """A node on stdin and stdout.
-
-    `node_id` and `node_ids` are empty until Maelstrom's init message came. `random` is where
-    a node takes its chances: a `random.Random`.
-    """
+    """A node on stdin and stdout; node_id and node_ids are empty until init came."""
 
     def __init__(self) -> None:
         self.node_id = ""
         self.node_ids: list[str] = []
-        self.random = Random()
+        self.random = Random()  # where a node takes its chances
         self._initialized = False
-        self._early: deque[Message] = deque(maxlen=EARLY_MESSAGES)
+        self._early: deque[Message] = deque(maxlen=100_000)
         self._handlers: dict[str, Handler] = {}
-        self._blocking: set[str] = set()
         self._init_handlers: list[Action] = []
         self._drained_handlers: list[Action] = []
         self._callbacks: dict[int, Handler] = {}
@@ -171,16 +116,10 @@ class Node:
         self.on("init", self._init)
 
     # What a node does when something happens
-
-    @overload
-    def on(self, type: str, handler: Handler, *, blocking: bool = False) -> Handler: ...
-    @overload
-    def on(self, type: str, *, blocking: bool = False) -> Callable[[F], F]: ...
     def on(self, type: str, handler: Handler | None = None, *, blocking: bool = False) -> Any:
-        """Calls handler(msg) for each request of this type; also a decorator.
+        """Calls handler(msg) for each request of this type, which must have no handler yet.
 
-        A blocking handler may wait (`sync_rpc`): each call has a thread of its own, outside of
-        the turns. ValueError for a type that has a handler.
+        `@node.on(type)` decorates one. A blocking one may wait: each call has its own thread.
         """
         if handler is None:
             return lambda function: self.on(type, function, blocking=blocking)
@@ -188,29 +127,28 @@ class Node:
             raise ValueError(f"there is a handler for {type!r} already")
         self._handlers[type] = handler
         if blocking:
-            self._blocking.add(type)
+            self._handlers[type] = lambda msg: threading.Thread(
+                target=self._answer, args=(handler, msg), daemon=True
+            ).start()
         return handler
 
-    def on_init(self, handler: Callable[[], object]) -> Callable[[], object]:
+    def on_init(self, handler: Action) -> None:
         """Calls handler() once, when node_id and node_ids are known, before init_ok leaves."""
         self._init_handlers.append(handler)
-        return handler
 
-    def on_drained(self, handler: Callable[[], object]) -> Callable[[], object]:
+    def on_drained(self, handler: Action) -> None:
         """Calls handler() at the end of each turn: all input is handled, no output has left."""
         self._drained_handlers.append(handler)
-        return handler
 
     def every(self, seconds: float, action: Action) -> Timer:
-        """Calls action() when `seconds` have passed since init or its last call, and again."""
+        """Calls action() again and again, `seconds` after its last call; not before init."""
         return self._start(seconds, Timer(action, seconds))
 
     def after(self, seconds: float, action: Action) -> Timer:
-        """Calls action() once, when `seconds` have passed since now, or since init."""
+        """Calls action() once, `seconds` from now; not before init."""
         return self._start(seconds, Timer(action))
 
     # What a node can do
-
     def now(self) -> float:
         """Monotonic seconds."""
         return time.monotonic()
@@ -222,17 +160,13 @@ class Node:
 
     @property
     def other_node_ids(self) -> list[str]:
-        """All nodes but this one."""
         return [node_id for node_id in self.node_ids if node_id != self.node_id]
 
     def send(self, dest: str, body: Body) -> None:
-        """Sends a message; it leaves at the end of the turn.
-
-        RuntimeError before init; TypeError or ValueError for a body that is not JSON.
-        """
+        """Sends a message when the turn ends; RuntimeError before init, TypeError if not JSON."""
         if not self.node_id:
             raise RuntimeError("this node has no id before init: it cannot send")
-        line = _encode({"src": self.node_id, "dest": dest, "body": body})
+        line = _encode({"src": self.node_id, "dest": dest, "body": body}) + "\n"
         if self._turn_of == threading.get_ident():
             self._outbox.append(line)
         else:
@@ -240,19 +174,16 @@ class Node:
                 self._outbox.append(line)
 
     def broadcast(self, body: Body) -> None:
-        """Sends a message to every other node."""
         for node_id in self.other_node_ids:
             self.send(node_id, body)
 
     def reply(self, request: Message, body: Body) -> None:
-        """Answers a request; does nothing for a message without msg_id: nobody waits for it."""
+        """Answers a request; a message without msg_id is none, and nobody waits for a reply."""
         msg_id = request["body"].get("msg_id")
-        if msg_id is not None:
+        if msg_id is not None and self.node_id:
             self.send(request["src"], {**body, "in_reply_to": msg_id})
 
-    def rpc(
-        self, dest: str, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT
-    ) -> None:
+    def rpc(self, dest: str, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT) -> None:
         """Sends a request and calls callback(reply), unless no reply comes for timeout seconds."""
         with self._lock:
             self._next_msg_id += 1
@@ -262,42 +193,28 @@ class Node:
         self.send(dest, {**body, "msg_id": msg_id})
 
     def brpc(self, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT) -> None:
-        """Sends a request to every other node; callback(reply) is called for each reply."""
+        """Sends a request to every other node; calls callback(reply) for each reply."""
         for node_id in self.other_node_ids:
             self.rpc(node_id, body, callback, timeout)
 
     def sync_rpc(self, dest: str, body: Body, timeout: float = RPC_TIMEOUT) -> Body:
-        """Sends a request and waits for the body of its reply.
-
-        RPCError for an error in reply, `RPCError.timeout` for none in time; RuntimeError where
-        waiting would stop the node.
-        """
+        """Sends a request, returns the body of its reply; RPCError for an error or a time-out."""
         if self._turn_of == threading.get_ident():
-            raise RuntimeError(
-                "sync_rpc would wait here for a reply that only this thread can take in; "
-                "register the handler with on(type, handler, blocking=True), or use rpc"
-            )
-        replies: list[Message] = []
-        arrived = threading.Event()
-
-        def take(reply: Message) -> None:
-            replies.append(reply)
-            arrived.set()
-
-        self.rpc(dest, body, take, timeout)
-        if not arrived.wait(timeout):
-            raise RPCError.timeout(f"no reply from {dest} within {timeout} s")
-        answer: Body = replies[0]["body"]
+            raise RuntimeError("sync_rpc would block the node: on(type, handler, blocking=True)")
+        replies: SimpleQueue[Message] = SimpleQueue()
+        self.rpc(dest, body, replies.put, timeout)
+        try:
+            answer: Body = replies.get(timeout=timeout)["body"]
+        except Empty:
+            raise RPCError.timeout(f"no reply from {dest} within {timeout} s") from None
         if answer.get("type") == "error":
-            raise RPCError(answer.get("code", RPCError.crash("").code), answer.get("text", ""))
+            raise RPCError(answer.get("code", 13), answer.get("text", ""))
         return answer
 
     def main(self) -> None:
         """Runs the node until stdin closes. Output of print() goes to stderr meanwhile."""
-        timers = threading.Thread(target=self._run_timers, name="timers", daemon=True)
         unfinished: list[bytes] = []  # the parts of a line whose end has not arrived
         with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(KeyboardInterrupt):
-            timers.start()
             while chunk := os.read(STDIN, READ_SIZE):
                 lines, newline, rest = chunk.rpartition(b"\n")
                 if newline:
@@ -305,8 +222,6 @@ class Node:
                     unfinished.clear()
                 unfinished.append(rest)
             self._receive([b"".join(unfinished)])
-
-    # Turns
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -317,17 +232,12 @@ class Node:
                 yield
                 for handler in self._drained_handlers:
                     self._attempt(handler)
-                lines, self._outbox = self._outbox, []
-                if lines:
-                    lines.append("")
-                    self._write("\n".join(lines).encode())
+                data, self._outbox = "".join(self._outbox).encode(), []
+                with contextlib.suppress(BrokenPipeError):  # nobody reads: stdin ends soon, too
+                    while data:
+                        data = data[os.write(STDOUT, data) :]
             finally:
                 self._turn_of = None
-
-    def _write(self, data: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # nobody reads it: stdin ends soon, too
-            while data:
-                data = data[os.write(STDOUT, data) :]
 
     def _attempt(self, action: Action) -> None:
         """Calls what belongs to no request, so that its failure ends nothing."""
@@ -336,15 +246,12 @@ class Node:
         except Exception:
             self.log(traceback.format_exc())
 
-    # Messages
-
     def _receive(self, lines: Iterable[bytes]) -> None:
         with self._turn():
-            for line in lines:
+            for line in filter(bytes.strip, lines):
                 try:
                     msg = _decode(line.decode())
-                    src, body = msg["src"], msg["body"]
-                    if src.__class__ is not str or body.__class__ is not dict:
+                    if msg["src"].__class__ is not str or msg["body"].__class__ is not dict:
                         raise TypeError("src must be a string and body an object")
                 except (ValueError, LookupError, TypeError, RecursionError) as error:
                     self._refuse(line, error)
@@ -353,81 +260,64 @@ class Node:
 
     def _refuse(self, line: bytes, error: Exception) -> None:
         """Logs a line that is no message; answers it if it is one but for a number in it."""
-        if not line.strip():
-            return
-        self.log(f"skipped a line that is no message: {error!r} in {line[:200]!r}")
-        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+        self.log(f"skipped a line that is no message: {error!r:.200} in {line[:200]!r}")
+        with contextlib.suppress(Exception):
             msg = _decode_any_number(line.decode())
-            if self.node_id and isinstance(msg["src"], str) and "type" in msg["body"]:
+            if isinstance(msg["src"], str) and "in_reply_to" not in msg["body"]:
                 self.reply(msg, RPCError.malformed_request(str(error)).to_json())
 
     def _handle(self, msg: Message) -> None:
-        """Gives a message to the one it is for."""
-        body = msg["body"]
-        type, reply_to = body.get("type"), body.get("in_reply_to")
-        if not self._initialized and type != "init":
+        reply_to = msg["body"].get("in_reply_to")
+        if not self._initialized and msg["body"].get("type") != "init":
             self._early.append(msg)
         elif reply_to is not None:
             # True would find the callback of 1, and a list cannot be looked up.
             callback = self._callbacks.pop(reply_to, None) if reply_to.__class__ is int else None
-            if callback is not None:
-                self._attempt(lambda: callback(msg))
-        elif type.__class__ is not str:
-            self._fail(msg, RPCError.malformed_request(f"type must be a string, not {type!r}"))
-        elif type not in self._handlers:
-            self._fail(msg, RPCError.not_supported(f"{self.node_id} does not know {type!r}"))
-        elif type in self._blocking:
-            threading.Thread(target=self._answer, args=(type, msg), daemon=True).start()
+            if callback:
+                self._attempt(partial(callback, msg))
         else:
-            self._answer(type, msg)
+            self._answer(self._request, msg)
 
-    def _answer(self, type: str, msg: Message) -> None:
-        """Calls the handler of a request; whatever becomes of it, there is an answer."""
+    def _request(self, msg: Message) -> None:
+        type, msg_id = msg["body"].get("type"), msg["body"].get("msg_id", 0)
+        if type.__class__ is not str or msg_id.__class__ is not int:
+            raise RPCError.malformed_request("type must be a string, and msg_id an integer")
+        if type not in self._handlers:
+            raise RPCError.not_supported(f"{self.node_id} does not know {type!r:.100}")
+        self._handlers[type](msg)
+
+    def _answer(self, handler: Handler, msg: Message) -> None:
+        """Handles a request; whatever becomes of it, there is an answer."""
         try:
-            msg_id = msg["body"].get("msg_id")
-            if msg_id is not None and msg_id.__class__ is not int:
-                raise RPCError.malformed_request(f"msg_id must be an integer, not {msg_id!r}")
-            self._handlers[type](msg)
+            handler(msg)
         except RPCError as error:
-            self._fail(msg, error)
+            self._attempt(partial(self.reply, msg, error.to_json()))
         except Exception as error:
             self.log(traceback.format_exc())
-            self._fail(msg, RPCError.crash(f"{error.__class__.__name__}: {error}"))
-
-    def _fail(self, msg: Message, error: RPCError) -> None:
-        if self.node_id:
-            self.reply(msg, error.to_json())
+            crash = RPCError.crash(f"{error.__class__.__name__}: {error}")
+            self._attempt(partial(self.reply, msg, crash.to_json()))
 
     def _init(self, msg: Message) -> None:
         node_id, node_ids = msg["body"].get("node_id"), msg["body"].get("node_ids")
-        if not (
-            isinstance(node_ids, list)
-            and all(isinstance(other, str) and other for other in node_ids)
-            and node_id in node_ids
-        ):
-            raise RPCError.malformed_request(f"{node_id!r} must be one of node_ids: {node_ids!r}")
+        strings = isinstance(node_ids, list) and all(isinstance(item, str) for item in node_ids)
+        if not strings or not node_id or node_id not in node_ids:
+            raise RPCError.malformed_request("node_ids must be strings, node_id one of them")
         if not self._initialized:
             self.node_id, self.node_ids = node_id, node_ids
             for handler in self._init_handlers:
                 handler()
             self._initialized = True
-            # Timers wait for init: what they were given so far counts from now.
-            now = self.now()
-            self._timers = [(now + deadline, n, timer) for deadline, n, timer in self._timers]
-            self._timers_changed.notify()
+            threading.Thread(target=self._run_timers, name="timers", daemon=True).start()
         elif (node_id, node_ids) != (self.node_id, self.node_ids):
             raise RPCError.malformed_request(f"this is {self.node_id} of {self.node_ids} already")
         self.reply(msg, {"type": "init_ok"})
         while self._early:
             self._handle(self._early.popleft())
 
-    # Timers
-
     def _start(self, seconds: float, timer: Timer) -> Timer:
         with self._lock:
-            deadline = seconds + (self.now() if self._initialized else 0.0)
             self._timers_made += 1  # of two timers with one deadline, the first made goes first
-            entry = (deadline, self._timers_made, timer)
+            entry = (self.now() + seconds, self._timers_made, timer)
             heapq.heappush(self._timers, entry)
             if self._timers[0] is entry:
                 self._timers_changed.notify()
@@ -435,36 +325,27 @@ class Node:
 
     def _run_timers(self) -> None:
         while True:
-            with self._timers_changed:
-                wait = self._timers[0][0] - self.now() if self._timers else math.inf
-                if not self._initialized or wait > 0:
-                    self._timers_changed.wait(min(wait, threading.TIMEOUT_MAX))
-                    continue
             with self._turn():
-                self._run_due_timers()
-
-    def _run_due_timers(self) -> None:
-        now = self.now()
-        while self._timers and self._timers[0][0] <= now:
-            _, _, timer = heapq.heappop(self._timers)
-            if timer.action is not None:
-                self._attempt(timer.action)
-            if timer.action is not None and timer.period is not None:
-                self._start(timer.period, timer)
+                now = self.now()
+                while self._timers and self._timers[0][0] <= now:
+                    _, _, timer = heapq.heappop(self._timers)
+                    if timer.action:
+                        self._attempt(timer.action)
+                    if timer.action and timer.period is not None:
+                        self._start(timer.period, timer)
+            with self._timers_changed:
+                due = self._timers[0][0] if self._timers else math.inf
+                self._timers_changed.wait(min(max(0, due - self.now()), threading.TIMEOUT_MAX))
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    if math.isinf(number):
+    if not math.isfinite(number):
         raise ValueError(f"a number is out of range: {text[:20]}")
     return number
 
 
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is not JSON")
-
-
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant).decode
+_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
 # int() refuses numbers of thousands of digits; here they need not be right.
 _decode_any_number = json.JSONDecoder(parse_int=lambda text: int(text[:1000])).decode

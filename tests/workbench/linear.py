@@ -71,10 +71,10 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
     parts += [_text(op, boxes[op.start_index]) for op in shown]
     parts += [point for _, points in paths for point in points]
     if analysis.final_paths and analysis.failed:
-        _, end, top = boxes[analysis.failed.start_index]
+        _, end, above = boxes[analysis.failed.start_index]
         problem = escape(analysis.final_paths[0][-1].problem)
         parts.append(
-            f'<text x="{end:.1f}" y="{top - 6}" text-anchor="end" class="bad">{problem}</text>'
+            f'<text x="{end:.1f}" y="{above - 6}" text-anchor="end" class="bad">{problem}</text>'
         )
     parts.append(f'<text x="20" y="{bottom + 18}">The orders that came furthest:</text>')
     for row, line in enumerate(in_words, 1):
