@@ -58,7 +58,6 @@ class RPCError(Exception):
     DEFINITE = frozenset({1, 10, 11, 12, 14, 20, 21, 22, 30})
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(code, text)
         self.code, self.text = code, text
 
     @property

@@ -27,7 +27,7 @@ while read -r group; do
   if [ "$group" = done ]; then exit; fi
   groups="$groups -$group"
 done
-for group in $groups; do kill -9 -- "$group" 2>/dev/null; done
+for group in $groups; do kill -9 "$group" 2>/dev/null; done
 """
 
 

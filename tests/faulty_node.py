@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""A lin-kv node with a fault of your choice: the bench must find each of them.
+
+    ./maelstrom test -w lin-kv --bin tests/faulty_node.py --time-limit 5 --rate 50 \\
+        --node-count 1 --concurrency 2n -- stale-read
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from node import Message
+from raft import Map, Raft
+
+RARELY = 5
+
+
+class FaultyRaft(Raft):
+    """Chapter 1's server with a fault in every RARELY-th request that it concerns."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+        self.concerned = 0
+        self.older = Map()
+        if fault == "never-answers-init":
+            self.node._handlers["init"] = lambda msg: None
+
+    def hits(self, concerned: bool) -> bool:
+        """Whether this request meets the fault."""
+        self.concerned += concerned
+        return concerned and self.concerned % RARELY == 0
+
+    def client_req(self, msg: Message) -> None:
+        """Does what chapter 1 does, or what the fault says."""
+        body = msg["body"]
+        type = body["type"]
+        before = self.state_machine
+        after, res = before.apply(body)
+        ok = res["type"] != "error"
+        match self.fault:
+            case "none":
+                pass
+            case "stale-read" if self.hits(type == "read"):
+                _, res = self.older.apply(body)
+            case "lost-write" if self.hits(type == "write"):
+                after = before
+            case "wrong-cas" if self.hits(type == "cas" and not ok and res["code"] == 22):
+                after, _ = before.apply({"type": "write", "key": body["key"], "value": body["to"]})
+                res = {"type": "cas_ok"}
+            case "definite-error-but-done" if self.hits(type == "write"):
+                res = {"type": "error", "code": 11, "text": "not now"}
+            case "second-reply" if self.hits(type == "read" and ok):
+                self.node.reply(msg, {"type": "read_ok", "value": 99})
+            case "extra-key" if self.hits(type == "write"):
+                res = {"type": "write_ok", "value": 1}
+            case "missing-value" if self.hits(type == "read" and ok):
+                res = {"type": "read_ok"}
+            case "forged-src" if self.hits(True):
+                self.write_line(f'{{"src": "{msg["src"]}", "dest": "n0", "body": {{}}}}')
+            case "extra-key-in-message" if self.hits(True):
+                self.write_line('{"src": "n0", "dest": "n0", "body": {}, "time": 1}')
+            case "no-such-destination" if self.hits(True):
+                self.node.send("n99", {"type": "hello"})
+            case "not-json" if self.hits(True):
+                self.write_line("I am fine")
+            case "exits" if self.hits(True):
+                print("out of ideas", file=sys.stderr, flush=True)
+                os._exit(3)
+        if type != "read" and ok:
+            self.older = before  # the state before the last change
+        self.state_machine = after
+        self.node.reply(msg, res)
+
+    def write_line(self, line: str) -> None:
+        """Prints what is no message of this node's."""
+        os.write(1, f"{line}\n".encode())
+
+
+def main() -> None:
+    """The fault is the only word on the command line."""
+    fault = sys.argv[1] if len(sys.argv) > 1 else "none"
+    FaultyRaft(fault).node.main()
+
+
+if __name__ == "__main__":
+    main()

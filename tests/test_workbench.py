@@ -1,0 +1,267 @@
+"""The bench as its users meet it: runs of ./maelstrom test, good ones and bad ones."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from workbench import edn, judge, nemesis
+from workbench.checker import BUDGET
+from workbench.edn import Keyword
+from workbench.history import read
+from workbench.network import Latency
+from workbench.workload import LinKv, Worker
+
+ROOT = Path(__file__).resolve().parents[1]
+FAULTY = ROOT / "tests" / "faulty_node.py"
+
+ECHO = """#!{python}
+import sys
+sys.path.insert(0, {root!r})
+from node import Node
+
+node = Node()
+
+@node.on("echo")
+def echo(msg):
+    node.reply(msg, {{"type": "echo_ok", "echo": {answer}}})
+
+node.main()
+"""
+
+
+def command(*words: str, bin: Path = ROOT / "raft.py") -> list[str]:
+    return [sys.executable, str(ROOT / "maelstrom"), "test", "--bin", str(bin), *words]
+
+
+def run(folder: Path, *words: str, bin: Path = ROOT / "raft.py") -> subprocess.CompletedProcess[str]:
+    """One run in a folder of its own."""
+    return subprocess.run(
+        command(*words, bin=bin),
+        cwd=folder,
+        env={**os.environ, "MAELSTROM": "workbench"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def lin_kv(seconds: float = 2, nodes: int = 1, rate: int = 100) -> list[str]:
+    return [
+        *("-w", "lin-kv", "--time-limit", str(seconds), "--rate", str(rate)),
+        *("--node-count", str(nodes), "--concurrency", "2n", "--seed", "1"),
+    ]
+
+
+def test_one_node_looks_good_and_leaves_its_files(tmp_path: Path) -> None:
+    done = run(tmp_path, *lin_kv(3))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.rstrip().splitlines()[-1] == "Everything looks good! ヽ(‘ー`)ノ"  # noqa: RUF001
+    latest = tmp_path / "store" / "latest"
+    names = {path.name for path in latest.iterdir()}
+    assert names == {"history.edn", "history.txt", "node-logs", "results.edn", "timeline.html"}
+    results = edn.loads((latest / "results.edn").read_text())
+    assert results[Keyword("valid?")] is True
+    assert list(results) == list(
+        map(Keyword, ["timeline", "exceptions", "stats", "availability", "net", "workload", "valid?"])
+    )
+    assert "\t:invoke\t:read\t[0 nil]" in done.stdout
+    assert judge.judge(latest, BUDGET)[0] is True
+    # history.txt and the lines on the console tell the same story as history.edn.
+    assert [(op.process, op.type, op.value) for op in read(latest / "history.txt")] == [
+        (op.process, op.type, op.value) for op in read(latest)
+    ]
+
+
+def test_two_nodes_are_found_out_and_drawn(tmp_path: Path) -> None:
+    done = run(tmp_path, *lin_kv(nodes=2))
+    assert done.returncode == 1
+    assert done.stdout.rstrip().endswith("Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻")  # noqa: RUF001
+    picture = next((tmp_path / "store" / "latest").glob("independent/*/linear.svg"))
+    texts = " ".join(ElementTree.parse(picture).getroot().itertext())
+    assert "the register holds" in texts or "the register is absent" in texts
+    verdict, why = judge.judge(tmp_path / "store" / "latest", BUDGET)
+    assert verdict is False
+    assert why.split(": ", 1)[1] in done.stdout
+
+
+FAULTS = {
+    "stale-read": (1, ["the register"]),
+    "lost-write": (1, ["the register"]),
+    "wrong-cas": (1, ["cannot cas"]),
+    "definite-error-but-done": (1, ["the register"]),
+    "second-reply": (1, ["answered twice, and differently", "99"]),
+    "extra-key": (1, ["malformed reply to write", "write_ok has no value"]),
+    "missing-value": (1, ["malformed reply to read", "it lacks value"]),
+    "forged-src": (1, ["its src is", "a node sends as itself"]),
+    "extra-key-in-message": (1, ["malformed message", "not time"]),
+    "no-such-destination": (1, ["there is no node or client 'n99'"]),
+    "not-json": (1, ["not JSON", "I am fine"]),
+    "exits": (255, ["n0 ended by itself with exit status 3", "out of ideas"]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_out_with_a_message_that_says_what_is_wrong(
+    fault: str, tmp_path: Path
+) -> None:
+    status, words = FAULTS[fault]
+    done = run(tmp_path, *lin_kv(), "--", fault, bin=FAULTY)
+    assert done.returncode == status, done.stdout[-3000:] + done.stderr
+    for word in words:
+        assert word in done.stdout
+
+
+def test_the_faulty_node_without_a_fault_looks_good(tmp_path: Path) -> None:
+    assert run(tmp_path, *lin_kv(), "--", "none", bin=FAULTY).returncode == 0
+
+
+def test_a_node_that_never_answers_init(tmp_path: Path) -> None:
+    done = run(tmp_path, *lin_kv(), "--", "never-answers-init", bin=FAULTY)
+    assert done.returncode == 255
+    assert "n0 did not answer init within 10 s" in done.stdout
+
+
+@pytest.mark.parametrize(("answer", "status"), [('msg["body"]["echo"]', 0), ('"what?"', 1)])
+def test_echo(answer: str, status: int, tmp_path: Path) -> None:
+    node = tmp_path / "echo.py"
+    node.write_text(ECHO.format(python=sys.executable, root=str(ROOT), answer=answer))
+    node.chmod(0o755)
+    done = run(tmp_path, "-w", "echo", "--node-count", "2", "--time-limit", "1", "--rate", "50",
+               bin=node)  # fmt: skip
+    assert done.returncode == status, done.stdout + done.stderr
+
+
+def test_partitions_come_and_go_and_are_in_the_history(tmp_path: Path) -> None:
+    words = ["--nemesis", "partition", "--nemesis-interval", "0.2", "--latency", "5"]
+    done = run(tmp_path, *lin_kv(nodes=3), *words)
+    assert done.returncode == 1  # three registers, each on its own
+    faults = [op for op in read(tmp_path / "store" / "latest") if op.process == "nemesis"]
+    assert {op.f for op in faults} == {"start-partition", "stop-partition"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_the_nodes_and_judges_what_was_recorded(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        command(*lin_kv(60)),
+        cwd=tmp_path,
+        env={**os.environ, "MAELSTROM": "workbench", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    seen = [next(line for line in process.stdout if kind in line) for kind in (":ok\t:cas",)]
+    process.send_signal(number)
+    rest = process.stdout.read()
+    assert process.wait() in (0, 1), seen
+    assert f"cut short by {number.name}" in rest
+    assert (tmp_path / "store" / "latest" / "results.edn").exists()
+
+
+def test_nothing_is_left_running_even_if_the_bench_is_killed(tmp_path: Path) -> None:
+    lasting = tmp_path / "lasting.py"
+    pid_file = tmp_path / "pid"
+    # Neither the end of stdin nor a signal ends this node, and its child holds a pipe of ours.
+    lasting.write_text(
+        f"#!{sys.executable}\nimport os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "reader, writer = os.pipe()\n"
+        f"os.write(os.open({str(pid_file)!r}, os.O_WRONLY), b'ready')\n"
+        "time.sleep(1000)\n"
+    )
+    lasting.chmod(0o755)
+    os.mkfifo(pid_file)
+    process = subprocess.Popen(
+        command(*lin_kv(60), bin=lasting),
+        cwd=tmp_path,
+        env={**os.environ, "MAELSTROM": "workbench"},
+        stdout=subprocess.DEVNULL,
+    )
+    with pid_file.open("rb") as pipe:
+        assert pipe.read(5) == b"ready"
+        process.kill()
+        process.wait()
+        assert pipe.read() == b""  # the last writer is gone
+
+
+WRONG_WORDS = {
+    "--concurrency 3": "needs a multiple of 2",
+    "--concurrency many": "must be a number, or one with n",
+    "--node-count 0": "--node-count",
+    "--rate -1": "--rate",
+    "--nemesis earthquake": "earthquake",
+    "--availability 2": "must be total, or a fraction",
+    "-w list-append": "list-append",
+    "--bin nowhere.py": "there is no such file",
+    "--bin README.md": "chmod +x",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_WORDS)
+def test_wrong_options_are_named_with_what_to_do(words: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").touch()
+    done = run(tmp_path, "--node-count", "1", "--concurrency", "2n", *words.split())
+    assert done.returncode == 255
+    assert WRONG_WORDS[words] in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_availability_is_demanded(tmp_path: Path) -> None:
+    done = run(tmp_path, *lin_kv(), "--availability", "total")
+    assert done.returncode == 1  # a cas that does not match is not ok
+    assert "--availability" in done.stdout
+
+
+def test_a_key_is_retired_after_20_processes() -> None:
+    workload = LinKv(random.Random(1), 1)
+    workers = [Worker(0, 0), Worker(1, 1)]
+    processes: dict[int, set[int]] = {}
+    for _ in range(200):
+        worker, f, (key, _value) = workload.next(workers, workers)
+        processes.setdefault(key, set()).add(worker.process)
+        assert (f == "read") is (worker.thread == 0)
+        if f != "read":
+            worker.process += 2  # as after an operation without an outcome
+    assert list(processes) == list(range(len(processes)))
+    assert len(processes) > 3
+    assert all(len(seen) <= 20 for seen in processes.values())
+
+
+@pytest.mark.parametrize("kind", nemesis.KINDS)
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7])
+def test_partitions_cut_as_their_names_say(kind: str, count: int) -> None:
+    nodes = [f"n{number}" for number in range(count)]
+    majority = count // 2 + 1
+    for seed in range(20):
+        cut = nemesis.grudge(kind, nodes, random.Random(seed))
+        hears = {node: {*nodes} - cut.get(node, set()) for node in nodes}
+        assert all(node in heard for node, heard in hears.items())
+        groups = sorted({tuple(sorted(heard)) for heard in hears.values()}, key=len)
+        if kind == "majorities-ring":
+            assert {len(heard) for heard in hears.values()} == {majority}
+            assert count < 3 or len(groups) == count
+        elif count > 1:
+            expected = {"one": 1, "majority": count - majority, "minority-third": count // 3 or 1}
+            small = expected[kind] or count
+            assert [len(group) for group in groups] == sorted({small, count - small} - {0}) or (
+                len(groups) == 2 and small * 2 == count
+            )
+
+
+@pytest.mark.parametrize("dist", ["constant", "uniform", "exponential"])
+def test_latencies_have_their_mean(dist: str) -> None:
+    rng = random.Random(1)
+    drawn = [Latency(100, dist).draw(rng) / 1e6 for _ in range(20_000)]
+    assert abs(sum(drawn) / len(drawn) - 100) < 3
+    assert min(drawn) >= 0
+    if dist == "uniform":
+        assert max(drawn) <= 200
+    assert Latency(0, dist).draw(rng) == 0
