@@ -92,23 +92,24 @@ class Map:
 
     def _get(self, key: Hashable) -> Any:
         """The value of this version, or ABSENT."""
-        version = self
         while True:
-            table, newer = state = version._state
-            if newer is None:
-                value = table.get(key, ABSENT)
-                if version._state is state:  # else another thread has written meanwhile
-                    return value
-            elif key in table:
+            table, newer = self._state
+            if newer and key in table:
                 return table[key]
-            else:
-                version = version._catch_up()
+            newest = newer or self
+            table, newer = state = newest._state
+            if newer:
+                self._catch_up()
+                continue
+            value = table.get(key, ABSENT)
+            if newest._state is state:  # else another thread has written meanwhile
+                return value
 
     def _set(self, key: Hashable, value: Any) -> Map:
         """The version after this one. Raises error 12 for what is not JSON."""
         identity(value)
         table, newer = self._state
-        if newer is not None:
+        if newer:
             return self._copy()._set(key, value)
         newest = Map()
         newest._state = (table, None)
@@ -122,9 +123,9 @@ class Map:
         Each write is taken over once, however often this version is read.
         """
         table, newer = self._state
-        assert newer is not None
+        assert newer
         record, newest = newer._state
-        while newest is not None:
+        while newest:
             for key, value in list(record.items()):
                 table.setdefault(key, value)
             newer = newest

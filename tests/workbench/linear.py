@@ -7,119 +7,158 @@ tried; each ends, in red, at the operation that is impossible then.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from itertools import accumulate
 
+from . import edn
 from .checker import Analysis, Step
 from .history import Operation
+from .timeline import COLOURS, by_number, details, markup, shorten
 
+MARGIN = 20
 LABEL = 110  # pixels left of the tracks
-TRACK = 56
-BOX = 30
-TOP = 96
-GAP = 18  # between two events
-CHARACTER = 7.3
-SHOWN = 24  # characters of an operation
-COLOURS = {"ok": "#6DB6FE", "info": "#FFAA26", "fail": "#FEB5DA"}
+TOP = 100  # and above them
+TRACK = 54
+BOX = 34
+LINE = 19  # of text
+GAP = 20  # between two events
+OPEN = 60  # where what has no end fades away
+STRIDE = 14  # between two steps at the same time
+CHARACTER = 7.5
+WIDE_CHARACTER = 8.6  # of bold text, at most
+UNKNOWN_SHOWN = 5
 MEANINGS = {
     "ok": "ok",
-    "info": "unknown: may happen at any later time",
-    "fail": "failed, but saw the value",
+    "info": "unknown: may happen at any later time, or never",
+    "fail": "failed, and so says something about the value",
 }
 PATHS = ("#444444", "#7B3294", "#1B7837", "#8C510A", "#01665E")
-STYLE = "text{font:13px system-ui,sans-serif;fill:#222}.bad{fill:#C00;font-weight:600}"
+RED = "#CC0000"
+# Texts have a rim in the colour behind them, so that a line that crosses them hides nothing.
+STYLE = f"""
+text {{ font: 13px system-ui, sans-serif; fill: #222; stroke: white; stroke-width: 4px;
+       stroke-linejoin: round; paint-order: stroke; pointer-events: none; }}
+.bad {{ fill: {RED}; font-weight: 600; }}
+.step:hover {{ stroke-width: 5px; }}
+"""
 
-Box = tuple[float, float, float]  # left, right, top
+Span = tuple[float, float]  # from an operation's invocation to its completion, in pixels
 
 
 def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
-    """Draws the operations that matter to the one that cannot be placed."""
-    shown = _that_matter(operations, analysis)
-    tracks = {
-        process: TOP + TRACK * row
-        for row, process in enumerate(sorted({op.process for op in shown}, key=str))
-    }
-    if all(isinstance(process, int) for process in tracks):
-        tracks = {p: TOP + TRACK * row for row, p in enumerate(sorted(tracks, key=lambda p: p))}
-    moments, right = _moments(shown)
-    boxes: dict[int, Box] = {}
-    for op in shown:
-        end = right if op.end_index is None else moments[op.end_index]
-        boxes[op.start_index] = (moments[op.start_index], end, tracks[op.process])
+    """Draws, for an invalid history, what matters to the operation that cannot be placed."""
+    failed, paths = analysis.failed, analysis.final_paths
+    assert failed is not None, "only an invalid history has a picture"
+    shown = _that_matter(operations, analysis, failed)
+    spans, right = _spans(shown)
 
-    bottom = TOP + TRACK * len(tracks)
-    in_words = [f"{n}. {_in_words(path)}" for n, path in enumerate(analysis.final_paths, 1)]
-    words = [title, analysis.why, *in_words]
-    width = max(right + 20, 60 + CHARACTER * max(map(len, words)), 760)
-    height = bottom + 30 + 22 * len(in_words)
+    tops: dict[int | str, int] = {}
+    bottom = TOP
+    for process in sorted({op.process for op in shown}, key=by_number):
+        tops[process] = bottom
+        bottom += TRACK + (LINE * len(paths) if process == failed.process else 0)
+
+    heading = f"{shorten(title, 80)} is not linearizable"
+    why = shorten(analysis.why, 160)
+    legend, legend_right = _legend()
+    reasons, reasons_right = _reasons(paths, spans[failed.start_index], tops[failed.process])
+    orders = [f"{number}. {_in_words(path)}" for number, path in enumerate(paths, 1)]
+    words = max(len(text) for text in (heading, why, *orders))
+    width = MARGIN + max(
+        right, legend_right, reasons_right, MARGIN + WIDE_CHARACTER * words
+    )
+    height = bottom + LINE * (len(orders) + 2)
+
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" '
-        f'viewBox="0 0 {width:.0f} {height}"><style>{STYLE}</style>',
+        f'viewBox="0 0 {width:.0f} {height}">',
+        f"<style>{STYLE}</style>",
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="20" y="28" style="font-size:17px">{escape(title)} is not linearizable</text>',
-        f'<text x="20" y="50" class="bad">{escape(analysis.why)}</text>',
-        *_legend(),
+        f'<linearGradient id="open" gradientUnits="userSpaceOnUse" x1="{right - OPEN:.0f}" '
+        f'x2="{right:.0f}"><stop stop-color="{COLOURS["info"]}"/>'
+        f'<stop offset="1" stop-color="{COLOURS["info"]}" stop-opacity="0"/></linearGradient>',
+        f'<text x="{MARGIN}" y="30" style="font-size:17px">{markup(heading)}</text>',
+        f'<text x="{MARGIN}" y="54" class="bad">{markup(why)}</text>',
+        *legend,
     ]
-    for process, top in tracks.items():
-        parts.append(f'<text x="20" y="{top + 20}">process {process}</text>')
+    for process, top in tops.items():
         parts.append(
-            f'<line x1="{LABEL}" x2="{right:.0f}" y1="{top + BOX + 8}" y2="{top + BOX + 8}" '
-            'stroke="#DDD"/>'
+            f'<path d="M{LABEL} {top + BOX / 2}H{right:.0f}" stroke="#DDD"/>'
+            f'<text x="{MARGIN}" y="{top + BOX / 2 + 4}">process {markup(str(process))}</text>'
         )
-    paths = [_path(path, n, boxes) for n, path in enumerate(analysis.final_paths)]
-    parts += [_box(op, boxes[op.start_index], op == analysis.failed) for op in shown]
-    parts += [line for lines, _ in paths for line in lines]
-    parts += [_text(op, boxes[op.start_index]) for op in shown]
-    parts += [point for _, points in paths for point in points]
-    if analysis.final_paths and analysis.failed:
-        _, end, above = boxes[analysis.failed.start_index]
-        problem = escape(analysis.final_paths[0][-1].problem)
-        parts.append(
-            f'<text x="{end:.1f}" y="{above - 6}" text-anchor="end" class="bad">{problem}</text>'
-        )
-    parts.append(f'<text x="20" y="{bottom + 18}">The orders that came furthest:</text>')
-    for row, line in enumerate(in_words, 1):
-        colour = PATHS[(row - 1) % len(PATHS)]
-        parts.append(
-            f'<text x="20" y="{bottom + 18 + 22 * row}" style="fill:{colour}">{escape(line)}</text>'
-        )
+    parts += [_box(op, spans[op.start_index], tops[op.process], op == failed) for op in shown]
+    for number, path in enumerate(paths):
+        # Orders that lead through the same operations lie side by side.
+        down = BOX - 14 + 10 * number / max(1, len(paths) - 1)
+        points = [
+            (x, tops[step.operation.process] + down)
+            for x, step in zip(_moments(path, spans), path, strict=True)
+        ]
+        parts += _path(path, points, PATHS[number % len(PATHS)])
+    parts += [_text(op, spans[op.start_index], tops[op.process]) for op in shown]
+    parts += reasons
+    parts.append(f'<text x="{MARGIN}" y="{bottom + 8}">The orders that came furthest, up to '
+                 "the impossible step:</text>")
+    parts += [
+        f'<text x="{MARGIN}" y="{bottom + 8 + LINE * row}" '
+        f'style="fill:{PATHS[(row - 1) % len(PATHS)]}">{markup(order)}</text>'
+        for row, order in enumerate(orders, 1)
+    ]
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _that_matter(operations: Sequence[Operation], analysis: Analysis) -> list[Operation]:
-    """Those on the paths, and those at work at the time of the failed one."""
-    failed = analysis.failed
-    assert failed is not None and failed.end_index is not None
-    wanted = {step.operation.start_index for path in analysis.final_paths for step in path}
-    return [
-        op
+def _that_matter(
+    operations: Sequence[Operation], analysis: Analysis, failed: Operation
+) -> list[Operation]:
+    """Those on the paths, and what else was under way, and may have had an effect."""
+    on_paths = {step.operation.start_index for path in analysis.final_paths for step in path}
+    end = failed.start_index if failed.end_index is None else failed.end_index
+    unknown = [
+        op.start_index
         for op in operations
-        if op.start_index in wanted
-        or (
-            op.start_index < failed.end_index
-            and op.end_index is not None
-            and op.end_index > failed.start_index
-        )
+        if op.end_index is None and op.f != "read" and op.start_index < end
     ]
+    wanted = {failed.start_index, *on_paths, *unknown[-UNKNOWN_SHOWN:]}
+    wanted.update(
+        op.start_index
+        for op in operations
+        if op.type == "ok"
+        and op.end_index is not None
+        and op.start_index < end
+        and op.end_index > failed.start_index
+    )
+    return [op for op in operations if op.start_index in wanted]
 
 
-def _moments(shown: Sequence[Operation]) -> tuple[dict[int, float], float]:
-    """Where each event stands, and the right edge: in order of time, with room for all texts."""
-    starts = {op.start_index: op for op in shown}
-    ends = {op.end_index: op for op in shown if op.end_index is not None}
-    free: dict[int | str, float] = {}  # where each track is free again
-    moments: dict[int, float] = {}
-    x = float(LABEL)
-    for index in sorted([*starts, *ends]):
+def _spans(shown: Sequence[Operation]) -> tuple[dict[int, Span], float]:
+    """Where each operation stands, and the right edge: events in order, with room for texts."""
+    by_index = {op.start_index: op for op in shown}
+    by_index |= {op.end_index: op for op in shown if op.end_index is not None}
+    lefts: dict[int, float] = {}
+    rights: dict[int, float] = {}
+    x = edge = float(LABEL)
+    for index, op in sorted(by_index.items()):
         x += GAP
-        if index in starts:
-            x = max(x, free.get(starts[index].process, x))
+        if index == op.start_index:
+            lefts[index] = x
+            edge = max(edge, x + _width(op))
         else:
-            op = ends[index]
-            x = max(x, moments[op.start_index] + _width(op))
-            free[op.process] = x + GAP / 2
-        moments[index] = x
-    unknown = [moments[op.start_index] + _width(op) for op in shown if op.end_index is None]
-    return moments, max([x + GAP, *unknown])
+            x = rights[op.start_index] = max(x, lefts[op.start_index] + _width(op))
+    edge = max(edge, x) + OPEN
+    return {start: (left, rights.get(start, edge)) for start, left in lefts.items()}, edge
+
+
+def _moments(path: Sequence[Step], spans: dict[int, Span]) -> list[float]:
+    """When each step takes effect: within its operation, and in the order of the path."""
+    # No step may be later than the end of one after it.
+    ends = [spans[step.operation.start_index][1] - 6 for step in path]
+    limits = list(accumulate(reversed(ends), min))[::-1]
+    moments: list[float] = []
+    x = 0.0
+    for step, limit in zip(path, limits, strict=True):
+        left, _ = spans[step.operation.start_index]
+        x = max(left + 8, x + min(STRIDE, (limit - x) / 3))
+        moments.append(x)
+    return moments
 
 
 def _width(op: Operation) -> float:
@@ -127,68 +166,75 @@ def _width(op: Operation) -> float:
 
 
 def _label(op: Operation) -> str:
-    text = str(op)
     if op.type == "fail":
-        text = f"{op} failed" if op.f == "cas" else "read: no value"
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+        return "read: no value" if op.f == "read" else f"{shorten(str(op), 24)} failed"
+    return shorten(str(op), 24)
 
 
-def _legend() -> list[str]:
-    parts, x = [], 20.0
+def _legend() -> tuple[list[str], float]:
+    parts, x = [], float(MARGIN)
     for type, meaning in MEANINGS.items():
-        parts.append(f'<rect x="{x:.0f}" y="63" width="14" height="14" fill="{COLOURS[type]}"/>')
-        parts.append(f'<text x="{x + 20:.0f}" y="75">{meaning}</text>')
-        x += 20 + CHARACTER * len(meaning) + 24
+        parts.append(
+            f'<rect x="{x:.0f}" y="67" width="14" height="14" rx="3" fill="{COLOURS[type]}"/>'
+            f'<text x="{x + 20:.0f}" y="79">{meaning}</text>'
+        )
+        x += 20 + CHARACTER * len(meaning) + 20
+    return parts, x
+
+
+def _box(op: Operation, span: Span, top: int, failed: bool) -> str:
+    left, right = span
+    fill = COLOURS[op.type] if op.end_index is not None else "url(#open)"
+    outline = f' stroke="{RED}" stroke-width="3"' if failed else ""
+    return (
+        f'<rect id="operation-{op.start_index}" class="{op.type}" x="{left:.1f}" y="{top}" '
+        f'width="{right - left:.1f}" height="{BOX}" rx="3" fill="{fill}"{outline}>'
+        f"<title>{markup(details(op))}</title></rect>"
+    )
+
+
+def _text(op: Operation, span: Span, top: int) -> str:
+    return (
+        f'<text x="{span[0] + 8:.1f}" y="{top + 15}" style="stroke:{COLOURS[op.type]}">'
+        f"{markup(_label(op))}</text>"
+    )
+
+
+def _path(path: Sequence[Step], points: Sequence[tuple[float, float]], colour: str) -> list[str]:
+    """A line to each step from the one before it; hovering tells what the register holds then."""
+    parts = []
+    before = points[0]
+    for step, (x, y) in zip(path, points, strict=True):
+        stroke = RED if step.problem else colour
+        parts.append(
+            f'<g class="step" stroke="{stroke}" stroke-width="2">'
+            f"<title>{markup(_after(step))}</title>"
+            f'<path d="M{before[0]:.1f} {before[1]:.1f}L{x:.1f} {y:.1f}"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{stroke}"/></g>'
+        )
+        before = x, y
     return parts
 
 
-def _box(op: Operation, box: Box, failed: bool) -> str:
-    left, right, top = box
-    outline = "#C00" if failed else "#FFF" if op.end_index is not None else "#D98200"
-    hover = f"process {op.process}: {op}, {op.type}, index {op.start_index} to {op.end_index}"
-    return (
-        f'<g class="operation {op.type}"><rect x="{left:.1f}" y="{top}" '
-        f'width="{right - left:.1f}" height="{BOX}" rx="3" fill="{COLOURS[op.type]}" '
-        f'stroke="{outline}" stroke-width="{3 if failed else 1}"/>'
-        f"<title>{escape(hover)}</title></g>"
-    )
+def _after(step: Step) -> str:
+    if step.problem:
+        return step.problem
+    state = "is absent" if step.state is None else f"holds {shorten(edn.dumps(step.state), 60)}"
+    return f"{shorten(str(step.operation), 60)}: the register {state}"
 
 
-def _text(op: Operation, box: Box) -> str:
-    left, _, top = box
-    return (
-        f'<text x="{left + 7:.1f}" y="{top + 14}" style="pointer-events:none">'
-        f"{escape(_label(op))}</text>"
-    )
-
-
-def _path(
-    path: Sequence[Step], number: int, boxes: dict[int, Box]
-) -> tuple[list[str], list[str]]:
-    """Lines from operation to operation, and points that say what the register holds then."""
-    colour = PATHS[number % len(PATHS)]
-    lines: list[str] = []
-    points: list[str] = []
-    here: tuple[float, float] | None = None
-    for step in path:
-        left, right, top = boxes[step.operation.start_index]
-        x = min(max(left + 8, here[0] + 8 if here else left + 8), right - 6)
-        y = top + BOX - 8 + 3 * (number % 3)
-        hover = step.problem or f"{step.operation}: the register holds {step.state}"
-        if step.state is None and not step.problem:
-            hover = f"{step.operation}: the register is absent"
-        stroke = "#C00" if step.problem else colour
-        title = f"<title>{escape(hover)}</title>"
-        if here:
-            lines.append(
-                f'<line x1="{here[0]:.1f}" y1="{here[1]}" x2="{x:.1f}" y2="{y}" '
-                f'stroke="{stroke}" stroke-width="2">{title}</line>'
-            )
-        points.append(f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="{stroke}">{title}</circle>')
-        here = (x, y)
-    return lines, points
+def _reasons(
+    paths: Sequence[Sequence[Step]], span: Span, top: int
+) -> tuple[list[str], float]:
+    """Below the operation why it is impossible at the end of each path; and how far that goes."""
+    texts = [f"{number}. {shorten(path[-1].problem, 120)}" for number, path in enumerate(paths, 1)]
+    length = WIDE_CHARACTER * max(map(len, texts), default=0)
+    left = span[1] - length if span[1] - length > LABEL else span[0]
+    return [
+        f'<text x="{left:.1f}" y="{top + BOX + LINE * row}" class="bad">{markup(text)}</text>'
+        for row, text in enumerate(texts, 1)
+    ], left + length
 
 
 def _in_words(path: Sequence[Step]) -> str:
-    *steps, last = path
-    return ", ".join([*(_label(step.operation) for step in steps), last.problem])
+    return ", ".join(_label(step.operation) for step in path[:-1]) or "nothing before it"

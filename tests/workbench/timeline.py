@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
 from .history import Operation
 from .loop import SECOND
 
+COLOURS = {"ok": "#6DB6FE", "info": "#FFAA26", "fail": "#FEB5DA"}
+MILLISECOND = SECOND // 1000
 MOST = 10_000  # operations; a browser has to draw them
 ROW = 16  # pixels of an event
 COLUMN = 130
@@ -16,24 +19,38 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ font: 13px system-ui, sans-serif; margin: 1em; }}
-.scroll {{ overflow-x: auto; }}
-.run {{ position: relative; height: {height}px; width: {width}px; }}
-.op {{ position: absolute; width: {inner}px; box-sizing: border-box; padding: 0 6px; color: #111;
-       overflow: hidden; white-space: nowrap; text-overflow: ellipsis; border-radius: 3px;
-       line-height: {row}px; }}
-.ok {{ background: #6DB6FE; }} .info {{ background: #FFAA26; }} .fail {{ background: #FEB5DA; }}
-.head {{ position: absolute; top: 0; font-weight: 600; }}
+body {{ font: 13px/{row}px system-ui, sans-serif; margin: 0; height: 100vh; display: flex;
+       flex-direction: column; background: Canvas; color: CanvasText; }}
+header {{ padding: 12px 16px; }}
+h1 {{ font-size: 17px; line-height: 1.2; margin: 0 0 8px; }}
+p {{ margin: 0; }}
+mark {{ padding: 1px 6px; border-radius: 3px; }}
+/* The run scrolls within the page, both ways, so that the processes' names stay in sight. */
+main {{ flex: 1; min-height: 0; overflow: auto; padding: 0 16px; }}
+.names, .run {{ position: relative; width: {width}px; }}
+.names {{ position: sticky; top: 0; height: 26px; z-index: 1; font-weight: 600;
+         background: Canvas; border-bottom: 1px solid GrayText; }}
+.run {{ height: {height}px; }}
+.names div, .run div {{ position: absolute; width: {inner}px; box-sizing: border-box;
+                      padding: 0 6px; overflow: hidden; white-space: nowrap;
+                      text-overflow: ellipsis; }}
+.names div {{ line-height: 26px; }}
+.run div {{ border-radius: 3px; }}
+.ok, .info, .fail {{ color: #111; }}
+.ok {{ background: {ok}; }} .info {{ background: {info}; }} .fail {{ background: {fail}; }}
 </style></head><body>
-<h1>{title}</h1>
-<p>Time goes down, not to scale; each column is a process.
-<span class="ok op" style="position:static">ok</span>
-<span class="info op" style="position:static">unknown</span>
-<span class="fail op" style="position:static">failed</span> Hover over an operation for more.
-{note}</p>
-<div class="scroll"><div class="run">
+<header><h1>{title}</h1>
+<p>Time goes down, not to scale; each column is a process. <mark class="ok">ok</mark>
+<mark class="info">unknown</mark> <mark class="fail">failed</mark>
+Hover over an operation for more. {note}</p></header>
+<main tabindex="0">
+<div class="names">
+{names}
+</div>
+<div class="run">
 {boxes}
-</div></div></body></html>
+</div>
+</main></body></html>
 """
 
 
@@ -42,50 +59,66 @@ def html(operations: Sequence[Operation], title: str) -> str:
     shown = operations[:MOST]
     indexes = [op.start_index for op in shown]
     indexes += [op.end_index for op in shown if op.end_index is not None]
-    rows = {index: row for row, index in enumerate(sorted(indexes), 2)}
+    rows = {index: row for row, index in enumerate(sorted(indexes))}
     columns = {
         process: COLUMN * number
-        for number, process in enumerate(sorted({op.process for op in shown}, key=_number))
+        for number, process in enumerate(sorted({op.process for op in shown}, key=by_number))
     }
-    last = len(rows) + 3
-    boxes = [
-        f'<div class="head" style="left:{left}px">{escape(str(process))}</div>'
-        for process, left in columns.items()
-    ]
+    last = len(rows) + 2
+    boxes = []
     for op in shown:
         top = rows[op.start_index]
         # An unknown operation may go on for ever; its process does nothing else.
         bottom = last if op.end_index is None else rows[op.end_index] + 1
         boxes.append(
-            f'<div class="op {op.type}" title="{escape(_details(op))}" style="top:{top * ROW}px;'
+            f'<div class="{op.type}" title="{markup(details(op))}" style="top:{top * ROW + 4}px;'
             f'height:{(bottom - top) * ROW - 1}px;left:{columns[op.process]}px">'
-            f"{escape(_shorten(str(op)))}</div>"
+            f"{markup(shorten(str(op), 60))}</div>"
         )
     cut = len(operations) - len(shown)
     return PAGE.format(
-        title=escape(title),
-        height=last * ROW,
+        **COLOURS,
+        title=markup(title),
+        height=last * ROW + 16,
         width=COLUMN * max(1, len(columns)),
         inner=COLUMN - 6,
         row=ROW,
-        note=f"The last {cut} operations are left out." if cut else "",
+        note=f"Only the first {MOST:,} operations are shown, {cut:,} are left out." if cut else "",
+        names="\n".join(
+            f'<div style="left:{left}px">process {markup(str(process))}</div>'
+            for process, left in columns.items()
+        ),
         boxes="\n".join(boxes),
     )
 
 
-def _number(process: int | str) -> tuple[int, str]:
+def by_number(process: int | str) -> tuple[int, str]:
+    """Sorts processes: those with a name come first."""
     return (process, "") if isinstance(process, int) else (-1, process)
 
 
-def _details(op: Operation) -> str:
-    start = op.start / SECOND
-    lines = [f"process {op.process}: {op.type} {_shorten(str(op), 500)}", f"from {start:.6f} s"]
+def details(op: Operation) -> str:
+    """All that is known of an operation, in a few lines."""
+    lines = [
+        f"process {op.process}: {shorten(str(op), 500)}",
+        f"{op.type}, invoked at {op.start / MILLISECOND:,.3f} ms (index {op.start_index})",
+    ]
     if op.end is not None:
-        lines.append(f"to {op.end / SECOND:.6f} s ({(op.end - op.start) / 1e6:.3f} ms)")
+        lines.append(f"completed at {op.end / MILLISECOND:,.3f} ms (index {op.end_index})")
+        lines.append(f"took {(op.end - op.start) / MILLISECOND:,.3f} ms")
     if op.error is not None:
-        lines.append(f"error: {_shorten(str(op.error), 500)}")
-    return "\n".join([*lines, f"index {op.start_index}"])
+        lines.append(f"error: {shorten(str(op.error), 500)}")
+    return "\n".join(lines)
 
 
-def _shorten(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else text[:length] + "..."
+def shorten(text: str, length: int) -> str:
+    """Leaves out the middle of a long text: a sentence's end often says more than its middle."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 3
+    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def markup(text: str) -> str:
+    """The text for HTML or XML; what XML has no place for becomes a replacement character."""
+    return escape(re.sub("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text))
