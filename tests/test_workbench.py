@@ -40,7 +40,9 @@ def command(*words: str, bin: Path = ROOT / "raft.py") -> list[str]:
     return [sys.executable, str(ROOT / "maelstrom"), "test", "--bin", str(bin), *words]
 
 
-def run(folder: Path, *words: str, bin: Path = ROOT / "raft.py") -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *words: str, bin: Path = ROOT / "raft.py"
+) -> subprocess.CompletedProcess[str]:
     """One run in a folder of its own."""
     return subprocess.run(
         command(*words, bin=bin),
@@ -68,9 +70,8 @@ def test_one_node_looks_good_and_leaves_its_files(tmp_path: Path) -> None:
     assert names == {"history.edn", "history.txt", "node-logs", "results.edn", "timeline.html"}
     results = edn.loads((latest / "results.edn").read_text())
     assert results[Keyword("valid?")] is True
-    assert list(results) == list(
-        map(Keyword, ["timeline", "exceptions", "stats", "availability", "net", "workload", "valid?"])
-    )
+    parts = ["timeline", "exceptions", "stats", "availability", "net", "workload", "valid?"]
+    assert list(results) == list(map(Keyword, parts))
     assert "\t:invoke\t:read\t[0 nil]" in done.stdout
     assert judge.judge(latest, BUDGET)[0] is True
     # history.txt and the lines on the console tell the same story as history.edn.
