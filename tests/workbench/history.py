@@ -72,6 +72,8 @@ def operations(ops: Iterable[Op]) -> list[Operation]:
     for op in ops:
         if op.type == "invoke":
             under_way[op.process] = len(found)
+            if op.f == "cas" and not (isinstance(op.value, list) and len(op.value) == 2):
+                raise HistoryError(f"a cas (index {op.index}) needs [from to], not {op.value!r}")
             found.append(
                 Operation(op.process, op.f, op.value, "info", op.time, None, op.index, None)
             )
@@ -82,10 +84,12 @@ def operations(ops: Iterable[Op]) -> list[Operation]:
             )
         position = under_way.pop(op.process)
         known = op.type != "info"
+        # What was asked for is known from the invocation, what was seen from the completion.
+        saw = op.type == "ok" and op.f not in ("write", "cas")
         found[position] = replace(
             found[position],
             type=op.type,
-            value=op.value if op.type == "ok" else found[position].value,
+            value=op.value if saw else found[position].value,
             end=op.time if known else None,
             end_index=op.index if known else None,
             error=op.error,
@@ -200,7 +204,7 @@ def _from_edn(text: str) -> Iterator[Op]:
                 index=int(form.get(Keyword("index"), index)),
                 error=form.get(Keyword("error")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise HistoryError(
                 f"entry {index + 1} is no operation ({error}): {edn.dumps(form)[:200]}"
             ) from error
