@@ -12,7 +12,7 @@ from itertools import accumulate
 from . import edn
 from .checker import Analysis, Step
 from .history import Operation
-from .timeline import COLOURS, by_number, details, markup, shorten
+from .timeline import COLOURS, by_number, describe, details, markup, shorten
 
 MARGIN = 20
 LABEL = 110  # pixels left of the tracks
@@ -49,7 +49,7 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
     failed, paths = analysis.failed, analysis.final_paths
     assert failed is not None, "only an invalid history has a picture"
     shown = _that_matter(operations, analysis, failed)
-    spans, right = _spans(shown)
+    spans, right = _spans(shown, failed)
 
     tops: dict[int | str, int] = {}
     bottom = TOP
@@ -63,9 +63,7 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
     reasons, reasons_right = _reasons(paths, spans[failed.start_index], tops[failed.process])
     orders = [f"{number}. {_in_words(path)}" for number, path in enumerate(paths, 1)]
     words = max(len(text) for text in (heading, why, *orders))
-    width = MARGIN + max(
-        right, legend_right, reasons_right, MARGIN + WIDE_CHARACTER * words
-    )
+    width = MARGIN + max(right, legend_right, reasons_right, MARGIN + WIDE_CHARACTER * words)
     height = bottom + LINE * (len(orders) + 2)
 
     parts = [
@@ -96,8 +94,10 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
         parts += _path(path, points, PATHS[number % len(PATHS)])
     parts += [_text(op, spans[op.start_index], tops[op.process]) for op in shown]
     parts += reasons
-    parts.append(f'<text x="{MARGIN}" y="{bottom + 8}">The orders that came furthest, up to '
-                 "the impossible step:</text>")
+    parts.append(
+        f'<text x="{MARGIN}" y="{bottom + 8}">The orders that came furthest, up to '
+        "the impossible step:</text>"
+    )
     parts += [
         f'<text x="{MARGIN}" y="{bottom + 8 + LINE * row}" '
         f'style="fill:{PATHS[(row - 1) % len(PATHS)]}">{markup(order)}</text>'
@@ -129,7 +129,7 @@ def _that_matter(
     return [op for op in operations if op.start_index in wanted]
 
 
-def _spans(shown: Sequence[Operation]) -> tuple[dict[int, Span], float]:
+def _spans(shown: Sequence[Operation], failed: Operation) -> tuple[dict[int, Span], float]:
     """Where each operation stands, and the right edge: events in order, with room for texts."""
     by_index = {op.start_index: op for op in shown}
     by_index |= {op.end_index: op for op in shown if op.end_index is not None}
@@ -137,7 +137,8 @@ def _spans(shown: Sequence[Operation]) -> tuple[dict[int, Span], float]:
     rights: dict[int, float] = {}
     x = edge = float(LABEL)
     for index, op in sorted(by_index.items()):
-        x += GAP
+        # The last steps of the paths tend to crowd before the end of the failed operation.
+        x += GAP + (3 * STRIDE if index == failed.end_index else 0)
         if index == op.start_index:
             lefts[index] = x
             edge = max(edge, x + _width(op))
@@ -167,8 +168,8 @@ def _width(op: Operation) -> float:
 
 def _label(op: Operation) -> str:
     if op.type == "fail":
-        return "read: no value" if op.f == "read" else f"{shorten(str(op), 24)} failed"
-    return shorten(str(op), 24)
+        return "read: no value" if op.f == "read" else f"{shorten(describe(op), 24)} failed"
+    return shorten(describe(op), 24)
 
 
 def _legend() -> tuple[list[str], float]:
@@ -220,20 +221,20 @@ def _after(step: Step) -> str:
     if step.problem:
         return step.problem
     state = "is absent" if step.state is None else f"holds {shorten(edn.dumps(step.state), 60)}"
-    return f"{shorten(str(step.operation), 60)}: the register {state}"
+    return f"{shorten(describe(step.operation), 60)}: the register {state}"
 
 
-def _reasons(
-    paths: Sequence[Sequence[Step]], span: Span, top: int
-) -> tuple[list[str], float]:
+def _reasons(paths: Sequence[Sequence[Step]], span: Span, top: int) -> tuple[list[str], float]:
     """Below the operation why it is impossible at the end of each path; and how far that goes."""
     texts = [f"{number}. {shorten(path[-1].problem, 120)}" for number, path in enumerate(paths, 1)]
+    left, right = span
     length = WIDE_CHARACTER * max(map(len, texts), default=0)
-    left = span[1] - length if span[1] - length > LABEL else span[0]
+    to_the_left = right - length > LABEL
+    place = f'x="{right:.1f}" text-anchor="end"' if to_the_left else f'x="{left:.1f}"'
     return [
-        f'<text x="{left:.1f}" y="{top + BOX + LINE * row}" class="bad">{markup(text)}</text>'
+        f'<text {place} y="{top + BOX + LINE * row}" class="bad">{markup(text)}</text>'
         for row, text in enumerate(texts, 1)
-    ], left + length
+    ], right if to_the_left else left + length
 
 
 def _in_words(path: Sequence[Step]) -> str:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from html import escape
 
+from . import edn
 from .history import Operation
-from .loop import SECOND
 
 COLOURS = {"ok": "#6DB6FE", "info": "#FFAA26", "fail": "#FEB5DA"}
-MILLISECOND = SECOND // 1000
+MILLISECOND = 1_000_000  # ns
 MOST = 10_000  # operations; a browser has to draw them
 ROW = 16  # pixels of an event
 COLUMN = 130
@@ -73,7 +73,7 @@ def html(operations: Sequence[Operation], title: str) -> str:
         boxes.append(
             f'<div class="{op.type}" title="{markup(details(op))}" style="top:{top * ROW + 4}px;'
             f'height:{(bottom - top) * ROW - 1}px;left:{columns[op.process]}px">'
-            f"{markup(shorten(str(op), 60))}</div>"
+            f"{markup(shorten(describe(op), 60))}</div>"
         )
     cut = len(operations) - len(shown)
     return PAGE.format(
@@ -97,10 +97,17 @@ def by_number(process: int | str) -> tuple[int, str]:
     return (process, "") if isinstance(process, int) else (-1, process)
 
 
+def describe(op: Operation) -> str:
+    """`write 2`, `cas 2→3`; and values that have a key as they are: `write [0 2]`."""
+    if op.f == "cas" and not isinstance(op.value[1], list):
+        return "cas {}→{}".format(*map(edn.dumps, op.value))
+    return f"{op.f} {edn.dumps(op.value)}"
+
+
 def details(op: Operation) -> str:
     """All that is known of an operation, in a few lines."""
     lines = [
-        f"process {op.process}: {shorten(str(op), 500)}",
+        f"process {op.process}: {shorten(describe(op), 500)}",
         f"{op.type}, invoked at {op.start / MILLISECOND:,.3f} ms (index {op.start_index})",
     ]
     if op.end is not None:

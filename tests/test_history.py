@@ -1,0 +1,184 @@
+"""Histories: Jepsen's files are read, ours look like them, and keys are told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from workbench import judge
+from workbench.edn import Keyword, dumps
+from workbench.history import HistoryError, Op, by_key, operations, read, to_edn, to_txt
+
+MISMATCH = [Keyword("precondition-failed"), "expected 3, but had 2"]
+
+# As Maelstrom 0.2.4 writes it; keys of the maps come in any order, and there may be more.
+MAELSTROM = r"""
+{:process 0, :type :invoke, :f :write, :value [0 2], :index 0, :time 3331862}
+{:type :invoke, :f :read, :value [0 nil], :time 3340000, :process 1, :index 1}
+{:process :nemesis, :type :info, :f :start-partition, :value :majority, :time 3350000, :index 2}
+{:type :ok, :f :write, :value [0 2], :time 4331862, :process 0, :index 3, :node "n0"}
+{:type :ok, :f :read, :value [0 2], :time 4340000, :process 1, :index 4}
+{:process :nemesis, :type :info, :f :start-partition, :value [:isolated {"n0" #{"n1"}}],
+ :time 4350000, :index 5}
+{:type :invoke, :f :cas, :value [0 [3 1]], :time 5000000, :process 0, :index 6}
+{:type :fail, :f :cas, :value [0 [3 1]], :time 5100000, :process 0, :index 7,
+ :error [:precondition-failed "expected 3, but had 2"]}
+{:type :invoke, :f :write, :value [1 4], :time 5200000, :process 1, :index 8}
+{:type :info, :f :write, :value [1 4], :time 6200000, :process 1, :index 9, :error :net-timeout}
+"""
+FORMS = MAELSTROM.strip().replace(",\n ", ", ").splitlines()
+OPS = [
+    Op(0, "invoke", "write", [0, 2], 3331862, 0),
+    Op(1, "invoke", "read", [0, None], 3340000, 1),
+    Op("nemesis", "info", "start-partition", Keyword("majority"), 3350000, 2),
+    Op(0, "ok", "write", [0, 2], 4331862, 3),
+    Op(1, "ok", "read", [0, 2], 4340000, 4),
+    Op("nemesis", "info", "start-partition",
+       [Keyword("isolated"), {"n0": frozenset({"n1"})}], 4350000, 5),
+    Op(0, "invoke", "cas", [0, [3, 1]], 5000000, 6),
+    Op(0, "fail", "cas", [0, [3, 1]], 5100000, 7, MISMATCH),
+    Op(1, "invoke", "write", [1, 4], 5200000, 8),
+    Op(1, "info", "write", [1, 4], 6200000, 9, Keyword("net-timeout")),
+]  # fmt: skip
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def seen(ops: list[Op]) -> list[tuple[object, ...]]:
+    """What a history has in the columns of a log, which know no time and no index."""
+    return [(op.process, op.type, op.f, dumps(op.value), dumps(op.error)) for op in ops]
+
+
+def test_writes_the_lines_of_jepsen() -> None:
+    assert to_edn(OPS[0]) == (
+        "{:type :invoke, :f :write, :value [0 2], :time 3331862, :process 0, :index 0}"
+    )
+    assert to_edn(OPS[7]).endswith(':index 7, :error [:precondition-failed "expected 3, but had 2"]}')
+    assert to_txt(OPS[2]) == ":nemesis\t:info\t:start-partition\t:majority"
+    assert to_txt(OPS[9]) == "1\t:info\t:write\t[1 4]\t:net-timeout"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(MAELSTROM, id="maps"),
+        pytest.param(f"[{MAELSTROM}]", id="vector"),
+        pytest.param("\n".join(f"#jepsen.history.Op{form}" for form in FORMS), id="records"),
+        pytest.param("\n".join(map(to_edn, OPS)), id="ours"),
+        pytest.param(MAELSTROM + "{:type :invoke, :f :re", id="cut off"),
+        pytest.param(MAELSTROM + '{:type :fail, :error "exp', id="cut off in a text"),
+    ],
+)
+def test_reads_history_edn(tmp_path: Path, text: str) -> None:
+    assert read(written(tmp_path, "history.edn", text)) == OPS
+
+
+TXT = "".join(f"{to_txt(op)}\n" for op in OPS)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "INFO  jepsen.util - ",
+     "2021-02-26 23:39:01,300{GMT}\tINFO\t[jepsen worker 1] jepsen.util: "],
+)  # fmt: skip
+@pytest.mark.parametrize("gap", ["\t", "    "])
+def test_reads_columns_with_and_without_a_loggers_prefix(
+    tmp_path: Path, prefix: str, gap: str
+) -> None:
+    lines = [prefix + line.replace("\t", gap) for line in TXT.splitlines()]
+    text = "\n".join(["Running test lin-kv:", *lines, "Everything looks good!", ""])
+    assert seen(read(written(tmp_path, "jepsen.log", text))) == seen(OPS)
+
+
+def test_a_folder_stands_for_the_best_history_in_it(tmp_path: Path) -> None:
+    for name, count in (("jepsen.log", 1), ("history.txt", 2)):
+        written(tmp_path, name, "".join(TXT.splitlines(keepends=True)[:count]))
+        assert len(read(tmp_path)) == count
+    written(tmp_path, "history.edn", MAELSTROM)
+    assert len(read(tmp_path)) == len(OPS)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "no operation"),
+        (b"hello\nworld\n", "no operation"),
+        (b"\xff\xfe\x00", "no text"),
+        (b"{:a 1}\n", "entry 1"),
+        (b"{:type :invoke}}\n", "closes nothing"),
+        (b"\n{:type :invoke, :f 1x}", "line 2"),
+        (b"[" * 100_000, "deeper"),
+    ],
+)
+def test_says_what_is_wrong_with_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, problem: str
+) -> None:
+    path = tmp_path / "history.edn"
+    path.write_bytes(content)
+    with pytest.raises(HistoryError, match=problem):
+        read(path)
+    assert judge.main([str(path)]) == 2
+    name, verdict, why = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert (name, verdict) == (str(path), "unknown")
+    assert problem in why
+
+
+def test_says_what_is_wrong_with_a_path(tmp_path: Path) -> None:
+    with pytest.raises(HistoryError, match="history.edn"):
+        read(tmp_path)
+    with pytest.raises(HistoryError, match="No such file"):
+        read(tmp_path / "missing")
+
+
+def test_the_status_is_that_of_the_worst_history(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = str(written(tmp_path, "good.edn", MAELSTROM))
+    bad = str(written(tmp_path, "bad.edn", MAELSTROM.replace(":ok, :f :read, :value [0 2]",
+                                                             ":ok, :f :read, :value [0 3]")))
+    missing = str(tmp_path / "missing")
+    assert judge.main([good]) == 0
+    assert judge.main([good, missing]) == 2
+    assert judge.main([bad, missing, good]) == 1
+    last = [line.split("\t") for line in capsys.readouterr().out.splitlines()[-3:]]
+    assert [verdict for _, verdict, _ in last] == ["invalid", "unknown", "valid"]
+    assert last[0][2].startswith("key 0: cannot read 3: the register holds 2")
+
+
+def test_splits_a_history_by_key() -> None:
+    histories = by_key(OPS)
+    assert {key: [op.value for op in ops] for key, ops in histories.items()} == {
+        0: [2, None, 2, 2, [3, 1], [3, 1]],
+        1: [4, 4],
+    }
+
+
+def test_a_history_without_keys_is_one_register() -> None:
+    ops = [
+        Op(0, "invoke", "write", [1, 2], 0, 0),  # a pair that is a value, as the read shows
+        Op(0, "ok", "write", [1, 2], 1, 1),
+        Op(0, "invoke", "read", None, 2, 2),
+        Op(0, "ok", "read", [1, 2], 3, 3),
+    ]
+    assert by_key(ops) == {None: ops}
+
+
+def test_joins_invocations_and_completions() -> None:
+    first, second, third = operations(
+        [
+            Op(0, "invoke", "write", 1, 0, 0),
+            Op(1, "invoke", "read", None, 1, 1),
+            Op(0, "invoke", "write", 2, 2, 2),  # never answered the first
+            Op(1, "ok", "read", 1, 3, 3),
+        ]
+    )
+    assert (first.type, first.end_index, third.type, third.end_index) == ("info", None) * 2
+    assert (second.type, second.value, second.start_index, second.end_index) == ("ok", 1, 1, 3)
+
+
+def test_a_completion_needs_an_invocation() -> None:
+    with pytest.raises(HistoryError, match="did not invoke"):
+        operations([Op(0, "ok", "read", 1, 0, 0)])
