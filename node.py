@@ -28,7 +28,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from queue import Empty, SimpleQueue
 from random import Random
@@ -169,8 +169,7 @@ class Node:
         if self._turn_of == threading.get_ident():
             self._outbox.append(line)
         else:
-            with self._turn():
-                self._outbox.append(line)
+            self._turn(lambda: self._outbox.append(line))
 
     def broadcast(self, body: Body) -> None:
         for node_id in self.other_node_ids:
@@ -217,24 +216,24 @@ class Node:
             while chunk := os.read(STDIN, READ_SIZE):
                 lines, newline, rest = chunk.rpartition(b"\n")
                 if newline:
-                    self._receive(b"".join([*unfinished, lines]).split(b"\n"))
+                    self._turn(partial(self._receive, b"".join([*unfinished, lines]).split(b"\n")))
                     unfinished.clear()
                 unfinished.append(rest)
-            self._receive([b"".join(unfinished)])
+            self._turn(partial(self._receive, [b"".join(unfinished)]))
 
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """A turn of this thread: handle, then drained handlers, then one write."""
+    def _turn(self, action: Action) -> None:
+        """A turn of this thread: the action, then the drained handlers, then one write."""
         with self._lock:
             self._turn_of = threading.get_ident()
             try:
-                yield
+                action()
                 for handler in self._drained_handlers:
                     self._attempt(handler)
                 data, self._outbox = "".join(self._outbox).encode(), []
-                with contextlib.suppress(BrokenPipeError):  # nobody reads: stdin ends soon, too
-                    while data:
-                        data = data[os.write(STDOUT, data) :]
+                while data:
+                    data = data[os.write(STDOUT, data) :]
+            except BrokenPipeError:  # nobody reads it any more: stdin will end soon, too
+                pass
             finally:
                 self._turn_of = None
 
@@ -246,16 +245,15 @@ class Node:
             self.log(traceback.format_exc())
 
     def _receive(self, lines: Iterable[bytes]) -> None:
-        with self._turn():
-            for line in filter(bytes.strip, lines):
-                try:
-                    msg = _decode(line.decode())
-                    if msg["src"].__class__ is not str or msg["body"].__class__ is not dict:
-                        raise TypeError("src must be a string and body an object")
-                except (ValueError, LookupError, TypeError, RecursionError) as error:
-                    self._refuse(line, error)
-                else:
-                    self._handle(msg)
+        for line in filter(bytes.strip, lines):
+            try:
+                msg = _decode(line.decode())
+                if msg["src"].__class__ is not str or msg["body"].__class__ is not dict:
+                    raise TypeError("src must be a string and body an object")
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
+                self._refuse(line, error)
+            else:
+                self._handle(msg)
 
     def _refuse(self, line: bytes, error: Exception) -> None:
         """Logs a line that is no message; answers it if it is one but for a number in it."""
@@ -324,17 +322,19 @@ class Node:
 
     def _run_timers(self) -> None:
         while True:
-            with self._turn():
-                now = self.now()
-                while self._timers and self._timers[0][0] <= now:
-                    _, _, timer = heapq.heappop(self._timers)
-                    if timer.action:
-                        self._attempt(timer.action)
-                    if timer.action and timer.period is not None:
-                        self._start(timer.period, timer)
+            self._turn(self._run_due)
             with self._timers_changed:
                 due = self._timers[0][0] if self._timers else math.inf
                 self._timers_changed.wait(min(max(0, due - self.now()), threading.TIMEOUT_MAX))
+
+    def _run_due(self) -> None:
+        now = self.now()
+        while self._timers and self._timers[0][0] <= now:
+            _, _, timer = heapq.heappop(self._timers)
+            if timer.action:
+                self._attempt(timer.action)
+            if timer.action and timer.period is not None:
+                self._start(timer.period, timer)
 
 
 def _finite(text: str) -> float:
