@@ -176,9 +176,9 @@ class Node:
             self.send(node_id, body)
 
     def reply(self, request: Message, body: Body) -> None:
-        """Answers a request; a message without msg_id is none, and nobody waits for a reply."""
+        """Answers a request; a message without a msg_id is none: nobody waits for a reply."""
         msg_id = request["body"].get("msg_id")
-        if msg_id is not None and self.node_id:
+        if isinstance(msg_id, (int, str, float)) and self.node_id:
             self.send(request["src"], {**body, "in_reply_to": msg_id})
 
     def rpc(self, dest: str, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT) -> None:
