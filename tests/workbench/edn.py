@@ -150,7 +150,8 @@ def numbered(text: str) -> Iterator[tuple[int, Any]]:
     while position < len(text):
         token = _TOKEN.match(text, position)
         if token is None:
-            raise fault(position, "the text ends inside a string", cut_off=True)
+            begin = len(text) - len(text[position:].lstrip(", \t\r\n"))
+            raise fault(begin, "the text ends inside a string", cut_off=True)
         position = token.end()
         kind = token.lastgroup
         if kind is None:
