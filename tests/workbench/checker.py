@@ -29,14 +29,16 @@ operations that were made to happen. Two rules prune, and neither can lose an or
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any
 
 from . import edn
-from .history import Op, Operation, by_key, operations
+from .history import HistoryError, Op, Operation, by_key, operations
 
-BUDGET = 3_000_000  # configurations: about a minute and 500 MB
+BUDGET = 1_200_000  # configurations: about a minute and 300 MiB
 PATHS_KEPT = 10
 STEPS_KEPT = 8
 
@@ -107,6 +109,13 @@ class Register:
             elif rule:
                 self.unknown.append(rule)
         self.known.sort(key=lambda rule: rule.operation.end_index or 0)
+        starts = [rule.operation.start_index for rule in self.known]
+        completions = [rule.operation.end_index or 0 for rule in self.known]
+        # While operation L is the first that is not done: the numbers from L on that can be
+        # placed, and how many of the unknown operations can.
+        self.candidates = _candidates(starts, completions)
+        invoked = [rule.operation.start_index for rule in self.unknown]
+        self.unknown_until = [bisect(invoked, completion) for completion in completions]
 
     def _state(self, value: Any) -> int:
         text = edn.dumps(value, sort_keys=True)
@@ -118,6 +127,8 @@ class Register:
     def _rule(self, operation: Operation) -> Rule | None:
         """What the table above says; None for an operation that says nothing."""
         f, value, type = operation.f, operation.value, operation.type
+        if f not in ("read", "write", "cas"):
+            raise HistoryError(f"cannot judge :{f}: only read, write and cas of a register")
         if type == "fail":
             return self._failed(operation)
         if f == "write":
@@ -170,33 +181,44 @@ Link = tuple["Link | None", list[Rule], int]
 def check(ops: Sequence[Op], budget: int = BUDGET) -> Analysis:
     """Searches an order for the events of one key, whose values are without the key.
 
-    Gives up, with an unknown verdict, after `budget` configurations.
+    Gives up, with an unknown verdict, after `budget` configurations. HistoryError for events
+    that are none of a cas register. First a short search in depth, which finds the order of
+    most valid histories; then one in breadth, which exhausts the invalid ones soonest.
     """
     register = Register(ops)
-    known, unknown = register.known, register.unknown
-    end = len(known)
-    starts = [rule.operation.start_index for rule in known]
-    completions = [rule.operation.end_index or 0 for rule in known]
-    # What can be placed while operation L is the first that is not done: its numbers from L on.
-    candidates = _candidates(starts, completions)
-    unknown_until = [0] * (end + 1)  # how many unknown operations were invoked before that
-    for level in range(end):
-        count = unknown_until[level - 1] if level else 0
-        while count < len(unknown) and (
-            unknown[count].operation.start_index < completions[level]
-        ):
-            count += 1
-        unknown_until[level] = count
+    share = min(budget, 50_000 + 2 * len(register.known))
+    return (
+        _search(register, share, deep=True)
+        or _search(register, budget - share, deep=False)
+        or Analysis(
+            None,
+            f"no verdict within the budget of {budget:,} configurations; --budget allows for more",
+            budget,
+        )
+    )
 
-    visited: list[dict[int, tuple[int, ...]]] = [{} for _ in range(end + 1)]
+
+def _search(register: Register, budget: int, deep: bool) -> Analysis | None:
+    """The verdict, or None where the budget runs out.
+
+    In breadth, a configuration is visited after all those with fewer operations done or, for as
+    many, fewer unknown ones used: so none is visited that a later one makes superfluous.
+    """
+    known, unknown = register.known, register.unknown
+    candidates, unknown_until = register.candidates, register.unknown_until
+    end = len(known)
     states = len(register.values)
+    visited: list[dict[int, tuple[int, ...]]] = [{} for _ in range(end + 1)]
     configurations = 0
     deepest = 0
     dead_ends: dict[int, Link] = {}  # at the deepest level, by state
-    # A stack of configurations to look at, and of how they came about.
-    stack: list[tuple[int, int, int, int, Link]] = [(0, 0, ABSENT, 0, (None, [], ABSENT))]
-    while stack:
-        level, mask, state, used, link = stack.pop()
+    # What is to be visited: (priority, tie-break, configuration, how it came about). The lowest
+    # comes first, and of equals the last one pushed: all are equal in a search in depth.
+    queue: list[tuple[int, int, int, int, int, int, Link]] = []
+    queue.append((0, 0, 0, 0, ABSENT, 0, (None, [], ABSENT)))
+    pushed = 0
+    while queue:
+        _, _, level, mask, state, used, link = heappop(queue)
 
         # What only observes is placed at once; as levels pass, more becomes possible.
         placed: list[Rule] = []
@@ -227,49 +249,47 @@ def check(ops: Sequence[Op], budget: int = BUDGET) -> Analysis:
         before = seen.get(memo, ())
         if any(earlier & used == earlier for earlier in before):
             continue
-        seen[memo] = (*(earlier for earlier in before if earlier & used != used), used)
+        if configurations == budget:
+            return None
         configurations += 1
-        if configurations > budget:
-            return Analysis(
-                None,
-                f"no verdict within the budget of {budget:,} configurations; "
-                "--budget allows for more",
-                configurations,
-            )
+        seen[memo] = (*(earlier for earlier in before if earlier & used != used), used)
         if level > deepest:
             deepest = level
             dead_ends.clear()
         if level == deepest:
             dead_ends.setdefault(state, link)
 
-        # The last one pushed is looked at first: known operations by completion, then unknown.
-        tried: set[tuple[int | None, int | None]] = set()
+        # In a search in depth the last one pushed is visited first: so the unknown ones are
+        # pushed first, then the known ones, the first to complete last.
         steps: list[tuple[int, int, int, int, Link]] = []
-        for number in candidates[level]:
+        tried: set[tuple[int | None, int]] = set()
+        for number in range(unknown_until[level]):
+            rule = unknown[number]
+            if used >> number & 1 or rule.makes is None or (rule.needs, rule.makes) in tried:
+                continue
+            tried.add((rule.needs, rule.makes))
+            if rule.makes != state and rule.allows(state):
+                after = (link, [rule], rule.makes)
+                steps.append((level, mask, rule.makes, used | 1 << number, after))
+        for number in reversed(candidates[level]):
             rule = known[number]
             bit = 1 << (number - level)
             if rule.makes is not None and not mask & bit and rule.allows(state):
-                next_level, next_mask = level, mask | bit
-                while next_mask & 1:
-                    next_mask >>= 1
-                    next_level += 1
+                after_level, after_mask = level, mask | bit
+                while after_mask & 1:
+                    after_mask >>= 1
+                    after_level += 1
                 after = (link, [rule], rule.makes)
-                steps.append((next_level, next_mask, rule.makes, used, after))
-        for number in range(unknown_until[level]):
-            rule = unknown[number]
-            kind = (rule.needs, rule.makes)
-            if used >> number & 1 or kind in tried:
-                continue
-            tried.add(kind)
-            if rule.allows(state) and rule.makes is not None and rule.makes != state:
-                after = (link, [rule], rule.makes)
-                steps.append((level, mask, rule.makes, used | 1 << number, after))
-        stack.extend(reversed(steps))
+                steps.append((after_level, after_mask, rule.makes, used, after))
+        for step in steps:
+            pushed += 1
+            done = step[0] + step[1].bit_count()
+            priority = 0 if deep else done * (len(unknown) + 1) + step[3].bit_count()
+            heappush(queue, (priority, -pushed, *step))
 
     failed = known[deepest]
-
-    problem = register.impossible(failed, set(dead_ends))
     operation = failed.operation
+    problem = register.impossible(failed, set(dead_ends))
     return Analysis(
         False,
         f"{problem} (process {operation.process}, index {operation.start_index})",

@@ -7,9 +7,11 @@ independent tuple.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,8 @@ def operations(ops: Iterable[Op]) -> list[Operation]:
             value=op.value if saw else found[position].value,
             end=op.time if known else None,
             end_index=op.index if known else None,
-            error=op.error,
+            # A log may have the error in the value's place: `:fail :cas :timed-out`.
+            error=op.value if op.error is None and isinstance(op.value, Keyword) else op.error,
         )
     return found
 
@@ -119,8 +122,8 @@ def by_key(ops: Iterable[Op]) -> dict[Any, list[Op]]:
         value = op.value
         if op.type == "invoke" or _has_key(op):
             key, value = op.value
-            text = key_of[op.process] = edn.dumps(key)
-            names[text] = key if type(key) in (int, str) else text
+            text = key_of[op.process] = edn.dumps(key, sort_keys=True)
+            names[text] = key if type(key) in (int, str) else edn.Symbol(text)
         keys.setdefault(key_of.get(op.process, "nil"), []).append(replace(op, value=value))
     return {names.get(text): events for text, events in keys.items()}
 
@@ -171,7 +174,8 @@ def read(path: Path) -> list[Op]:
                 return read(path / name)
         raise HistoryError(f"{path} holds no history.edn: is it the folder of a run, in store/?")
     try:
-        text = path.read_text()
+        # Not final: a killed run may have cut off its last character, too.
+        text = codecs.utf_8_decode(path.read_bytes(), "strict", False)[0]
     except UnicodeDecodeError as error:
         raise HistoryError(f"{path} is no text, so no history of Jepsen's") from error
     except OSError as error:
@@ -179,8 +183,10 @@ def read(path: Path) -> list[Op]:
     try:
         # EDN begins with a map, a vector of maps or a tagged one; a log with words.
         ops = list(_from_edn(text) if text.lstrip()[:1] in ("{", "[", "#") else _from_log(text))
-    except edn.EDNError as error:
+    except (edn.EDNError, HistoryError) as error:
         raise HistoryError(f"{path}: {error}") from error
+    if any(later.index <= earlier.index for earlier, later in pairwise(ops)):
+        raise HistoryError(f"{path}: each :index must be greater than the one before it")
     if not any(isinstance(op.process, int) for op in ops):
         raise HistoryError(
             f"{path} holds no operation; wanted is a history.edn, or lines like "
@@ -231,14 +237,17 @@ LOG_LINE = re.compile(
 
 
 def _from_log(text: str) -> Iterator[Op]:
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
         match = LOG_LINE.match(line)
         if not match:
             continue
         process = match["process"]
         try:
             value, *error = edn.load_all(match["rest"])
-        except edn.EDNError as problem:
+        except (edn.EDNError, ValueError) as problem:
+            if process == ":nemesis" or number == len(lines):
+                continue  # a nemesis may say anything; a killed run cuts off its last line
             raise HistoryError(f"line {number}: {problem}: {line[:200]}") from problem
         yield Op(
             process=int(process) if process.isdigit() else process[1:],
