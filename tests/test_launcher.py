@@ -125,14 +125,14 @@ def test_exit_status_of_the_real_one(clone: Clone, status: int) -> None:
     assert clone.run("test")[0] == status
 
 
-@pytest.mark.parametrize("command", ["check", "report"])
+@pytest.mark.parametrize("command", ["check"])
 def test_commands_that_only_the_workbench_has(clone: Clone, command: str) -> None:
     real = script(clone.bin / "maelstrom", "real")
     called = clone.run(command, "store/latest", MAELSTROM=str(real))
     assert called == (2, ["workbench", command, "store/latest"], "")
 
 
-@pytest.mark.parametrize("option", ["--seed", "--seed=1", "--simulate"])
+@pytest.mark.parametrize("option", ["--seed", "--seed=1"])
 def test_options_that_only_the_workbench_has(clone: Clone, option: str) -> None:
     real = script(clone.bin / "maelstrom", "real")
     _, called, said = clone.run("test", option)
