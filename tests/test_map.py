@@ -185,6 +185,21 @@ def test_a_long_chain_of_versions_can_be_dropped() -> None:
     del held  # a million versions go at once
 
 
+def test_a_write_in_the_middle_of_a_read_does_not_change_what_is_read() -> None:
+    class Table(dict[Any, Any]):
+        interrupted = False
+
+        def get(self, key: Any, default: Any = None) -> Any:
+            if not self.interrupted:
+                self.interrupted = True
+                version.apply(write(key, "new"))  # as another thread might, just now
+            return super().get(key, default)
+
+    version = Map()
+    version._state = (Table({1: "old"}), None)
+    assert version.apply(read(1))[1]["value"] == "old"
+
+
 def test_an_old_version_can_be_read_while_another_thread_writes() -> None:
     old = version = Map({key: "old" for key in range(50)})
     wrong: list[Any] = []

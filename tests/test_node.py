@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ class Peer:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         self.msg_id = 0
+        # A test that waits in vain shall fail, not hang.
+        self.guard = threading.Timer(100, self.process.kill)
+        self.guard.daemon = True
+        self.guard.start()
 
     def write(self, data: bytes) -> None:
         assert self.process.stdin
@@ -80,7 +85,8 @@ class Peer:
 
     def end(self) -> tuple[int, str]:
         """Closes stdin; the exit status, and what was on stderr."""
-        self.process.communicate(timeout=60)
+        self.process.communicate()
+        self.guard.cancel()
         self.stderr.seek(0)
         return self.process.returncode, self.stderr.read().decode()
 
@@ -90,7 +96,8 @@ def raft() -> Iterator[Peer]:
     peer = Peer()
     yield peer
     peer.process.kill()
-    peer.process.communicate()
+    peer.process.wait()
+    peer.guard.cancel()
 
 
 def script(body: str) -> Peer:
