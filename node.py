@@ -19,7 +19,10 @@ handlers run at the same time, unless one was registered as blocking.
 from __future__ import annotations
 
 import contextlib
+import gc
 import heapq
+import inspect
+import itertools
 import json
 import math
 import os
@@ -28,20 +31,23 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from random import Random
-from typing import Any
+from typing import Any, NoReturn, TypeVar, overload
 
 Body = dict[str, Any]
 Message = dict[str, Any]
 Handler = Callable[[Message], object]
 Action = Callable[[], object]
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
-STDIN, STDOUT = 0, 1
+STDIN, STDOUT, STDERR = 0, 1, 2
 READ_SIZE = 1 << 16  # bytes: what a pipe holds
 RPC_TIMEOUT = 5.0  # seconds, as Maelstrom's own clients wait
+EARLY_MESSAGES = 100_000  # that are kept until init comes
+MIN_TIMERS = 64  # with fewer of them the cancelled ones do not matter
 
 
 def _error(code: int) -> staticmethod[[str], RPCError]:
@@ -58,7 +64,11 @@ class RPCError(Exception):
     DEFINITE = frozenset({1, 10, 11, 12, 14, 20, 21, 22, 30})
 
     def __init__(self, code: int, text: str) -> None:
+        super().__init__(code, text)
         self.code, self.text = code, text
+
+    def __str__(self) -> str:
+        return f"error {self.code}: {self.text}"
 
     @property
     def definite(self) -> bool:
@@ -84,7 +94,7 @@ class RPCError(Exception):
 class Timer:
     """A call that is due at a moment; `cancel()` takes it back, and an `every` ends."""
 
-    def __init__(self, action: Action, period: float | None = None) -> None:
+    def __init__(self, action: Action, period: float | None) -> None:
         self.action: Action | None = action
         self.period = period
 
@@ -93,42 +103,54 @@ class Timer:
 
 
 class Node:
-    """A node on stdin and stdout; node_id and node_ids are empty until init came."""
+    """A node on stdin and stdout; node_id and node_ids are empty until init came.
+
+    Once it is made, print(), a logging handler or a child that writes to stdout writes to stderr.
+    """
 
     def __init__(self) -> None:
         self.node_id = ""
         self.node_ids: list[str] = []
         self.random = Random()  # where a node takes its chances
+        self._stdout = self._take_stdout()
         self._initialized = False
-        self._early: deque[Message] = deque(maxlen=100_000)
+        self._early: deque[Message] = deque(maxlen=EARLY_MESSAGES)
         self._handlers: dict[str, Handler] = {}
-        self._init_handlers: list[Action] = []
+        self._init_handlers: deque[Action] = deque()
         self._drained_handlers: list[Action] = []
-        self._callbacks: dict[int, Handler] = {}
-        self._next_msg_id = 0
+        self._callbacks: dict[int, tuple[Handler, Timer]] = {}
+        self._msg_ids = itertools.count(1)
         self._timers: list[tuple[float, int, Timer]] = []  # a heap by deadline
-        self._timers_made = 0
+        self._timers_made = itertools.count()  # of two with one deadline, the first made goes first
+        self._timers_limit = MIN_TIMERS  # with more, the cancelled ones are sought out
+        self._awaited = math.inf  # the deadline that the timer thread waits for
+        self._woken = threading.Event()  # it is to look again
         self._lock = threading.RLock()  # held during a turn
-        self._timers_changed = threading.Condition(self._lock)
         self._turn_of: int | None = None  # the thread whose turn it is
         self._outbox: list[str] = []  # lines sent in this turn
+        self._queue: deque[Action] = deque()  # what other threads want done in the next turn
         self.on("init", self._init)
 
     # What a node does when something happens
-    def on(self, type: str, handler: Handler | None = None, *, blocking: bool = False) -> Any:
+    @overload
+    def on(self, type: str, handler: AnyHandler, *, blocking: bool = False) -> AnyHandler: ...
+    @overload
+    def on(self, type: str, *, blocking: bool = False) -> Callable[[AnyHandler], AnyHandler]: ...
+    def on(self, type: str, handler: Any = None, *, blocking: bool = False) -> Any:
         """Calls handler(msg) for each request of this type, which must have no handler yet.
 
         `@node.on(type)` decorates one. A blocking one may wait: each call has its own thread.
         """
         if handler is None:
             return lambda function: self.on(type, function, blocking=blocking)
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError(f"nobody awaits an async def: make {type!r} a def, or a blocking one")
         if type in self._handlers:
             raise ValueError(f"there is a handler for {type!r} already")
         self._handlers[type] = handler
         if blocking:
-            self._handlers[type] = lambda msg: threading.Thread(
-                target=self._answer, args=(handler, msg), daemon=True
-            ).start()
+            start, answer = self._start_thread, self._answer
+            self._handlers[type] = lambda msg: start(partial(answer, handler, msg))
         return handler
 
     def on_init(self, handler: Action) -> None:
@@ -136,22 +158,18 @@ class Node:
         self._init_handlers.append(handler)
 
     def on_drained(self, handler: Action) -> None:
-        """Calls handler() at the end of each turn: all input is handled, no output has left."""
+        """Calls handler() at the end of each turn, before output leaves; none does if it raises."""
         self._drained_handlers.append(handler)
 
     def every(self, seconds: float, action: Action) -> Timer:
         """Calls action() again and again, `seconds` after its last call; not before init."""
-        return self._start(seconds, Timer(action, seconds))
+        return self._start_timer(seconds, Timer(action, seconds))
 
     def after(self, seconds: float, action: Action) -> Timer:
-        """Calls action() once, `seconds` from now; not before init."""
-        return self._start(seconds, Timer(action))
+        """Calls action() once, `seconds` from now, in another turn; not before init."""
+        return self._start_timer(seconds, Timer(action, None))
 
     # What a node can do
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
-
     def log(self, text: str) -> None:
         """One line on stderr, which Maelstrom keeps in node-logs/."""
         with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
@@ -162,14 +180,8 @@ class Node:
         return [node_id for node_id in self.node_ids if node_id != self.node_id]
 
     def send(self, dest: str, body: Body) -> None:
-        """Sends a message when the turn ends; RuntimeError before init, TypeError if not JSON."""
-        if not self.node_id:
-            raise RuntimeError("this node has no id before init: it cannot send")
-        line = _encode({"src": self.node_id, "dest": dest, "body": body}) + "\n"
-        if self._turn_of == threading.get_ident():
-            self._outbox.append(line)
-        else:
-            self._turn(lambda: self._outbox.append(line))
+        """Sends a message when the turn ends; TypeError or ValueError if it is not JSON."""
+        self._in_turn(self._outbox.append, self._line(dest, body))
 
     def broadcast(self, body: Body) -> None:
         for node_id in self.other_node_ids:
@@ -181,14 +193,20 @@ class Node:
         if isinstance(msg_id, (int, str, float)) and self.node_id:
             self.send(request["src"], {**body, "in_reply_to": msg_id})
 
-    def rpc(self, dest: str, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT) -> None:
-        """Sends a request and calls callback(reply), unless no reply comes for timeout seconds."""
-        with self._lock:
-            self._next_msg_id += 1
-            msg_id = self._next_msg_id
-            self._callbacks[msg_id] = callback
-        self.after(timeout, lambda: self._callbacks.pop(msg_id, None))
-        self.send(dest, {**body, "msg_id": msg_id})
+    def rpc(
+        self, dest: str, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT,
+        on_timeout: Action | None = None,
+    ) -> None:  # fmt: skip
+        """Sends a request and calls callback(reply), or on_timeout() after `timeout` seconds."""
+
+        def give_up() -> None:
+            if self._callbacks.pop(msg_id, None) and on_timeout:
+                on_timeout()
+
+        msg_id = next(self._msg_ids)
+        line = self._line(dest, {**body, "msg_id": msg_id})
+        self._callbacks[msg_id] = (callback, self.after(timeout, give_up))
+        self._in_turn(self._outbox.append, line)
 
     def brpc(self, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT) -> None:
         """Sends a request to every other node; calls callback(reply) for each reply."""
@@ -199,60 +217,118 @@ class Node:
         """Sends a request, returns the body of its reply; RPCError for an error or a time-out."""
         if self._turn_of == threading.get_ident():
             raise RuntimeError("sync_rpc would block the node: on(type, handler, blocking=True)")
-        replies: SimpleQueue[Message] = SimpleQueue()
-        self.rpc(dest, body, replies.put, timeout)
-        try:
-            answer: Body = replies.get(timeout=timeout)["body"]
-        except Empty:
-            raise RPCError.timeout(f"no reply from {dest} within {timeout} s") from None
+        replies: SimpleQueue[Message | None] = SimpleQueue()
+        self.rpc(dest, body, replies.put, timeout, on_timeout=lambda: replies.put(None))
+        if not (reply := replies.get()):
+            raise RPCError.timeout(f"no reply from {dest} within {timeout} s")
+        answer: Body = reply["body"]
         if answer.get("type") == "error":
             raise RPCError(answer.get("code", 13), answer.get("text", ""))
         return answer
 
     def main(self) -> None:
-        """Runs the node until stdin closes. Output of print() goes to stderr meanwhile."""
+        """Runs the node until stdin closes."""
+        gc.freeze()  # to look through all that there is again and again costs 15 % of a store
+        gc.set_threshold(50_000, 20, 100)
         unfinished: list[bytes] = []  # the parts of a line whose end has not arrived
-        with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt):
             while chunk := os.read(STDIN, READ_SIZE):
                 lines, newline, rest = chunk.rpartition(b"\n")
                 if newline:
-                    self._turn(partial(self._receive, b"".join([*unfinished, lines]).split(b"\n")))
+                    self._turn(self._receive, b"".join([*unfinished, lines]))
                     unfinished.clear()
                 unfinished.append(rest)
-            self._turn(partial(self._receive, [b"".join(unfinished)]))
+            self._turn(self._receive, b"".join(unfinished))
 
-    def _turn(self, action: Action) -> None:
+    # What touches the world: a simulation replaces just these, and calls turns itself
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    def _take_stdout(self) -> int:
+        """A private copy of file descriptor 1, which becomes one of stderr."""
+        stdout = os.dup(STDOUT)
+        os.dup2(STDERR, STDOUT)
+        sys.stdout = sys.stderr
+        return stdout
+
+    def _write(self, data: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # nobody reads it any more: stdin will end, too
+            while data:
+                data = data[os.write(self._stdout, data) :]
+
+    def _start_thread(self, action: Action) -> None:
+        threading.Thread(target=action, daemon=True).start()
+
+    def _end(self, error: BaseException) -> NoReturn:
+        """Ends the node: to go on might let something leave that is not true."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        why = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self.log(f"{why}{self.node_id or 'the node'} ends; what it was about to send is dropped")
+        os._exit(1)
+
+    def _turn(self, action: Callable[..., object], *args: Any) -> None:
         """A turn of this thread: the action, then the drained handlers, then one write."""
         with self._lock:
             self._turn_of = threading.get_ident()
             try:
-                action()
+                while self._queue:
+                    self._queue.popleft()()
+                action(*args)
                 for handler in self._drained_handlers:
-                    self._attempt(handler)
-                data, self._outbox = "".join(self._outbox).encode(), []
-                while data:
-                    data = data[os.write(STDOUT, data) :]
-            except BrokenPipeError:  # nobody reads it any more: stdin will end soon, too
-                pass
+                    handler()
+                if self._outbox:
+                    self._write("".join(self._outbox).encode())
+                    self._outbox.clear()
+            except BaseException as error:
+                self._end(error)
             finally:
                 self._turn_of = None
+            if self._timers and self._timers[0][0] < self._awaited:
+                self._woken.set()
 
-    def _attempt(self, action: Action) -> None:
+    def _in_turn(self, action: Callable[..., object], *args: Any) -> None:
+        """Does something in this turn or, on another thread, in the next one.
+
+        It never waits for a turn, which may wait for a lock that this thread holds.
+        """
+        if self._turn_of == threading.get_ident():
+            action(*args)
+        else:
+            self._queue.append(partial(action, *args))
+            self._woken.set()
+
+    def _attempt(self, action: Callable[..., object], *args: Any) -> None:
         """Calls what belongs to no request, so that its failure ends nothing."""
         try:
-            action()
+            action(*args)
         except Exception:
             self.log(traceback.format_exc())
 
-    def _receive(self, lines: Iterable[bytes]) -> None:
-        for line in filter(bytes.strip, lines):
-            try:
-                msg = _decode(line.decode())
+    def _line(self, dest: str, body: Body) -> str:
+        if not self.node_id:
+            raise RuntimeError("this node has no id before init: it cannot send")
+        return encode({"src": self.node_id, "dest": dest, "body": body}) + "\n"
+
+    def _receive(self, data: bytes) -> None:
+        """Handles lines: parsed all at once, and one by one if something is wrong."""
+        lines = data.split(b"\n")
+        try:
+            messages = _decode(f"[{data.decode()}]".replace("\n", ",\n"))
+            if len(messages) != len(lines):
+                raise ValueError("a line must be one JSON object")
+            for msg in messages:
                 if msg["src"].__class__ is not str or msg["body"].__class__ is not dict:
                     raise TypeError("src must be a string and body an object")
-            except (ValueError, LookupError, TypeError, RecursionError) as error:
-                self._refuse(line, error)
-            else:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            if len(lines) > 1:
+                for line in lines:
+                    self._receive(line)
+            elif data.strip():
+                self._refuse(data, error)
+        else:
+            for msg in messages:
                 self._handle(msg)
 
     def _refuse(self, line: bytes, error: Exception) -> None:
@@ -269,9 +345,11 @@ class Node:
             self._early.append(msg)
         elif reply_to is not None:
             # True would find the callback of 1, and a list cannot be looked up.
-            callback = self._callbacks.pop(reply_to, None) if reply_to.__class__ is int else None
-            if callback:
-                self._attempt(partial(callback, msg))
+            waiting = self._callbacks.pop(reply_to, None) if reply_to.__class__ is int else None
+            if waiting:
+                callback, timer = waiting
+                timer.cancel()
+                self._attempt(callback, msg)
         else:
             self._answer(self._request, msg)
 
@@ -288,53 +366,70 @@ class Node:
         try:
             handler(msg)
         except RPCError as error:
-            self._attempt(partial(self.reply, msg, error.to_json()))
+            self._attempt(self.reply, msg, error.to_json())
         except Exception as error:
             self.log(traceback.format_exc())
             crash = RPCError.crash(f"{error.__class__.__name__}: {error}")
-            self._attempt(partial(self.reply, msg, crash.to_json()))
+            self._attempt(self.reply, msg, crash.to_json())
+        except BaseException as error:  # which a thread would swallow
+            self._end(error)
 
     def _init(self, msg: Message) -> None:
         node_id, node_ids = msg["body"].get("node_id"), msg["body"].get("node_ids")
         strings = isinstance(node_ids, list) and all(isinstance(item, str) for item in node_ids)
         if not strings or not node_id or node_id not in node_ids:
             raise RPCError.malformed_request("node_ids must be strings, node_id one of them")
-        if not self._initialized:
-            self.node_id, self.node_ids = node_id, node_ids
-            for handler in self._init_handlers:
-                handler()
-            self._initialized = True
-            threading.Thread(target=self._run_timers, name="timers", daemon=True).start()
-        elif (node_id, node_ids) != (self.node_id, self.node_ids):
+        if self.node_id and (node_id, node_ids) != (self.node_id, self.node_ids):
             raise RPCError.malformed_request(f"this is {self.node_id} of {self.node_ids} already")
+        self.node_id, self.node_ids = node_id, node_ids
+        while self._init_handlers:
+            self._init_handlers.popleft()()
+        if not self._initialized:
+            self._initialized = True
+            self._start_thread(self._run_timers)
         self.reply(msg, {"type": "init_ok"})
         while self._early:
             self._handle(self._early.popleft())
 
-    def _start(self, seconds: float, timer: Timer) -> Timer:
-        with self._lock:
-            self._timers_made += 1  # of two timers with one deadline, the first made goes first
-            entry = (self.now() + seconds, self._timers_made, timer)
-            heapq.heappush(self._timers, entry)
-            if self._timers[0] is entry:
-                self._timers_changed.notify()
+    def _start_timer(self, seconds: float, timer: Timer) -> Timer:
+        if not math.isfinite(seconds):
+            raise ValueError(f"a timer cannot be due in {seconds} seconds")
+        self._in_turn(self._add_timer, (self.now() + seconds, next(self._timers_made), timer))
         return timer
+
+    def _add_timer(self, entry: tuple[float, int, Timer]) -> None:
+        heapq.heappush(self._timers, entry)
+        if len(self._timers) > self._timers_limit:
+            self._timers = [entry for entry in self._timers if entry[2].action]
+            heapq.heapify(self._timers)
+            self._timers_limit = 64 + 2 * len(self._timers)
+
+    def _next_due(self) -> float:
+        """When the next turn of _run_due is needed: in so many seconds of now(), maybe inf."""
+        with self._lock:
+            while self._timers and not self._timers[0][2].action:
+                heapq.heappop(self._timers)
+            self._awaited = self._timers[0][0] if self._timers else math.inf
+            return -math.inf if self._queue else self._awaited
 
     def _run_timers(self) -> None:
         while True:
-            self._turn(self._run_due)
-            with self._timers_changed:
-                due = self._timers[0][0] if self._timers else math.inf
-                self._timers_changed.wait(min(max(0, due - self.now()), threading.TIMEOUT_MAX))
+            if (wait := self._next_due() - self.now()) <= 0:
+                self._turn(self._run_due)
+            else:
+                self._woken.wait(min(wait, threading.TIMEOUT_MAX))
+                self._woken.clear()
 
     def _run_due(self) -> None:
-        now = self.now()
+        """Runs what is due. Timers that start meanwhile wait for the next turn."""
+        now, due = self.now(), []
         while self._timers and self._timers[0][0] <= now:
-            _, _, timer = heapq.heappop(self._timers)
+            due.append(heapq.heappop(self._timers)[2])
+        for timer in due:
             if timer.action:
                 self._attempt(timer.action)
             if timer.action and timer.period is not None:
-                self._start(timer.period, timer)
+                self._start_timer(timer.period, timer)
 
 
 def _finite(text: str) -> float:
@@ -344,7 +439,7 @@ def _finite(text: str) -> float:
     return number
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _decode = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
 # int() refuses numbers of thousands of digits; here they need not be right.
 _decode_any_number = json.JSONDecoder(parse_int=lambda text: int(text[:1000])).decode
