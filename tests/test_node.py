@@ -101,7 +101,8 @@ def raft() -> Iterator[Peer]:
 
 
 def script(body: str) -> Peer:
-    return Peer("from node import *\nnode = Node()\n" + textwrap.dedent(body) + "\nnode.main()")
+    start = "import threading\nfrom node import *\nnode = Node()\n"
+    return Peer(start + textwrap.dedent(body) + "\nnode.main()")
 
 
 # Errors
@@ -218,11 +219,54 @@ def test_a_type_has_one_handler() -> None:
         node.on("echo", print)
 
 
-def test_print_goes_to_stderr() -> None:
-    peer = script('node.on("x", lambda msg: (print("hello"), node.reply(msg, {"type": "x_ok"})))')
+def test_what_others_write_to_stdout_is_no_message() -> None:
+    """print before main() and in it, a logging handler from before, a child process."""
+    peer = Peer(
+        """
+        import logging, subprocess, sys
+        from node import *
+        logging.basicConfig(stream=sys.stdout, format="%(message)s")
+        node = Node()
+        print("early")
+        def x(msg):
+            print("hello")
+            logging.warning("logged")
+            subprocess.run(["echo", "child"])
+            node.reply(msg, {"type": "x_ok"})
+        node.on("x", x)
+        node.main()
+        """
+    )
     peer.init()
     assert peer.call({"type": "x"}) == {"type": "x_ok"}
-    assert peer.end() == (0, "hello\n")
+    status, stderr = peer.end()
+    assert status == 0 and sorted(stderr.split()) == ["child", "early", "hello", "logged"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        'node.on_drained(lambda: failing and 1 / 0)\nnode.on("x", lambda msg: fail(msg))',
+        'node.on("x", lambda msg: (node.after(0, lambda: fail(msg) and sys.exit(0))))',
+        'node.on("x", lambda msg: fail(msg) and sys.exit(0), blocking=True)',
+    ],
+)
+def test_a_node_that_cannot_go_on_ends_with_a_line_that_says_why(failure: str) -> None:
+    peer = script(
+        "import sys\nfailing = []\n"
+        "def fail(msg):\n"
+        "    failing.append(msg)\n"
+        "    if threading.current_thread() is threading.main_thread():\n"
+        '        node.reply(msg, {"type": "x_ok"})\n'
+        "    return True\n" + failure
+    )
+    peer.init()
+    peer.send({"type": "x", "msg_id": 1})
+    assert peer.process.stdout and peer.process.stdout.readline() == b""
+    status, stderr = peer.end()
+    assert status == 1
+    assert stderr.splitlines()[-1] == "n1 ends; what it was about to send is dropped"
+    assert "ZeroDivisionError" in stderr or "SystemExit" in stderr
 
 
 def test_the_last_line_may_lack_its_end(raft: Peer) -> None:
@@ -265,46 +309,6 @@ def test_a_burst_is_handled_in_order_then_drained_then_written_at_once() -> None
     assert bodies[-1] == {"type": "drained", "seen": list(range(100)), "writes": 1}
 
 
-# Timers
-
-
-def test_timers_run_in_order_after_init_and_can_be_cancelled() -> None:
-    peer = script(
-        """
-        def say(what):
-            return lambda: node.send("c1", {"type": what})
-        node.after(0.06, say("third"))
-        node.after(0.02, say("first"))
-        node.after(0.04, say("never")).cancel()
-        node.after(0.05, say("second"))
-        """
-    )
-    peer.init()
-    assert [peer.body()["type"] for _ in range(3)] == ["first", "second", "third"]
-    assert peer.end() == (0, "")
-
-
-def test_every_goes_on_until_it_is_cancelled_even_if_it_fails() -> None:
-    peer = script(
-        """
-        count = 0
-        def tick():
-            global count
-            count += 1
-            node.send("c1", {"type": "tick", "count": count})
-            if count == 3:
-                timer.cancel()
-                node.after(0.1, lambda: node.send("c1", {"type": "end"}))
-            raise RuntimeError("tick fails")
-        timer = node.every(0.01, tick)
-        """
-    )
-    peer.init()
-    assert [peer.body().get("count") for _ in range(4)] == [1, 2, 3, None]
-    status, stderr = peer.end()
-    assert (status, stderr.count("tick fails\n")) == (0, 3)
-
-
 # RPC
 
 
@@ -325,24 +329,6 @@ def test_rpc_calls_back_once_and_ignores_replies_to_nobody() -> None:
     peer.send(*strange, answer, answer, {"type": "go"})
     assert peer.body() == {"type": "got", "body": answer}
     assert peer.body()["type"] == "ask"  # nothing for the second answer
-
-
-
-def test_a_callback_is_dropped_at_its_time_out() -> None:
-    peer = script(
-        """
-        def go(msg):
-            node.rpc("n2", {"type": "ask"}, lambda reply: node.log("too late"), timeout=0.01)
-            node.after(0.1, lambda: node.send("c1", {"type": "waited"}))
-        node.on("go", go)
-        """
-    )
-    peer.init("n2")
-    peer.send({"type": "go"})
-    msg_id = peer.body()["msg_id"]
-    assert peer.body()["type"] == "waited"
-    peer.send({"type": "yes", "in_reply_to": msg_id})
-    assert peer.end() == (0, "")
 
 
 SYNC = """

@@ -1,0 +1,269 @@
+"""node.py in process, with a clock that the test moves: turns, timers, RPCs, the ways to fail."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import Any
+
+import pytest
+from in_process import Ended, InProcessNode, World
+
+from node import Message, RPCError
+
+
+def lone(node_ids: tuple[str, ...] = ("n1",), init: bool = True) -> tuple[World, InProcessNode]:
+    world = World()
+    for node_id in node_ids:
+        world.add(node_id, lambda node: None)
+    if init:
+        world.init()
+    return world, world.nodes[node_ids[0]]
+
+
+def answer_pings(node: InProcessNode) -> None:
+    @node.on("ping")
+    def ping(msg: Message) -> None:
+        node.reply(msg, {"type": "pong"})
+
+
+# Turns
+
+
+def test_two_nodes_talk_in_process_without_a_thread() -> None:
+    world = World()
+    before = threading.active_count()
+    for node_id in ("n1", "n2"):
+        world.add(node_id, answer_pings)
+    heard: list[tuple[float, str]] = []
+    first = world.nodes["n1"]
+
+    def ask() -> None:
+        first.rpc("n2", {"type": "ping"}, lambda msg: heard.append((world.time, msg["src"])))
+
+    first.every(1.0, ask)
+    world.init()
+    world.advance(3.5)
+    assert heard == [(1.0, "n2"), (2.0, "n2"), (3.0, "n2")]
+    assert threading.active_count() == before
+
+
+def test_what_a_turn_sends_leaves_at_its_end_after_the_drained_handlers() -> None:
+    world, node = lone()
+    seen: list[int] = []
+    node.on("add", lambda msg: node.reply(msg, {"type": "add_ok"}))
+    node.on_drained(lambda: seen.append(len(world.inbox)))
+    requests = [{"src": "c1", "dest": "n1", "body": {"type": "add", "msg_id": i}} for i in range(3)]
+    node.receive(*requests)
+    assert seen == [0]
+    assert [msg["body"]["in_reply_to"] for msg in world.inbox] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("error", [ValueError("disk full"), SystemExit(0)])
+def test_nothing_leaves_when_a_drained_handler_fails_and_the_node_ends(error: Exception) -> None:
+    world, node = lone()
+    node.on("add", lambda msg: node.reply(msg, {"type": "add_ok"}))
+
+    def fail() -> None:
+        raise error
+
+    node.on_drained(fail)
+    with pytest.raises(Ended):
+        world.request("n1", {"type": "add"})
+    assert not world.inbox
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit()])
+def test_what_no_handler_may_raise_ends_the_node_visibly(error: BaseException) -> None:
+    _, node = lone()
+
+    def fail(msg: object = None) -> None:
+        raise error
+
+    node.on("fail", fail)
+    node.after(1.0, fail)
+    with pytest.raises(Ended):
+        node.world.request("n1", {"type": "fail"})
+    with pytest.raises(Ended):
+        node.world.advance(2.0)
+
+
+def test_a_send_from_another_thread_waits_for_no_turn() -> None:
+    """It holds a lock that the turn wants: neither may stand still."""
+    world, node = lone()
+    lock = threading.Lock()
+    turn_waits, sent = threading.Event(), threading.Event()
+
+    def sender() -> None:
+        with lock:
+            assert turn_waits.wait(60)
+            node.send("c1", {"type": "hello"})
+            node.after(1.0, lambda: node.send("c1", {"type": "later"}))
+        sent.set()
+
+    def handler(msg: Any) -> None:
+        turn_waits.set()
+        assert sent.wait(60), "the sender waits for the turn"
+
+    node.on("wait", handler)
+    thread = threading.Thread(target=sender)
+    thread.start()
+    world.request("n1", {"type": "wait"})
+    thread.join()
+    world.advance(2.0)  # what was queued leaves with the next turn
+    assert [msg["body"]["type"] for msg in world.inbox] == ["hello", "later"]
+
+
+# Timers
+
+
+def test_a_timer_that_a_turn_starts_waits_for_the_next_turn() -> None:
+    _, node = lone()
+    runs: list[int] = []
+
+    def again() -> None:
+        runs.append(node.turns)
+        node.after(0, again)
+
+    node.after(0, again)
+    for _ in range(3):
+        node.run()
+    assert len(runs) == 3 and len(set(runs)) == 3
+
+
+def test_timers_run_in_order_of_time_then_of_making_and_not_before_init() -> None:
+    world, node = lone(init=False)
+    runs: list[str] = []
+    for seconds, name in ((2.0, "c"), (1.0, "a"), (1.0, "b")):
+        node.after(seconds, partial(runs.append, name))
+    world.time = 5.0
+    assert not runs
+    world.init()
+    world.advance(0)
+    assert runs == ["a", "b", "c"]
+
+
+def test_every_goes_on_after_a_failure_until_it_is_cancelled() -> None:
+    world, node = lone()
+    times: list[float] = []
+
+    def fail() -> None:
+        times.append(world.time)
+        raise ValueError("not ready")
+
+    timer = node.every(1.0, fail)
+    world.advance(2.5)
+    timer.cancel()
+    world.advance(5.0)
+    assert times == [1.0, 2.0]
+    assert "ValueError: not ready" in "".join(node.log_lines)
+
+
+def test_a_timer_cancelled_by_one_due_in_the_same_turn_does_not_run() -> None:
+    world, node = lone()
+    runs: list[str] = []
+    node.after(1.0, lambda: second.cancel())
+    second = node.after(1.0, lambda: runs.append("second"))
+    world.advance(2.0)
+    assert not runs
+
+
+def test_cancelled_timers_cost_no_turn_and_do_not_pile_up() -> None:
+    world, node = lone()
+    turns = node.turns
+    for _ in range(10_000):
+        node.after(5.0, lambda: None).cancel()
+    world.advance(0)  # one turn takes in what was started outside of turns
+    assert len(node._timers) < 200
+    world.advance(10.0)
+    assert node.turns == turns + 1
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf")])
+def test_a_delay_that_is_no_finite_number_is_refused(seconds: float) -> None:
+    _, node = lone()
+    with pytest.raises(ValueError, match="cannot be due"):
+        node.after(seconds, lambda: None)
+    with pytest.raises(ValueError, match="cannot be due"):
+        node.every(seconds, lambda: None)
+
+
+# RPCs
+
+
+def test_the_time_out_of_an_answered_rpc_costs_nothing() -> None:
+    world, node = lone(("n1", "n2"))
+    answer_pings(world.nodes["n2"])
+    answers: list[Any] = []
+    node.rpc("n2", {"type": "ping"}, answers.append, 1.0, lambda: answers.append("late"))
+    world.advance(0.5)
+    turns = node.turns
+    world.advance(10.0)
+    assert [msg["body"]["type"] for msg in answers] == ["pong"]
+    assert node.turns == turns and not node._callbacks
+
+
+def test_an_rpc_without_an_answer_ends_with_on_timeout_once() -> None:
+    world, node = lone(("n1", "n2"))
+    world.lost = lambda message: True
+    ends: list[float] = []
+    node.rpc("n2", {"type": "ping"}, lambda msg: None, 1.0, lambda: ends.append(world.time))
+    world.advance(10.0)
+    assert ends == [1.0] and not node._callbacks
+    node.receive({"src": "n2", "dest": "n1", "body": {"type": "pong", "in_reply_to": 1}})
+    assert ends == [1.0]
+
+
+def test_an_rpc_before_init_or_of_what_is_not_json_leaves_nothing_behind() -> None:
+    world, node = lone(("n1", "n2"), init=False)
+    with pytest.raises(RuntimeError, match="before init"):
+        node.rpc("n2", {"type": "ping"}, lambda msg: None)
+    world.init()
+    with pytest.raises(TypeError):
+        node.rpc("n2", {"type": object()}, lambda msg: None)
+    assert not node._callbacks and not node._timers and not node._queue
+    assert not world.mail
+
+
+# Init and handlers
+
+
+def test_init_handlers_run_once_even_if_init_comes_again_or_one_failed() -> None:
+    world, node = lone(init=False)
+    calls: list[str] = []
+
+    def fail() -> None:
+        calls.append("fails")
+        raise ValueError("no")
+
+    node.on_init(fail)
+    node.on_init(lambda: calls.append("runs"))
+    body = {"type": "init", "node_id": "n1", "node_ids": ["n1"]}
+    assert world.call("n1", body)["code"] == 13
+    assert world.call("n1", body)["type"] == world.call("n1", body)["type"] == "init_ok"
+    assert calls == ["fails", "runs"]
+
+
+def test_an_async_handler_is_refused_and_told_what_to_do() -> None:
+    _, node = lone()
+
+    async def handler(msg: Any) -> None:
+        pass
+
+    with pytest.raises(TypeError, match="nobody awaits an async def"):
+        node.on("sleep", handler)
+
+
+def test_an_error_reads_well() -> None:
+    error = RPCError.precondition_failed("expected 1, but had 2")
+    assert str(error) == "error 22: expected 1, but had 2"
+
+
+def test_a_good_line_among_bad_ones_is_handled_and_lines_do_not_run_together() -> None:
+    world, node = lone()
+    node.on("add", lambda msg: node.reply(msg, {"type": "add_ok"}))
+    good = b'{"src":"c1","dest":"n1","body":{"type":"add","msg_id":7}}'
+    for bad in (b"{", b"[1]", b"1,2", b"", good + b"," + good, b'{"src":"c1"}', b'"a'):
+        node._turn(node._receive, b"\n".join([bad, good, b'b"']))
+        assert [msg["body"]["in_reply_to"] for msg in world.inbox] == [7], bad
+        world.inbox.clear()
