@@ -185,7 +185,7 @@ BROKEN = {
     "true is no integer": (line(id=True), "id must be an integer, not true"),
     "no string": (line(dest=None), "dest must be a string, not null"),
     "another's src": (line(src="c0"), 'its src is "c0"; a node sends as itself'),
-    "not UTF-8": (b"\xff", "not JSON"),
+    "not UTF-8": (line(body={"text": "?"}).replace(b"?", b"\xff"), "not JSON"),
     "too deep": (b"[" * 100_000, "not JSON"),
 }
 
