@@ -27,6 +27,7 @@ class FaultyRaft(Raft):
         self.fault = fault
         self.concerned = 0
         self.older = Map()
+        self.held: Message | None = None
         if fault == "never-answers-init":
             self.node._handlers["init"] = lambda msg: None
 
@@ -66,6 +67,15 @@ class FaultyRaft(Raft):
                 self.write_line('{"src": "n0", "dest": "n0", "body": {}, "time": 1}')
             case "no-such-destination" if self.hits(True):
                 self.node.send("n99", {"type": "hello"})
+            case "second-init-ok" if self.hits(True):
+                body = '{"type": "init_ok", "in_reply_to": 1}'
+                self.write_line(f'{{"src": "n0", "dest": "c0", "body": {body}}}')
+            case "late-answer" if type != "read":
+                # With one writer its next request says that it has given up the one before.
+                if self.held:
+                    self.node.reply(self.held, res)
+                self.held = msg
+                return
             case "not-json" if self.hits(True):
                 self.write_line("I am fine")
             case "exits" if self.hits(True):

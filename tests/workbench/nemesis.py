@@ -1,36 +1,187 @@
-"""Partitions: who hears whom no more, as jepsen.nemesis and jepsen.nemesis.combined draw it."""
+"""The nemesis: faults that begin and end at random moments, each independent of the others."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from .edn import Keyword
+from .loop import SECOND, Action, Loop
+from .network import Network
 
 Grudge = dict[str, set[str]]  # a node, and the nodes whose messages it drops
-KINDS = ("one", "majority", "majorities-ring", "minority-third")
+JEPSEN_KINDS = ("one", "majority", "majorities-ring", "minority-third")
+KINDS = (*JEPSEN_KINDS, "one-way", "one-link")
+PERFECT_RING = 5  # nodes; Jepsen makes its exact ring for so many at most
+HEALED = Keyword("network-healed")
+
+
+@dataclass
+class Fault:
+    """A fault that has begun: what was asked for and done, how it ends, what people read."""
+
+    asked: Any
+    done: Any
+    end: Action
+    shown: str
+    ended: Any = HEALED
+
+
+class Nemesis:
+    """Begins and ends `faults` (names in FAULTS), and says so: `note(f, value)`.
+
+    Partitions are of `kinds`; `loss` and `duplicate` are the probabilities during those faults.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        rng: random.Random,
+        node_ids: Sequence[str],
+        network: Network,
+        faults: Sequence[str],
+        interval_seconds: float,
+        note: Callable[[str, Any], object],
+        *,
+        kinds: Sequence[str] = JEPSEN_KINDS,
+        loss: float = 0.03,
+        duplicate: float = 0.03,
+    ) -> None:
+        self.rng = rng
+        self.node_ids = list(node_ids)
+        self.network = network
+        self.kinds = list(kinds)
+        self.loss = loss
+        self.duplicate = duplicate
+        self._loop = loop
+        self._faults = list(faults)
+        self._interval = interval_seconds
+        self._note = note
+        self._begun: dict[str, Fault] = {}
+
+    @property
+    def active(self) -> str:
+        """What is wrong at the moment: "partition: majority, loss: 0.03"; empty if nothing is."""
+        return ", ".join(f"{name}: {fault.shown}" for name, fault in self._begun.items())
+
+    def start(self, end: int) -> None:
+        """Begins each of the faults now, and then ends and begins it until the moment `end`.
+
+        Between two steps of a fault pass 0 to 2 intervals (jepsen.generator/stagger, whose
+        first operation comes at once).
+        """
+        for name in self._faults:
+            self._step(name, end)
+
+    def heal(self) -> None:
+        """Ends all faults."""
+        for name in list(self._begun):
+            self._toggle(name)
+
+    def _step(self, name: str, end: int) -> None:
+        if self._loop.now() >= end:
+            return
+        self._toggle(name)
+        pause = int(self.rng.uniform(0, 2 * self._interval) * SECOND)
+        self._loop.after(pause, partial(self._step, name, end))
+
+    def _toggle(self, name: str) -> None:
+        if fault := self._begun.pop(name, None):
+            fault.end()
+            values = (None, fault.ended)
+        else:
+            fault = self._begun[name] = FAULTS[name](self)
+            values = (fault.asked, fault.done)
+        for value in values:
+            self._note(f"{'start' if name in self._begun else 'stop'}-{name}", value)
+
+
+def partition(nemesis: Nemesis) -> Fault:
+    """Cuts links between nodes: one of the nemesis's kinds."""
+    kind = nemesis.rng.choice(nemesis.kinds)
+    cut = grudge(kind, nemesis.node_ids, nemesis.rng)
+    grudges = nemesis.network.grudges
+    grudges["partition"] = cut
+    isolated = [Keyword("isolated"), {node: frozenset(cut[node]) for node in cut}]
+    return Fault(Keyword(kind), isolated, lambda: grudges.pop("partition"), kind)
+
+
+def loss(nemesis: Nemesis) -> Fault:
+    """Each message between servers may be lost."""
+    network, probability = nemesis.network, nemesis.loss
+    network.loss = probability
+    end = partial(setattr, network, "loss", 0.0)
+    return Fault(probability, probability, end, f"{probability:g}")
+
+
+def duplicate(nemesis: Nemesis) -> Fault:
+    """Each message between servers may come twice."""
+    network, probability = nemesis.network, nemesis.duplicate
+    network.duplicate = probability
+    end = partial(setattr, network, "duplicate", 0.0)
+    return Fault(probability, probability, end, f"{probability:g}")
+
+
+FAULTS: Mapping[str, Callable[[Nemesis], Fault]] = {
+    "partition": partition,
+    "loss": loss,
+    "duplicate": duplicate,
+}
 
 
 def grudge(kind: str, node_ids: Sequence[str], rng: random.Random) -> Grudge:
-    """Draws a partition of one of the KINDS.
+    """Draws a partition of one of the KINDS, the first four as jepsen.nemesis.combined does.
 
     `one`: one node against the rest. `majority`: a random majority against the rest.
-    `minority-third`: up to a third (less than half) against the rest. `majorities-ring`: each
-    node hears a majority, and no two the same one.
+    `minority-third`: less than a third (none of three nodes) against the rest.
+    `majorities-ring`: each node hears a majority, and with up to five nodes no two the same one.
+    `one-way`: one node does not hear the rest, or is not heard. `one-link`: two nodes do not
+    hear each other.
     """
-    nodes = list(node_ids)
-    rng.shuffle(nodes)
+    nodes = rng.sample(node_ids, len(node_ids))
     count = len(nodes)
-    majority = count // 2 + 1
     if kind == "majorities-ring":
-        windows = [{nodes[(i + j) % count] for j in range(majority)} for i in range(count)]
-        # The node in the middle of a window hears that window.
-        middle = majority // 2
-        return {
-            nodes[(i + middle) % count]: set(nodes) - window for i, window in enumerate(windows)
-        }
-    size = {"one": 1, "majority": count - majority, "minority-third": max(1, count // 3)}[kind]
+        return ring(nodes) if count <= PERFECT_RING else stochastic_ring(nodes, rng)
+    if kind == "one-way":
+        first, rest = nodes[0], nodes[1:]
+        return rng.choice([{first: set(rest)}, {node: {first} for node in rest}])
+    if kind == "one-link":
+        return split(nodes[:1], nodes[1:2])
+    size = {"one": 1, "majority": count // 2, "minority-third": (count - 1) // 3}[kind]
     return split(nodes[:size], nodes[size:])
 
 
 def split(side: Sequence[str], other: Sequence[str]) -> Grudge:
     """Neither side hears the other."""
     return {**{node: set(other) for node in side}, **{node: set(side) for node in other}}
+
+
+def ring(nodes: Sequence[str]) -> Grudge:
+    """Each node hears those around it on a ring (jepsen.nemesis/majorities-ring-perfect)."""
+    count = len(nodes)
+    majority = count // 2 + 1
+    # The node in the middle of a window hears that window.
+    return {
+        nodes[(i + majority // 2) % count]: set(nodes)
+        - {nodes[(i + j) % count] for j in range(majority)}
+        for i in range(count)
+    }
+
+
+def stochastic_ring(nodes: Sequence[str], rng: random.Random) -> Grudge:
+    """Links in both directions between nodes that have the fewest, until each has a majority.
+
+    jepsen.nemesis/majorities-ring-stochastic
+    """
+    hears = {node: {node} for node in nodes}
+    while True:
+        order = sorted(rng.sample(nodes, len(nodes)), key=lambda node: len(hears[node]))
+        node = order[0]
+        if len(hears[node]) > len(nodes) // 2:
+            return {node: set(nodes) - heard for node, heard in hears.items()}
+        other = next(other for other in order if other not in hears[node])
+        hears[node].add(other)
+        hears[other].add(node)

@@ -1,23 +1,31 @@
-"""The network between nodes and clients, with the real Maelstrom's rules (doc/protocol.md).
+"""The network between nodes and clients, with the real Maelstrom's rules (maelstrom.net).
 
-- A message to or from a client is delivered at once, and no partition stops it.
-- A message between servers takes a drawn latency, so with most distributions one overtakes
-  another.
-- A partition drops a message at the moment of its delivery: one sent before and due inside is
-  lost, one sent inside and due after arrives.
+- A message between servers takes a drawn latency. One to or from a client takes none, and no
+  partition stops it.
+- Each node has one queue, ordered by the time at which a message is due, and one delivery at a
+  time: the first message is taken, dropped if a partition cuts it *then*, else waited for and
+  delivered, and only then the next is taken. So what comes meanwhile waits, even if it is due
+  earlier, even a client's request.
+- A node exists once it was added, a client until it is closed. What is sent to another one
+  makes the real Maelstrom deaf to its sender; here it is a broken rule.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import random
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .loop import SECOND, Loop
 
 Message = dict[str, Any]
+Grudge = Mapping[str, Collection[str]]  # a node, and the nodes whose messages it drops
+MILLISECOND = SECOND // 1000
+LATER = SECOND  # a duplicate is sent up to so much later
 
 
 class ProtocolError(Exception):
@@ -40,48 +48,75 @@ class Latency:
     dist: str
 
     def draw(self, rng: random.Random) -> int:
-        """A latency in nanoseconds."""
+        """A latency in nanoseconds: whole milliseconds, like the real one's."""
         if self.dist == "uniform":
             ms = rng.uniform(0, 2 * self.mean)
         elif self.dist == "exponential":
             ms = rng.expovariate(1 / self.mean) if self.mean else 0.0
         else:
             ms = self.mean
-        return int(ms * SECOND / 1000)
+        return int(ms) * MILLISECOND
+
+
+@dataclass
+class Inbox:
+    """What is under way to a node, by due time and order of sending."""
+
+    queue: list[tuple[int, int, Message]] = field(default_factory=list)
+    delivering: bool = False  # a message is waited for, or handed over
 
 
 class Network:
     """Takes messages from nodes and clients, and delivers them.
 
-    `deliver(node_id, message)` hands one to a node; clients register their own receiver. `grudge`
-    names for each node those whose messages it drops. `log(direction, message)` sees each.
+    `deliver(node_id, message)` hands one to a node; clients register their own receiver.
+    `log(direction, message)` sees each. `grudges` are the cuts of the moment, by name of the
+    fault; `loss` and `duplicate` the probabilities that a message between servers is lost, or
+    sent a second time, up to a second later.
+
+    With `independent` each message is delivered by itself, when it is due, and partitions are
+    looked at on delivery: more of them overtake each other than in the real Maelstrom.
     """
 
     def __init__(
         self,
         loop: Loop,
         rng: random.Random,
-        node_ids: Collection[str],
         latency: Latency,
         deliver: Callable[[str, Message], object],
         log: Callable[[str, Message], object],
+        independent: bool = False,
     ) -> None:
         self._loop = loop
         self._rng = rng
-        self._node_ids = frozenset(node_ids)
         self._latency = latency
         self._deliver = deliver
         self._log = log
+        self._independent = independent
+        self._inboxes: dict[str, Inbox] = {}
         self._clients: dict[str, Callable[[Message], object]] = {}
+        self._closed: dict[str, str] = {}  # clients that were, and after what they were closed
         self._messages = 0
+        self._queued = 0
         self._silenced: set[str] = set()
-        self.grudge: Mapping[str, Collection[str]] = {}
+        self.grudges: dict[str, Grudge] = {}
+        self.loss = 0.0
+        self.duplicate = 0.0
         self.between_servers = Traffic()
         self.with_clients = Traffic()
+
+    def add_node(self, node_id: str) -> None:
+        """Makes a node known, whose process was started."""
+        self._inboxes[node_id] = Inbox()
 
     def add_client(self, client_id: str, receive: Callable[[Message], object]) -> None:
         """Makes a client known: receive(message) gets what is sent to it."""
         self._clients[client_id] = receive
+
+    def close_client(self, client_id: str, after: str = "its time-out") -> None:
+        """From now on the client does not exist; `after` is for the error of who answers it."""
+        del self._clients[client_id]
+        self._closed[client_id] = after
 
     def from_node(self, node_id: str, line: bytes) -> None:
         """Takes a line of a node's stdout.
@@ -101,23 +136,66 @@ class Network:
         """Sends a message that is well-formed; gives it an id."""
         message = {"id": self._messages, **message}
         self._messages += 1
-        servers = message["src"] in self._node_ids and message["dest"] in self._node_ids
+        servers = self._between_servers(message)
         (self.between_servers if servers else self.with_clients).sent += 1
         self._log("send", message)
-        delay = self._latency.draw(self._rng) if servers else 0
-        if delay:
-            self._loop.after(delay, lambda: self._receive(message))
-        else:
-            self._receive(message)
-
-    def _receive(self, message: Message) -> None:
-        src, dest = message["src"], message["dest"]
-        servers = src in self._node_ids and dest in self._node_ids
-        if servers and src in self.grudge.get(dest, ()):
+        if message["dest"] in self._clients:
+            self._hand_over(message)
             return
+        if servers and self._happens(self.duplicate):
+            later = self._rng.randrange(LATER)
+            self._loop.after(later, partial(self._under_way, message, servers))
+        if not (servers and self._happens(self.loss)):
+            self._under_way(message, servers)
+
+    def _happens(self, probability: float) -> bool:
+        return probability > 0 and self._rng.random() < probability
+
+    def _between_servers(self, message: Message) -> bool:
+        return message["src"] in self._inboxes and message["dest"] in self._inboxes
+
+    def _under_way(self, message: Message, servers: bool) -> None:
+        due = self._loop.now() + (self._latency.draw(self._rng) if servers else 0)
+        if self._independent:
+            self._loop.at(due, partial(self._arrive, message))
+            return
+        inbox = self._inboxes[message["dest"]]
+        self._queued += 1
+        heapq.heappush(inbox.queue, (due, self._queued, message))
+        if not inbox.delivering:
+            self._deliver_queue(inbox)
+
+    def _deliver_queue(self, inbox: Inbox) -> None:
+        """What a node's delivery thread does in the real Maelstrom, until it has to sleep."""
+        inbox.delivering = True
+        while inbox.queue:
+            due, _, message = heapq.heappop(inbox.queue)
+            if self._is_cut(message):
+                continue
+            if due > self._loop.now():
+                self._loop.at(due, partial(self._wake, inbox, message))
+                return
+            self._hand_over(message)
+        inbox.delivering = False
+
+    def _wake(self, inbox: Inbox, message: Message) -> None:
+        self._hand_over(message)
+        self._deliver_queue(inbox)
+
+    def _arrive(self, message: Message) -> None:
+        if not self._is_cut(message):
+            self._hand_over(message)
+
+    def _is_cut(self, message: Message) -> bool:
+        src, dest = message["src"], message["dest"]
+        return any(src in grudge.get(dest, ()) for grudge in self.grudges.values())
+
+    def _hand_over(self, message: Message) -> None:
+        servers = self._between_servers(message)
         (self.between_servers if servers else self.with_clients).received += 1
         self._log("recv", message)
-        if dest in self._node_ids:
+        dest = message["dest"]
+        if dest in self._inboxes:
             self._deliver(dest, message)
         else:
             self._clients[dest](message)
@@ -126,7 +204,7 @@ class Network:
         text = line.decode(errors="replace")
         shown = text if len(text) <= 300 else text[:300] + "..."
         try:
-            message = json.loads(line, parse_constant=_no_constant)
+            message = json.loads(line.decode(), parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise ProtocolError(
                 f"{node_id} printed a line on stdout that is not JSON ({error}): {shown}\n"
@@ -136,6 +214,11 @@ class Network:
         if problem:
             raise ProtocolError(f"{node_id} sent a malformed message: {problem}: {shown}")
         assert isinstance(message, dict)
+        if after := self._closed.get(message["dest"]):
+            raise ProtocolError(
+                f"{node_id} answered {message['dest']} after {after}: the real Maelstrom hears "
+                f"nothing of {node_id} from then on: {shown}"
+            )
         message.pop("id", None)
         return message
 
@@ -145,16 +228,24 @@ class Network:
             return "it must be a JSON object"
         for key in ("src", "dest"):
             if not isinstance(message.get(key), str):
-                return f"{key} must be a string, not {message.get(key)!r}"
+                return f"{key} must be a string, not {_shown(message.get(key))}"
         if not isinstance(message.get("body"), dict):
             return "body must be an object"
         if extra := message.keys() - {"id", "src", "dest", "body"}:
             return f"only id, src, dest and body may be there, not {', '.join(sorted(extra))}"
-        if message["src"] != node_id:
-            return f"its src is {message['src']!r}; a node sends as itself"
-        if message["dest"] not in self._node_ids and message["dest"] not in self._clients:
-            return f"there is no node or client {message['dest']!r}"
+        if type(message.get("id", 0)) is not int:
+            return f"id must be an integer, not {_shown(message['id'])}"
+        src, dest = message["src"], message["dest"]
+        if src != node_id:
+            return f"its src is {_shown(src)}; a node sends as itself"
+        if not any(dest in known for known in (self._inboxes, self._clients, self._closed)):
+            return f"there is no node or client {_shown(dest)}"
         return ""
+
+
+def _shown(value: object) -> str:
+    """A part of a message, for people."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _no_constant(text: str) -> float:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .nemesis import FAULTS, JEPSEN_KINDS, KINDS
 from .workload import WORKLOADS
 
 DESCRIPTION = """\
 Runs a test of a Maelstrom binary, as the real Maelstrom does, without a JVM. What it finds is
 under store/latest. Exit status: 0 valid, 1 invalid, 2 unknown, 255 the test could not be run.
 """
-NEMESES = ("partition",)
 CRASHED = 255
 
 
@@ -31,8 +31,12 @@ class Options:
     concurrency: int
     latency: float
     latency_dist: str
-    nemesis: frozenset[str]
+    nemesis: tuple[str, ...]
     nemesis_interval: float
+    partition_kinds: tuple[str, ...]
+    loss: float
+    duplicate: float
+    independent_delivery: bool
     availability: float | None
     log_stderr: bool
     log_net_send: bool
@@ -68,6 +72,28 @@ def at_least(least: float) -> Callable[[str], float]:
     return number
 
 
+def probability(text: str) -> float:
+    """A converter for numbers from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+    """A converter for names with commas between them."""
+
+    def split(text: str) -> tuple[str, ...]:
+        given = tuple(dict.fromkeys(filter(None, text.split(","))))
+        if unknown := [name for name in given if name not in known]:
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(unknown)}: known are {', '.join(known)}"
+            )
+        return given
+
+    return split
+
+
 def whole(text: str) -> int:
     """A converter for 1, 2, ..."""
     if int(text) < 1:
@@ -100,10 +126,19 @@ def parser() -> Parser:
         help="mean latency between servers; default: %(default)s")
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
         help="default: %(default)s")
-    add("--nemesis", default="", metavar="FAULTS",
-        help=f"comma-separated: {', '.join(NEMESES)}; default: none")
+    add("--nemesis", type=names(FAULTS), default=(), metavar="FAULTS",
+        help=f"comma-separated: {', '.join(FAULTS)}; default: none")
     add("--nemesis-interval", type=at_least(0.001), default=10, metavar="SECONDS",
         help="between two steps of the nemesis, on average; default: %(default)s")
+    add("--partition-kinds", type=names(KINDS), default=JEPSEN_KINDS, metavar="KINDS",
+        help=f"comma-separated: {', '.join(KINDS)}; default: the first four, Maelstrom's own")
+    add("--loss", type=probability, default=0.03, metavar="P",
+        help="of a message between servers, while that fault is on; default: %(default)s")
+    add("--duplicate", type=probability, default=0.03, metavar="P",
+        help="likewise, that it comes twice; default: %(default)s")
+    add("--independent-delivery", action="store_true",
+        help="each message is delivered by itself, so that more of them overtake each other; the "
+        "real Maelstrom has one delivery at a time for each node")
     add("--availability", metavar="total|FRACTION",
         help="the fraction of operations that must be ok for the test to be valid")
     add("--log-stderr", action="store_true", help="show what nodes write to stderr")
@@ -138,14 +173,12 @@ def parse(argv: Sequence[str]) -> Options:
             f"--concurrency {given.concurrency} makes {concurrency} clients, but lin-kv needs a "
             f"multiple of {group}, twice the number of nodes: 2n, 4n, ..."
         )
-    nemesis = frozenset(filter(None, given.nemesis.split(",")))
-    if unknown := nemesis - set(NEMESES):
-        p.error(f"--nemesis {', '.join(sorted(unknown))}: known are {', '.join(NEMESES)}")
+    if not given.partition_kinds:
+        p.error(f"--partition-kinds needs one at least of {', '.join(KINDS)}")
 
     computed = {
         "bin": path,
         "concurrency": concurrency,
-        "nemesis": nemesis,
         "availability": _availability(p, given.availability),
         "seed": int.from_bytes(os.urandom(4), "big") if given.seed is None else given.seed,
         "args": tuple(argv[split + 1 :]),

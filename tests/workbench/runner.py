@@ -17,7 +17,7 @@ from .console import Console
 from .edn import Keyword
 from .history import Op
 from .loop import SECOND, Loop
-from .nemesis import KINDS, grudge
+from .nemesis import Nemesis
 from .network import Latency, Message, Network, ProtocolError
 from .options import Options
 from .workload import ERRORS, NET_TIMEOUT, WORKLOADS, Body, Worker
@@ -135,10 +135,22 @@ class Runner:
         self.network = Network(
             self.loop,
             rng,
-            self._node_ids,
             Latency(options.latency, options.latency_dist),
             self._cluster.deliver,
             self._log_message,
+            options.independent_delivery,
+        )
+        self._nemesis = Nemesis(
+            self.loop,
+            rng,
+            self._node_ids,
+            self.network,
+            options.nemesis,
+            options.nemesis_interval,
+            lambda f, value: self._note("nemesis", "info", f, value),
+            kinds=options.partition_kinds,
+            loss=options.loss,
+            duplicate=options.duplicate,
         )
         self._clients = 0
         self._workers = [Worker(n, n) for n in range(options.concurrency)]
@@ -147,7 +159,6 @@ class Runner:
         self._end = 0
         self._start = 0
         self._stalled = False  # an operation is due, but all workers are busy
-        self._fault = ""
         self._initialized: set[str] = set()
 
     def run(self) -> Record:
@@ -183,15 +194,21 @@ class Runner:
             self._cluster.start(node_id)
         first, *others = self._node_ids
         for node_id in others:
+            self.network.add_node(node_id)
+        for node_id in others:
             self._init(node_id)
-        late = int(self._rng.uniform(0, LATE_INIT)) if others else 0
-        self.loop.after(late, lambda: self._init(first))
+        late = sorted(int(self._rng.uniform(0, LATE_INIT)) if others else 0 for _ in range(2))
+        self.loop.after(late[0], lambda: self.network.add_node(first))
+        self.loop.after(late[1], lambda: self._init(first))
         self.loop.run_until(
             lambda: bool(self.record.crash) or len(self._initialized) == len(self._node_ids)
         )
 
     def _init(self, node_id: str) -> None:
+        client = self._client()
+
         def done(reply: Body | None, src: str) -> None:
+            self.network.close_client(client.client_id, "it had its init_ok")
             if reply is None:
                 self._crash(f"{node_id} did not answer init within {INIT_TIMEOUT // SECOND} s")
             elif reply.get("type") != "init_ok":
@@ -200,7 +217,7 @@ class Runner:
                 self._initialized.add(node_id)
 
         body = {"type": "init", "node_id": node_id, "node_ids": list(self._node_ids)}
-        self._client().call(node_id, body, INIT_TIMEOUT, done)
+        client.call(node_id, body, INIT_TIMEOUT, done)
 
     def _client(self) -> Client:
         client = Client(self, f"c{self._clients}")
@@ -242,8 +259,7 @@ class Runner:
         self._end = self._start + int(options.time_limit * SECOND)
         if options.rate:
             self._next_operation(self._start)
-        if "partition" in options.nemesis:
-            self.loop.after(self._nemesis_pause(), self._partition)
+        self._nemesis.start(self._end)
         self._report_progress()
         self.loop.run_until(
             lambda: bool(self.record.crash)
@@ -261,7 +277,8 @@ class Runner:
                 return
             free = [worker for worker in self._workers if worker.thread not in self._busy]
             if free:
-                self._invoke(*self.workload.next(free, self._workers))
+                if operation := self.workload.next(free, self._workers):
+                    self._invoke(*operation)
                 pause = int(self._rng.uniform(0, 2 / self._options.rate) * SECOND)
                 self._next_operation(max(due, self.loop.now()) + pause)
             else:
@@ -280,6 +297,9 @@ class Runner:
             self._note(process, type, f, result, error)
             if type == "info":
                 worker.process += len(self._workers)
+                after = "its time-out" if reply is None else "its operation had ended unknown"
+                self.network.close_client(conn.client_id, after)
+                self._conns[worker.thread] = self._client()
             del self._busy[worker.thread]
             if self._stalled:
                 self._stalled = False
@@ -298,7 +318,7 @@ class Runner:
             code = reply.get("code")
             if type(code) is int:
                 name, definite = ERRORS.get(code, ("unknown", False))
-                error = [Keyword(name) if code in ERRORS else code, reply.get("text")]
+                error = [Keyword(name), reply.get("text")]
                 return ("fail" if definite else unknown), value, error
             problem = f"the code of an error must be an integer, not {code!r}"
         else:
@@ -315,27 +335,6 @@ class Runner:
         thread = process if isinstance(process, str) else f"worker {process % len(self._workers)}"
         self._console.op(thread, op)
 
-    # Nemesis
-
-    def _nemesis_pause(self) -> int:
-        return int(self._rng.uniform(0, 2 * self._options.nemesis_interval) * SECOND)
-
-    def _partition(self) -> None:
-        if self.loop.now() >= self._end:
-            return
-        if self._fault:
-            self._fault = ""
-            self.network.grudge = {}
-            self._note("nemesis", "info", "stop-partition", None)
-            self._note("nemesis", "info", "stop-partition", Keyword("network-healed"))
-        else:
-            self._fault = self._rng.choice(KINDS)
-            self.network.grudge = cut = grudge(self._fault, self._node_ids, self._rng)
-            self._note("nemesis", "info", "start-partition", Keyword(self._fault))
-            isolated = [Keyword("isolated"), {node: frozenset(cut[node]) for node in cut}]
-            self._note("nemesis", "info", "start-partition", isolated)
-        self.loop.after(self._nemesis_pause(), self._partition)
-
     # Progress
 
     def _report_progress(self) -> None:
@@ -345,7 +344,7 @@ class Runner:
         done: Sequence[Op] = [op for op in self.record.history if op.type in ("ok", "fail")]
         rate = len(done) / seconds if seconds else 0.0
         left = (self._end - self.loop.now()) / SECOND
-        fault = f", partition: {self._fault}" if self._fault else ""
+        fault = self._nemesis.active and f", {self._nemesis.active}"
         self._console.progress(f"{len(done)} operations, {rate:.1f}/s{fault}, {left:.0f} s left")
         self.loop.after(self._console.progress_interval, self._report_progress)
 

@@ -9,14 +9,15 @@ from typing import Any, Protocol
 
 from .checker import BUDGET, Analysis, check_history
 from .edn import Keyword
-from .history import Op, clients, operations
+from .history import Op, clients
 
 Body = dict[str, Any]
 Results = dict[Keyword, Any]
+Next = tuple["Worker", str, Any]  # who does what: f and value
 
 # Maelstrom's errors: doc/protocol.md, "Errors". A definite one says that nothing happened.
 ERRORS: Mapping[int, tuple[str, bool]] = {
-    0: ("net-timeout", False),
+    0: ("timeout", False),
     1: ("node-not-found", True),
     10: ("not-supported", True),
     11: ("temporarily-unavailable", True),
@@ -49,8 +50,8 @@ class Workload(Protocol):
     timeout: float | None  # seconds; None for the default, which depends on the latency
     analyses: dict[Any, Analysis]  # of each key, by `check`
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> tuple[Worker, str, Any]:
-        """Which worker does what next: f and value."""
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+        """Who of the free does what next; None if it is the turn of workers that are all busy."""
 
     def request(self, f: str, value: Any) -> Body:
         """The body of a request, without msg_id."""
@@ -80,15 +81,22 @@ class LinKv:
         self._processes: dict[int, set[int]] = {}  # that have worked on it
         self._next_key = 0
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> tuple[Worker, str, Any]:
-        worker = self._rng.choice(free)
-        group, place = divmod(worker.thread, self.group)
-        key = self._key(group, workers)
-        f = "read" if place < self.group // 2 else self._rng.choice(["write", "cas", "cas"])
-        if f == "read":
-            return worker, f, [key, None]
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+        # Each half has its share of the rate, whether its workers are stuck or not.
+        reads = self._reads(self._rng.choice(workers))
+        able = [worker for worker in free if self._reads(worker) is reads]
+        if not able:
+            return None
+        worker = self._rng.choice(able)
+        key = self._key(worker.thread // self.group, workers)
+        if reads:
+            return worker, "read", [key, None]
+        f = self._rng.choice(["write", "cas", "cas"])
         values = [self._rng.randrange(VALUES) for _ in range(2)]
         return worker, f, [key, values[0] if f == "write" else values]
+
+    def _reads(self, worker: Worker) -> bool:
+        return worker.thread % self.group < self.group // 2
 
     def _key(self, group: int, workers: Sequence[Worker]) -> int:
         """The key that a group works on: a new one when too many processes have touched it."""
@@ -134,7 +142,7 @@ class Echo:
         self.analyses: dict[Any, Analysis] = {}
         self._rng = rng
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> tuple[Worker, str, Any]:
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
         return self._rng.choice(free), "echo", f"Please echo {self._rng.randrange(128)}"
 
     def request(self, f: str, value: Any) -> Body:
@@ -145,12 +153,17 @@ class Echo:
         return reply["echo"]
 
     def check(self, ops: Sequence[Op]) -> Results:
-        sent = {op.index: op.value for op in ops if op.type == "invoke"}
-        errors = [
-            ["Expected a message with :echo", sent[done.start_index], "But received", done.value]
-            for done in operations(clients(ops))
-            if done.type == "ok" and done.value != sent[done.start_index]
-        ]
+        """Each operation must be ok with its own payload: an error and a time-out fail, too."""
+        sent: dict[int | str, Any] = {}
+        errors = []
+        for op in clients(ops):
+            if op.type == "invoke":
+                sent[op.process] = op.value
+            elif op.type != "ok" or op.value != sent[op.process]:
+                received = op.value if op.type == "ok" else op.error
+                errors.append(
+                    ["Expected a message with :echo", sent[op.process], "But received", received]
+                )
         return {Keyword("valid?"): not errors, Keyword("errors"): errors}
 
 

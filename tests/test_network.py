@@ -1,0 +1,238 @@
+"""The network as the real Maelstrom has it; times are in virtual milliseconds."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from virtual import VirtualLoop
+from workbench.network import Latency, Message, Network, ProtocolError
+
+MS = 1_000_000
+
+
+class Net:
+    """A network of n0, n1, n2 and the client c0; notes what is delivered, and when."""
+
+    def __init__(self, mean: float = 100, dist: str = "constant", **options: Any) -> None:
+        self.loop = VirtualLoop()
+        self.delivered: list[tuple[float, Any]] = []  # ms and the message's text
+        self.network = Network(
+            self.loop,
+            random.Random(1),
+            Latency(mean, dist),
+            lambda node, message: self.note(message),
+            lambda direction, message: None,
+            **options,
+        )
+        for node in ("n0", "n1", "n2"):
+            self.network.add_node(node)
+        self.network.add_client("c0", self.note)
+
+    def note(self, message: Message) -> None:
+        self.delivered.append((self.loop.now() / MS, message["body"]["text"]))
+
+    def send(self, src: str, dest: str, text: Any) -> None:
+        self.network.send({"src": src, "dest": dest, "body": {"text": text}})
+
+    def at(self, ms: float, action: Any, *words: Any) -> None:
+        self.loop.at(int(ms * MS), lambda: action(*words))
+
+    def cut(self) -> None:
+        self.network.grudges["partition"] = {"n0": {"n1", "n2"}}
+
+    def heal(self) -> None:
+        self.network.grudges.clear()
+
+    def run(self) -> list[tuple[float, Any]]:
+        self.loop.run_until(lambda: False)
+        return self.delivered
+
+
+def test_a_message_between_servers_takes_its_latency_and_one_of_a_client_takes_none() -> None:
+    net = Net()
+    net.send("n1", "n2", "peer")
+    net.send("c0", "n0", "request")
+    net.send("n0", "c0", "reply")
+    assert net.run() == [(0, "request"), (0, "reply"), (100, "peer")]
+    traffic = net.network.between_servers, net.network.with_clients
+    assert [(count.sent, count.received) for count in traffic] == [(1, 1), (2, 2)]
+
+
+def test_what_comes_while_a_delivery_is_waited_for_waits_too() -> None:
+    net = Net(1000)
+    net.at(50, net.send, "n1", "n0", "slow")
+    net.at(150, net.send, "c0", "n0", "request")
+    net.at(160, net.send, "c0", "n1", "to another node")
+    assert net.run() == [(160, "to another node"), (1050, "slow"), (1050, "request")]
+
+
+def test_the_queue_is_ordered_by_due_time_and_then_by_sending() -> None:
+    net = Net(100)
+    net.at(0, net.send, "n1", "n0", "first")
+    net.at(10, net.send, "n1", "n0", "later")
+    net.at(20, net.send, "n2", "n0", "latest")
+    net.at(20, net.send, "n1", "n0", "with the latest")
+    net.at(99, net.send, "c0", "n0", "request")
+    assert [text for _, text in net.run()] == [
+        "first", "request", "later", "latest", "with the latest",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("jitter", "expected"), [(0, 25), (35, 29)])
+def test_a_request_waits_for_the_next_of_the_peers_messages(jitter: int, expected: int) -> None:
+    """20 of them a second, constant 100 ms: with regular ones half a gap, 25 ms.
+
+    In the real one it was 29 ms, which is what gaps of 50 ms give or take 35 make.
+    """
+    net = Net(100)
+    rng = random.Random(2)
+    now = 0.0
+    while now < 1_001_000:
+        net.at(now, net.send, "n1", "n0", None)
+        now += 50 + rng.uniform(-jitter, jitter)
+    for _ in range(5000):
+        moment = rng.uniform(1_000, 1_000_000)
+        net.at(moment, net.send, "c0", "n0", moment)
+    waits = [now - moment for now, moment in net.run() if moment is not None]
+    assert len(waits) == 5000
+    assert abs(sum(waits) / len(waits) - expected) < 1
+
+
+def test_a_partition_is_looked_at_when_an_idle_node_takes_the_message() -> None:
+    net = Net(100)
+    net.at(0, net.send, "n1", "n0", "sent before it")
+    net.at(10, net.cut)
+    net.at(200, net.send, "n1", "n0", "sent inside, due after")
+    net.at(210, net.heal)
+    net.at(400, net.send, "n1", "n0", "sent after it")
+    assert net.run() == [(100, "sent before it"), (500, "sent after it")]
+
+
+def test_a_message_behind_others_is_looked_at_when_its_turn_comes() -> None:
+    net = Net(100)
+    net.at(0, net.send, "n1", "n0", "first")
+    net.at(10, net.send, "n1", "n0", "sent before the partition, taken inside")
+    net.at(20, net.cut)
+    net.at(150, net.heal)
+    net.at(200, net.send, "n1", "n0", "next")
+    net.at(210, net.cut)
+    net.at(220, net.send, "n1", "n0", "sent inside the partition, taken after")
+    net.at(230, net.heal)
+    assert net.run() == [
+        (100, "first"), (300, "next"), (320, "sent inside the partition, taken after"),
+    ]  # fmt: skip
+
+
+def test_a_partition_does_not_stop_clients_and_cuts_in_the_direction_it_says() -> None:
+    net = Net(0)
+    net.cut()
+    net.network.grudges["another"] = {"n1": {"n2"}}
+    for src in ("n0", "n1", "n2", "c0"):
+        for dest in {"n0", "n1", "n2", "c0"} - {src}:
+            net.send(src, dest, f"{src} to {dest}")
+    lost = {"n1 to n0", "n2 to n0", "n2 to n1"}
+    arrived = {text for _, text in net.run()}
+    assert len(arrived) == 12 - len(lost)
+    assert not arrived & lost
+
+
+def test_independent_delivery_is_in_due_order_and_looks_at_partitions_then() -> None:
+    net = Net(100, independent=True)
+    net.at(0, net.send, "n1", "n0", "peer")
+    net.at(10, net.send, "c0", "n0", "request")
+    net.at(150, net.send, "n1", "n0", "due inside")
+    net.at(200, net.cut)
+    net.at(250, net.send, "n1", "n0", "due after")
+    net.at(300, net.heal)
+    assert net.run() == [(10, "request"), (100, "peer"), (350, "due after")]
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_messages_of_one_moment_arrive_in_the_order_of_sending(independent: bool) -> None:
+    net = Net(0, independent=independent)
+    for text in range(100):
+        net.send(("n1", "c0")[text % 2], "n0", text)
+    assert [text for _, text in net.run()] == list(range(100))
+
+
+def test_loss_and_duplicates_are_between_servers_alone() -> None:
+    net = Net(1)
+    net.network.loss = 0.1
+    net.network.duplicate = 0.2
+    for text in range(2000):
+        net.send("n1", "n0", text)
+        net.send("c0", "n2", "request")
+        net.send("n2", "c0", "reply")
+    texts = [text for _, text in net.run()]
+    peer = [text for text in texts if isinstance(text, int)]
+    assert texts.count("request") == texts.count("reply") == 2000
+    assert 2000 * 1.1 * 0.95 < len(peer) < 2000 * 1.1 * 1.05
+    assert 2000 * 0.92 * 0.97 < len(set(peer)) < 2000 * 0.92 * 1.03
+    assert max(peer.count(text) for text in set(peer)) == 2
+
+
+def line(**message: Any) -> bytes:
+    return json.dumps({"src": "n0", "dest": "n1", "body": {"text": "hello"}} | message).encode()
+
+
+BROKEN = {
+    "a node that is not there": (line(dest="n3"), 'there is no node or client "n3"'),
+    "a client that never was": (line(dest="c9"), 'there is no node or client "c9"'),
+    "an id that is none": (line(id="7"), 'id must be an integer, not "7"'),
+    "true is no integer": (line(id=True), "id must be an integer, not true"),
+    "no string": (line(dest=None), "dest must be a string, not null"),
+    "another's src": (line(src="c0"), 'its src is "c0"; a node sends as itself'),
+    "not UTF-8": (line(body={"text": "?"}).replace(b"?", b"\xff"), "not JSON"),
+    "too deep": (b"[" * 100_000, "not JSON"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_rule_is_told_once_and_nothing_is_heard_of_the_node_then(what: str) -> None:
+    net = Net(0)
+    net.network.from_node("n0", line(id=7))
+    broken, words = BROKEN[what]
+    with pytest.raises(ProtocolError) as caught:
+        net.network.from_node("n0", broken)
+    assert words in str(caught.value)
+    net.network.from_node("n0", broken)
+    net.network.from_node("n0", line())
+    net.network.from_node("n1", line(src="n1", dest="n0"))
+    assert len(net.run()) == 2
+
+
+def test_a_node_exists_for_its_peers_once_it_was_added() -> None:
+    net = Net(0)
+    with pytest.raises(ProtocolError):
+        net.network.from_node("n0", line(dest="n3"))
+    net.network.add_node("n3")
+    net.network.from_node("n1", line(src="n1", dest="n3"))
+    assert len(net.run()) == 1
+
+
+def test_an_answer_to_a_client_that_has_given_up_silences_the_node() -> None:
+    net = Net(0)
+    net.network.from_node("n0", line(dest="c0"))
+    net.network.close_client("c0")
+    with pytest.raises(ProtocolError) as caught:
+        net.network.from_node("n0", line(dest="c0"))
+    expected = "n0 answered c0 after its time-out: the real Maelstrom hears nothing of n0 from"
+    assert str(caught.value).startswith(expected)
+    net.network.from_node("n0", line())
+    assert len(net.run()) == 1
+
+
+@pytest.mark.parametrize("dist", ["constant", "uniform", "exponential"])
+def test_latencies_have_their_mean_and_are_whole_milliseconds(dist: str) -> None:
+    rng = random.Random(1)
+    drawn = [Latency(100, dist).draw(rng) for _ in range(20_000)]
+    assert abs(sum(drawn) / len(drawn) / MS - 100) < 3
+    assert min(drawn) >= 0
+    assert all(latency % MS == 0 for latency in drawn)
+    if dist == "uniform":
+        assert max(drawn) <= 200 * MS
+    assert (len(set(drawn)) == 1) is (dist == "constant")
+    assert Latency(0, dist).draw(rng) == 0
