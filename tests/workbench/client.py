@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from .network import Message, Network
 from .workload import ERRORS, NET_TIMEOUT, Body, Workload
 
 KEPT_REPLIES = 1000  # answered requests that a client remembers, to find a second, other reply
+SHOWN = 300  # characters of a message
 NOTHING_HAPPENED = object()
 
 
@@ -66,8 +68,17 @@ class Client:
             if contradict(request, first, body):
                 self._problem(
                     f"{self.client_id}'s request {msg_id} was answered twice, and differently: "
-                    f"first {first}, then {body} by {src}"
+                    f"first {shown(first)}, then {shown(body)} by {src}"
                 )
+
+
+def shown(value: Any) -> str:
+    """A message, or a part of one, for people."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "something that is nested too deep"
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def contradict(request: Body, first: Body, second: Body) -> bool:
@@ -111,7 +122,7 @@ def outcome(workload: Workload, f: str, value: Any, reply: Body | None) -> Outco
             name, definite = ERRORS.get(code, ("unknown", False))
             error = [Keyword(name) if code in ERRORS else code, reply.get("text")]
             return Outcome("fail" if definite else unknown, value, error)
-        problem = f"the code of an error must be an integer, not {code!r}"
+        problem = f"the code of an error must be an integer, not {shown(code)}"
     else:
         try:
             return Outcome("ok", workload.complete(f, value, reply))

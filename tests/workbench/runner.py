@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from .client import Client, outcome
+from . import edn
+from .client import Client, outcome, shown
 from .cluster import Cluster
 from .console import Console
 from .edn import Keyword
@@ -169,7 +170,7 @@ class Runner:
             if reply is None:
                 self._crash(f"{node_id} did not answer init within {INIT_TIMEOUT // SECOND} s")
             elif reply.get("type") != "init_ok":
-                self._crash(f"{node_id} answered init not by init_ok but by {reply}")
+                self._crash(f"{node_id} answered init not by init_ok but by {shown(reply)}")
             else:
                 self._initialized.add(node_id)
 
@@ -200,7 +201,7 @@ class Runner:
     def _log_message(self, direction: str, message: Message) -> None:
         options = self._options
         if options.log_net_send if direction == "send" else options.log_net_recv:
-            self._console.info("net", f":{direction} {message}")
+            self._console.info("net", f":{direction} {shown(message)}")
 
     def _crash(self, why: str) -> None:
         self.record.crash = self.record.crash or why
@@ -258,7 +259,8 @@ class Runner:
             found = outcome(self.workload, f, value, reply)
             if found.problem:
                 self.problem(
-                    f"{src} sent a malformed reply to {f} {value}: {found.problem}: {reply}"
+                    f"{src} sent a malformed reply to {f} {edn.dumps(value)}: {found.problem}: "
+                    f"{shown(reply)}"
                 )
             self._note(process, found.type, f, found.value, found.error)
             self._done += found.type != "info"
