@@ -34,6 +34,8 @@ class Nodes(Cluster):
         self.listeners: dict[str, Listener] = {}
         self.stopped = False
 
+        loop.at(1000 * SECOND, lambda: pytest.fail("the run does not end"))
+
     def start(self, node_id: str, listener: Listener) -> None:
         self.listeners[node_id] = listener
 
@@ -287,6 +289,25 @@ def test_a_process_talks_to_the_node_of_its_number() -> None:
     assert [f"n{int(op.process) % 3}" for op in invoked(history)] == requests
 
 
+def test_a_new_process_talks_to_the_next_node() -> None:
+    runner, nodes = make(
+        answering(lambda *_: []), workload="echo", node_count=2, concurrency=1, time_limit=20
+    )
+    runner.run()
+    requests = [id for _, id, m in nodes.seen if m["body"]["type"] != "init"]
+    assert requests == ["n0", "n1", "n0", "n1"]
+
+
+@pytest.mark.parametrize("change", [float, str, lambda id: id + 7, lambda id: None])
+def test_a_reply_to_another_request_or_to_none_is_not_taken(change: Callable[[int], Any]) -> None:
+    def confused(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        (body,) = good(nodes, node_id, message)
+        return [{**body, "in_reply_to": change(message["body"]["msg_id"])}]
+
+    history = make(answering(confused), time_limit=2)[0].run().history
+    assert not any(op.type == "ok" for op in history)
+
+
 TWICE: list[tuple[str, Body, Body, bool]] = [
     ("write", {"type": "write_ok"}, {"type": "write_ok", "msg_id": 5}, False),
     ("write", {"type": "write_ok"}, error(11), True),
@@ -376,11 +397,11 @@ def test_when_no_worker_is_free_the_operation_begins_as_soon_as_one_is() -> None
 
 
 def test_with_rate_0_the_clients_do_nothing_for_as_long_as_the_test_lasts() -> None:
-    runner, _ = make(rate=0)
+    runner, _ = make(rate=0, time_limit=7)
     record = runner.run()
     assert record.history == []
     assert not record.rate_note
-    assert runner.loop.now() == 5 * SECOND
+    assert runner.loop.now() == 7 * SECOND
     assert stats(record.history)[Keyword("valid?")] is True  # as the real one has it
 
 
