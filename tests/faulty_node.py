@@ -55,8 +55,9 @@ class FaultyRaft(Raft):
                 res = {"type": "cas_ok"}
             case "definite-error-but-done" if self.hits(type == "write"):
                 res = {"type": "error", "code": 11, "text": "not now"}
-            case "second-reply" if self.hits(type == "read" and ok):
-                self.node.reply(msg, {"type": "read_ok", "value": 99})
+            case "second-reply" if self.hits(type == "write"):
+                self.node.reply(msg, res)
+                res = {"type": "error", "code": 11, "text": "not now"}
             case "extra-key" if self.hits(type == "write"):
                 res = {"type": "write_ok", "value": 1}
             case "missing-value" if self.hits(type == "read" and ok):

@@ -8,9 +8,8 @@ from statistics import mean
 from typing import Any
 
 import pytest
-from virtual import VirtualLoop
 from workbench.edn import Keyword
-from workbench.loop import SECOND
+from workbench.loop import SECOND, VirtualLoop
 from workbench.nemesis import FAULTS, HEALED, KINDS, Nemesis, grudge
 from workbench.network import Latency, Network
 

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from virtual import VirtualLoop
+from workbench.loop import VirtualLoop
 from workbench.network import Latency, Message, Network, ProtocolError
 
 MS = 1_000_000

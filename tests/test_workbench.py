@@ -94,7 +94,7 @@ FAULTS = {
     "lost-write": (1, ["the register"]),
     "wrong-cas": (1, ["cannot cas"]),
     "definite-error-but-done": (1, ["the register"]),
-    "second-reply": (1, ["answered twice, and differently", "99"]),
+    "second-reply": (1, ["answered twice, and differently", "not now"]),
     "extra-key": (1, ["malformed reply to write", "write_ok has no value"]),
     "missing-value": (1, ["malformed reply to read", "it lacks value"]),
     "forged-src": (1, ["its src is", "a node sends as itself"]),

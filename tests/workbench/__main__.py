@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from . import edn, judge, options, serve, store
+from .cluster import Processes
 from .console import Console
 from .edn import Keyword
+from .loop import RealLoop
 from .options import Options
 from .results import results
 from .runner import Runner
@@ -26,7 +27,9 @@ def test(opts: Options) -> int:
     console = Console()
     folder = store.make(opts.workload)
     console.info("workbench", f"{opts.bin} with {opts.node_count} nodes, --seed {opts.seed}")
-    runner = Runner(opts, random.Random(opts.seed), folder / "node-logs", console)
+    loop = RealLoop()
+    cluster = Processes(loop, [str(opts.bin), *opts.args], folder / "node-logs")
+    runner = Runner(opts, loop, cluster, console)
     record = runner.run()
     console.info("workbench", "analyzing the history...")
     found = results(record, runner.network, runner.workload, opts)
@@ -35,8 +38,6 @@ def test(opts: Options) -> int:
     shown = Path(folder).relative_to(Path.cwd())
     console.print(edn.pretty(found))
     console.print()
-    for problem in record.problems[:10]:
-        console.print(f"Broken rule: {problem}\n")
     for key, analysis in runner.workload.analyses.items():
         if analysis.valid is not True:
             console.print(f"Key {key}: {analysis.why}")
@@ -48,6 +49,10 @@ def test(opts: Options) -> int:
     if not found[Keyword("availability")][Keyword("valid?")]:
         console.print(f"Too few operations were ok for --availability {opts.availability:g}.")
     console.print(f"See {shown}, and its timeline.html in a browser.")
+    if record.rate_note:
+        console.print(f"The rate was not kept: {record.rate_note}.")
+    for problem in record.problems[:10]:
+        console.print(f"\nBroken rule: {problem}")
     if record.cut_short:
         console.print(f"The run was {record.cut_short}; this is the verdict on what was recorded.")
     if record.crash:

@@ -1,4 +1,4 @@
-"""The nodes of a run as processes, started and ended the way Maelstrom does it."""
+"""The nodes of a run, as processes that are started and ended the way Maelstrom does it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import selectors
 import signal
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from .loop import SECOND, Loop
+from .loop import SECOND, RealLoop
 
 LAST_LINES = 20  # lines of stderr that are shown when a node ends by itself
 READ_SIZE = 1 << 16
@@ -34,48 +35,72 @@ for group in $groups; do kill -9 "$group" 2>/dev/null; done
 class NodeProcess:
     """One process: lines in, lines out, and its stderr in a file."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        listener: Listener,
+        process: subprocess.Popen[bytes],
+        log: IO[bytes],
+    ) -> None:
         assert process.stdin and process.stdout and process.stderr
+        self.node_id = node_id
+        self.listener = listener
         self.process = process
         self.log = log
         self.stdin = process.stdin.fileno()
         self.stdout = process.stdout.fileno()
         self.stderr = process.stderr.fileno()
         self.unwritten = bytearray()
-        self.unfinished = b""  # the start of a line of stdout whose end has not arrived
+        # The start of a line whose end has not arrived, of stdout and of stderr.
+        self.unfinished = b""
+        self.unfinished_stderr = b""
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
 
 
-class Cluster:
-    """The processes behind the node ids.
+class Listener(Protocol):
+    """Who wants to know what the nodes do."""
 
-    `on_line(node_id, line)` gets each line of a node's stdout, `on_exit(node_id, why)` is told of
-    a node that ended by itself, `on_stderr(node_id, line)` of each line on its stderr.
-    """
+    def on_line(self, node_id: str, line: bytes) -> object:
+        """A node has written a line to its stdout."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        command: Sequence[str],
-        logs: Path,
-        on_line: Callable[[str, bytes], object],
-        on_exit: Callable[[str, str], object],
-        on_stderr: Callable[[str, str], object],
-    ) -> None:
+    def on_stderr(self, node_id: str, line: str) -> object:
+        """A node has written a line to its stderr."""
+
+    def on_exit(self, node_id: str, why: str) -> object:
+        """A node has ended by itself."""
+
+
+class Cluster(ABC):
+    """The nodes of a run, whatever they are."""
+
+    @abstractmethod
+    def start(self, node_id: str, listener: Listener) -> None:
+        """Starts a node; OSError if it cannot be run."""
+
+    @abstractmethod
+    def deliver(self, node_id: str, message: dict[str, Any]) -> None:
+        """Gives a node a message; does nothing for one that has ended."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ends all nodes. Call it always; twice is harmless."""
+
+
+class Processes(Cluster):
+    """Each node is a process: `command` is what starts one, `logs` the folder for their stderr."""
+
+    def __init__(self, loop: RealLoop, command: Sequence[str], logs: Path) -> None:
         self._loop = loop
         self._command = list(command)
         self._logs = logs
-        self._on_line = on_line
-        self._on_exit = on_exit
-        self._on_stderr = on_stderr
         self._nodes: dict[str, NodeProcess] = {}
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", GUARD], stdin=subprocess.PIPE, start_new_session=True
         )
         loop.after(WATCH_INTERVAL, self._watch)
 
-    def start(self, node_id: str) -> None:
-        """Starts a node's process; OSError if the binary cannot be run.
+    def start(self, node_id: str, listener: Listener) -> None:
+        """Starts a node's process.
 
         Its working directory is the folder for temporary files, as with the real Maelstrom.
         Each node has a session of its own: Ctrl-C is for the bench alone, and what a node
@@ -94,10 +119,10 @@ class Cluster:
         assert self._guard.stdin
         self._guard.stdin.write(b"%d\n" % process.pid)
         self._guard.stdin.flush()
-        node = self._nodes[node_id] = NodeProcess(process, log)
+        node = self._nodes[node_id] = NodeProcess(node_id, listener, process, log)
         os.set_blocking(node.stdin, False)
-        self._loop.watch(node.stdout, lambda: self._read_stdout(node_id, node))
-        self._loop.watch(node.stderr, lambda: self._read_stderr(node_id, node))
+        self._loop.watch(node.stdout, lambda: self._read_stdout(node))
+        self._loop.watch(node.stderr, lambda: self._read_stderr(node))
 
     def deliver(self, node_id: str, message: dict[str, Any]) -> None:
         """Writes a message to a node's stdin; what the pipe does not take waits."""
@@ -108,7 +133,7 @@ class Cluster:
                 self._write(node)
 
     def stop(self) -> None:
-        """Kills all nodes with what they have started. Call it always; twice is harmless."""
+        """Kills all nodes with what they have started."""
         for node_id in list(self._nodes):
             self._kill(node_id)
         if self._guard.poll() is None and self._guard.stdin:
@@ -124,8 +149,10 @@ class Cluster:
         node.process.wait()
         os.set_blocking(node.stderr, False)
         with contextlib.suppress(BlockingIOError):  # its last words
-            while self._read_stderr(node_id, node):
+            while self._read_stderr(node):
                 pass
+        if node.unfinished_stderr:
+            self._said(node, node.unfinished_stderr)
         for file in (node.stdin, node.stdout, node.stderr):
             self._loop.unwatch(file)
         for pipe in (node.process.stdin, node.process.stdout, node.process.stderr, node.log):
@@ -143,23 +170,28 @@ class Cluster:
         if node.unwritten:
             self._loop.watch(node.stdin, lambda: self._write(node), selectors.EVENT_WRITE)
 
-    def _read_stdout(self, node_id: str, node: NodeProcess) -> None:
+    def _read_stdout(self, node: NodeProcess) -> None:
         chunk = os.read(node.stdout, READ_SIZE)
         if not chunk:
             self._loop.unwatch(node.stdout)
         *lines, node.unfinished = (node.unfinished + chunk).split(b"\n")
         for line in lines:
-            self._on_line(node_id, line)
+            node.listener.on_line(node.node_id, line)
 
-    def _read_stderr(self, node_id: str, node: NodeProcess) -> bytes:
+    def _read_stderr(self, node: NodeProcess) -> bytes:
         chunk = os.read(node.stderr, READ_SIZE)
         if not chunk:
             self._loop.unwatch(node.stderr)
         node.log.write(chunk)
-        for line in chunk.decode(errors="replace").splitlines():
-            node.last_lines.append(line)
-            self._on_stderr(node_id, line)
+        *lines, node.unfinished_stderr = (node.unfinished_stderr + chunk).split(b"\n")
+        for line in lines:
+            self._said(node, line)
         return chunk
+
+    def _said(self, node: NodeProcess, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip("\r")
+        node.last_lines.append(text)
+        node.listener.on_stderr(node.node_id, text)
 
     def _watch(self) -> None:
         """Finds the nodes that have ended by themselves."""
@@ -170,5 +202,5 @@ class Cluster:
                 how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
                 words = "".join(f"\n    {line}" for line in node.last_lines)
                 said = f"; its last words on stderr:{words}" if words else ", and said nothing"
-                self._on_exit(node_id, f"ended by itself with {how}{said}")
+                node.listener.on_exit(node_id, f"ended by itself with {how}{said}")
         self._loop.after(WATCH_INTERVAL, self._watch)

@@ -14,19 +14,16 @@ SECOND = 1_000_000_000  # nanoseconds, the unit of all times in a run, as in Jep
 class Loop:
     """Calls what is due, in order of time; of two actions due at once the first made goes first.
 
-    This loop lives in real time: nanoseconds since it was made. Between two actions it waits for
-    the files that it watches.
+    It is the only clock of a run.
     """
 
     def __init__(self) -> None:
-        self._start = time.monotonic_ns()
         self._due: list[tuple[int, int, Action]] = []
         self._made = 0
-        self._selector = selectors.DefaultSelector()
 
     def now(self) -> int:
         """Nanoseconds since the start."""
-        return time.monotonic_ns() - self._start
+        raise NotImplementedError
 
     def at(self, moment: int, action: Action) -> None:
         """Calls action() at a moment, or as soon as possible after it."""
@@ -36,6 +33,24 @@ class Loop:
     def after(self, delay: int, action: Action) -> None:
         """Calls action() when `delay` nanoseconds have passed."""
         self.at(self.now() + delay, action)
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Runs until done() is true, which is looked at after every round of events."""
+        raise NotImplementedError
+
+
+class RealLoop(Loop):
+    """In real time: between two actions it waits for the files that it watches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._start = time.monotonic_ns()
+        # epoll and poll round a wait up to whole milliseconds, which at 2,000 operations a second
+        # is two of them; select is exact. Its limit, 1,024 files, is that of the shell as well.
+        self._selector = selectors.SelectSelector()
+
+    def now(self) -> int:
+        return time.monotonic_ns() - self._start
 
     def watch(self, file: int, action: Action, events: int = selectors.EVENT_READ) -> None:
         """Calls action() whenever the file can be read (or written) without waiting."""
@@ -47,7 +62,6 @@ class Loop:
             self._selector.unregister(file)
 
     def run_until(self, done: Callable[[], bool]) -> None:
-        """Runs until done() is true, which is looked at after every round of events."""
         while not done():
             wait = max(0, self._due[0][0] - self.now()) / SECOND if self._due else None
             for key, _ in self._selector.select(wait):
@@ -55,3 +69,26 @@ class Loop:
             now = self.now()
             while self._due and self._due[0][0] <= now:
                 heapq.heappop(self._due)[2]()
+
+
+class VirtualLoop(Loop):
+    """In virtual time: the clock jumps to the next action, and stands still during it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0
+
+    def now(self) -> int:
+        return self._now
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Runs until done() is true, or nothing is left to do."""
+        while self._due and not done():
+            moment, _, action = heapq.heappop(self._due)
+            self._now = max(self._now, moment)
+            action()
+
+    def run_to(self, moment: int) -> None:
+        """Runs what is due until a moment, which it then is."""
+        self.run_until(lambda: self._due[0][0] > moment)
+        self._now = moment

@@ -42,7 +42,7 @@ def stats(events: Sequence[Op]) -> Results:
     by_f = {Keyword(f): _counts([op for op in events if op.f == f]) for f in kinds}
     return {
         **_counts(events),
-        VALID: merge(counts[VALID] for counts in by_f.values()) if by_f else Keyword("unknown"),
+        VALID: merge(counts[VALID] for counts in by_f.values()),
         Keyword("by-f"): by_f,
     }
 

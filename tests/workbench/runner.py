@@ -5,28 +5,29 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from . import edn
+from .client import Client, outcome, shown
 from .cluster import Cluster
 from .console import Console
-from .edn import Keyword
 from .history import Op
 from .loop import SECOND, Loop
 from .nemesis import Nemesis
 from .network import Latency, Message, Network, ProtocolError
 from .options import Options
-from .workload import ERRORS, NET_TIMEOUT, WORKLOADS, Body, Worker
+from .workload import WORKLOADS, Body, Worker
 
 INIT_TIMEOUT = 10 * SECOND
 # The real Maelstrom starts its services first, so n0's init comes when the others are at work:
 # a message from a peer may arrive before it.
 LATE_INIT = SECOND // 5
-KEPT_REPLIES = 1000  # answered requests that a client remembers, to find a second, other reply
+CATCH_UP = SECOND // 10  # how much of the schedule is made good after a delay
+RATE_KEPT = 0.97  # of the operations asked for: a run with fewer says so
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Record:
 
     history: list[Op] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # broken rules, each one fails the test
+    rate_note: str = ""  # that fewer operations were begun than asked for
     crash: str = ""  # why the run could not go on
     cut_short: str = ""  # by what signal, after how long
 
@@ -62,87 +64,55 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Client:
-    """Sends one request at a time, and waits for its reply: maelstrom.client."""
-
-    def __init__(self, runner: Runner, client_id: str) -> None:
-        self.client_id = client_id
-        self._runner = runner
-        self._msg_id = 0
-        self._waiting: tuple[int, Any] | None = None
-        self._answered: dict[int, Body] = {}
-        runner.network.add_client(client_id, self._receive)
-
-    def call(self, dest: str, body: Body, timeout: int, done: Any) -> None:
-        """Sends a request; done(reply, src) is called once, with None at the time-out (ns)."""
-        self._msg_id += 1
-        msg_id = self._msg_id
-        self._waiting = (msg_id, done)
-
-        def give_up() -> None:
-            if self._waiting and self._waiting[0] == msg_id:
-                self._waiting = None
-                done(None, dest)
-
-        self._runner.loop.after(timeout, give_up)
-        body = {**body, "msg_id": msg_id}
-        self._runner.network.send({"src": self.client_id, "dest": dest, "body": body})
-
-    def _receive(self, message: Message) -> None:
-        body, src = message["body"], message["src"]
-        msg_id = body.get("in_reply_to")
-        if self._waiting and type(msg_id) is int and msg_id == self._waiting[0]:
-            _, done = self._waiting
-            self._waiting = None
-            self._answered[msg_id] = body
-            if len(self._answered) > KEPT_REPLIES:
-                del self._answered[next(iter(self._answered))]
-            done(body, src)
-        elif type(msg_id) is int and msg_id in self._answered:
-            first = self._answered[msg_id]
-            if meaning(first) != meaning(body):
-                self._runner.problem(
-                    f"{self.client_id}'s request {msg_id} was answered twice, and differently: "
-                    f"first {first}, then {body} by {src}"
-                )
+def dice(seed: int, name: str) -> random.Random:
+    """The chance of one part of a run: what it draws changes nothing for the other parts."""
+    return random.Random(f"{seed} {name}")
 
 
-def meaning(reply: Body) -> object:
-    """What two replies to one request must not differ in."""
-    kept = {"type", "code"} if reply.get("type") == "error" else reply.keys() - {"msg_id"}
-    return {key: reply.get(key) for key in kept}
+class Schedule:
+    """When operations are due: each at a random moment of a 1/rate of a second of its own.
+
+    They come 0 to 2/rate apart, as in the real one (gen/stagger), and yet at just the rate, for
+    one that is late does not delay those after it.
+    """
+
+    def __init__(self, rate: float, rng: random.Random) -> None:
+        self._rate = rate
+        self._rng = rng
+        self._slot = 0.0  # where the next operation's time begins, in ns
+
+    def next(self, now: int) -> int:
+        """When the next one is due, in ns since the start, as `now` is; perhaps at once."""
+        length = SECOND / self._rate
+        slot = max(self._slot, now - CATCH_UP)
+        self._slot = slot + length
+        return int(slot + self._rng.random() * length)
 
 
 class Runner:
-    """Runs one test as the options say, in real time, and writes the nodes' logs to `logs`."""
+    """Runs one test as the options say, on a loop and with a cluster that are given to it."""
 
-    def __init__(self, options: Options, rng: random.Random, logs: Path, console: Console) -> None:
-        self.loop = Loop()
+    def __init__(self, options: Options, loop: Loop, cluster: Cluster, console: Console) -> None:
+        self.loop = loop
         self.record = Record()
-        self.workload = WORKLOADS[options.workload](rng, options.node_count)
         self._options = options
-        self._rng = rng
         self._console = console
         self._node_ids = options.node_ids
-        self._cluster = Cluster(
-            self.loop,
-            [str(options.bin), *options.args],
-            logs,
-            on_line=self._on_line,
-            on_exit=self._on_exit,
-            on_stderr=self._on_stderr,
+        self._cluster = cluster
+        self.workload = WORKLOADS[options.workload](
+            dice(options.seed, "workload"), options.node_count
         )
         self.network = Network(
-            self.loop,
-            rng,
+            loop,
+            dice(options.seed, "network"),
             Latency(options.latency, options.latency_dist),
-            self._cluster.deliver,
+            cluster.deliver,
             self._log_message,
             options.independent_delivery,
         )
         self._nemesis = Nemesis(
-            self.loop,
-            rng,
+            loop,
+            dice(options.seed, "nemesis"),
             self._node_ids,
             self.network,
             options.nemesis,
@@ -152,12 +122,15 @@ class Runner:
             loss=options.loss,
             duplicate=options.duplicate,
         )
+        self._schedule = Schedule(options.rate, dice(options.seed, "schedule"))
         self._clients = 0
         self._workers = [Worker(n, n) for n in range(options.concurrency)]
-        self._busy: dict[int, Client] = {}  # by thread
+        self._busy: set[int] = set()  # threads
         self._conns: list[Client] = []
         self._end = 0
         self._start = 0
+        self._invoked = 0
+        self._done = 0
         self._stalled = False  # an operation is due, but all workers are busy
         self._initialized: set[str] = set()
 
@@ -191,17 +164,18 @@ class Runner:
 
     def _start_nodes(self) -> None:
         for node_id in self._node_ids:
-            self._cluster.start(node_id)
+            self._cluster.start(node_id, self)
         first, *others = self._node_ids
         for node_id in others:
             self.network.add_node(node_id)
         for node_id in others:
             self._init(node_id)
-        late = sorted(int(self._rng.uniform(0, LATE_INIT)) if others else 0 for _ in range(2))
+        rng = dice(self._options.seed, "start")
+        late = sorted(int(rng.uniform(0, LATE_INIT)) if others else 0 for _ in range(2))
         self.loop.after(late[0], lambda: self.network.add_node(first))
         self.loop.after(late[1], lambda: self._init(first))
         self.loop.run_until(
-            lambda: bool(self.record.crash) or len(self._initialized) == len(self._node_ids)
+            lambda: self._broken() or len(self._initialized) == len(self._node_ids)
         )
 
     def _init(self, node_id: str) -> None:
@@ -212,7 +186,7 @@ class Runner:
             if reply is None:
                 self._crash(f"{node_id} did not answer init within {INIT_TIMEOUT // SECOND} s")
             elif reply.get("type") != "init_ok":
-                self._crash(f"{node_id} answered init not by init_ok but by {reply}")
+                self._crash(f"{node_id} answered init not by init_ok but by {shown(reply)}")
             else:
                 self._initialized.add(node_id)
 
@@ -220,30 +194,37 @@ class Runner:
         client.call(node_id, body, INIT_TIMEOUT, done)
 
     def _client(self) -> Client:
-        client = Client(self, f"c{self._clients}")
+        client = Client(f"c{self._clients}", self.loop, self.network, self.problem)
         self._clients += 1
         return client
 
-    def _on_line(self, node_id: str, line: bytes) -> None:
+    def on_line(self, node_id: str, line: bytes) -> None:
+        """A node's message goes to the network."""
         try:
             self.network.from_node(node_id, line)
         except ProtocolError as error:
             self.problem(str(error))
 
-    def _on_exit(self, node_id: str, why: str) -> None:
+    def on_exit(self, node_id: str, why: str) -> None:
+        """No node may end by itself."""
         self._crash(f"{node_id} {why}")
 
-    def _on_stderr(self, node_id: str, line: str) -> None:
+    def on_stderr(self, node_id: str, line: str) -> None:
+        """Shown if wanted; the cluster keeps it."""
         if self._options.log_stderr:
             self._console.info(f"{node_id} stderr", line)
 
     def _log_message(self, direction: str, message: Message) -> None:
-        wanted = {"send": self._options.log_net_send, "recv": self._options.log_net_recv}
-        if wanted[direction]:
-            self._console.info("net", f":{direction} {message}")
+        options = self._options
+        if options.log_net_send if direction == "send" else options.log_net_recv:
+            self._console.info("net", f":{direction} {shown(message)}")
 
     def _crash(self, why: str) -> None:
         self.record.crash = self.record.crash or why
+
+    def _broken(self) -> bool:
+        """Whether it makes no sense to go on: after a broken rule the verdict is known."""
+        return bool(self.record.crash or self.record.problems)
 
     # Clients
 
@@ -251,83 +232,69 @@ class Runner:
         return self.loop.now() - self._start
 
     def _work(self) -> None:
-        if self.record.crash:
+        if self._broken():
             return
         options = self._options
         self._conns = [self._client() for _ in self._workers]
         self._start = self.loop.now()
         self._end = self._start + int(options.time_limit * SECOND)
-        if options.rate:
-            self._next_operation(self._start)
+        if options.rate:  # with --rate 0 the clients do nothing, as in the real one
+            self._next_operation()
         self._nemesis.start(self._end)
         self._report_progress()
+        self.loop.at(self._end, lambda: None)  # so that it ends then, whatever is due
         self.loop.run_until(
-            lambda: bool(self.record.crash)
-            or (self.loop.now() >= self._end and not self._busy)
+            lambda: self._broken() or (self.loop.now() >= self._end and not self._busy)
         )
+        if not self._broken():
+            self.record.rate_note = self._rate_note()
 
-    def _next_operation(self, due: int) -> None:
-        """Invokes operations from `due` on, each 0 to 2/rate after the one before (gen/stagger).
+    def _next_operation(self) -> None:
+        self.loop.at(self._start + self._schedule.next(self._time()), self._operate)
 
-        With all workers busy it waits for one of them, and does not catch up afterwards.
-        """
-
-        def invoke() -> None:
-            if self.loop.now() >= self._end:
-                return
-            free = [worker for worker in self._workers if worker.thread not in self._busy]
-            if free:
-                if operation := self.workload.next(free, self._workers):
-                    self._invoke(*operation)
-                pause = int(self._rng.uniform(0, 2 / self._options.rate) * SECOND)
-                self._next_operation(max(due, self.loop.now()) + pause)
-            else:
-                self._stalled = True
-
-        self.loop.at(due, invoke)
+    def _operate(self) -> None:
+        """Begins the operation that is due; with all workers busy it waits for one of them."""
+        if self.loop.now() >= self._end:
+            return
+        free = [worker for worker in self._workers if worker.thread not in self._busy]
+        if free:
+            if operation := self.workload.next(free, self._workers):
+                self._invoke(*operation)
+            self._next_operation()
+        else:
+            self._stalled = True
 
     def _invoke(self, worker: Worker, f: str, value: Any) -> None:
         node_id = self._node_ids[worker.process % len(self._node_ids)]
         process = worker.process
-        self._busy[worker.thread] = conn = self._conns[worker.thread]
+        conn = self._conns[worker.thread]
+        self._busy.add(worker.thread)
+        self._invoked += 1
         self._note(process, "invoke", f, value)
 
         def done(reply: Body | None, src: str) -> None:
-            type, result, error = self._outcome(f, value, reply, src)
-            self._note(process, type, f, result, error)
-            if type == "info":
+            found = outcome(self.workload, f, value, reply)
+            if found.problem:
+                self.problem(
+                    f"{src} sent a malformed reply to {f} {edn.dumps(value)}: {found.problem}: "
+                    f"{shown(reply)}"
+                )
+            self._note(process, found.type, f, found.value, found.error)
+            self._done += found.type != "info"
+            if found.type == "info":  # nobody knows what it does yet: others take its place
                 worker.process += len(self._workers)
                 after = "its time-out" if reply is None else "its operation had ended unknown"
                 self.network.close_client(conn.client_id, after)
                 self._conns[worker.thread] = self._client()
-            del self._busy[worker.thread]
+            self._busy.remove(worker.thread)
             if self._stalled:
                 self._stalled = False
-                self._next_operation(self.loop.now())
+                self.loop.at(self.loop.now(), self._operate)
 
         seconds = self.workload.timeout or max(1.0, 10 * self._options.latency / 1000)
-        conn.call(node_id, self.workload.request(f, value), int(seconds * SECOND), done)
+        request = self.workload.request(f, value)
+        conn.call(node_id, request, int(seconds * SECOND), done)
 
-    def _outcome(self, f: str, value: Any, reply: Body | None, src: str) -> tuple[str, Any, Any]:
-        """The completion of an operation: type, value, error (maelstrom.client/with-errors)."""
-        # A read changes nothing, so one without an answer might as well not have happened.
-        unknown = "fail" if f == "read" else "info"
-        if reply is None:
-            return unknown, value, NET_TIMEOUT
-        if reply.get("type") == "error":
-            code = reply.get("code")
-            if type(code) is int:
-                name, definite = ERRORS.get(code, ("unknown", False))
-                error = [Keyword(name), reply.get("text")]
-                return ("fail" if definite else unknown), value, error
-            problem = f"the code of an error must be an integer, not {code!r}"
-        else:
-            try:
-                return "ok", self.workload.complete(f, value, reply), None
-            except ValueError as error:
-                problem = str(error)
-        self.problem(f"{src} sent a malformed reply to {f} {value}: {problem}: {reply}")
-        return "info", value, Keyword("malformed-rpc-response")
 
     def _note(self, process: int | str, type: str, f: str, value: Any, error: Any = None) -> None:
         op = Op(process, type, f, value, self._time(), len(self.record.history), error)
@@ -337,15 +304,25 @@ class Runner:
 
     # Progress
 
+    def _rate_note(self) -> str:
+        """What to say of a rate that was not kept; empty if it was."""
+        wanted, seconds = self._options.rate, self._options.time_limit
+        # The last operation may be due so close to the end that it comes too late.
+        if self._invoked >= RATE_KEPT * wanted * seconds - 1:
+            return ""
+        asked, reached = (
+            f"{rate:,.1f}".removesuffix(".0") for rate in (wanted, self._invoked / seconds)
+        )
+        return f"asked for {asked}/s, reached {reached}/s"
+
     def _report_progress(self) -> None:
         if self.loop.now() >= self._end:
             return
         seconds = self._time() / SECOND
-        done: Sequence[Op] = [op for op in self.record.history if op.type in ("ok", "fail")]
-        rate = len(done) / seconds if seconds else 0.0
+        rate = self._done / seconds if seconds else 0.0
         left = (self._end - self.loop.now()) / SECOND
-        fault = self._nemesis.active and f", {self._nemesis.active}"
-        self._console.progress(f"{len(done)} operations, {rate:.1f}/s{fault}, {left:.0f} s left")
+        faults = self._nemesis.active and f", {self._nemesis.active}"
+        self._console.progress(f"{self._done} operations, {rate:.1f}/s{faults}, {left:.0f} s left")
         self.loop.after(self._console.progress_interval, self._report_progress)
 
 

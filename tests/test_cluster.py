@@ -1,0 +1,174 @@
+"""Nodes as processes: whole lines in both directions, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from workbench.cluster import Processes
+from workbench.loop import SECOND, RealLoop
+
+
+class Told:
+    """What a cluster has told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, bytes]] = []
+        self.words: list[str] = []
+        self.exits: list[str] = []
+
+    def on_line(self, node_id: str, line: bytes) -> None:
+        self.lines.append((node_id, line))
+
+    def on_stderr(self, node_id: str, line: str) -> None:
+        self.words.append(line)
+
+    def on_exit(self, node_id: str, why: str) -> None:
+        self.exits.append(f"{node_id} {why}")
+
+
+class Bench:
+    """A cluster of Python programs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.loop = RealLoop()
+        self.told = Told()
+        self.folder = folder
+        self.cluster: Processes | None = None
+
+    def start(self, program: str, node_id: str = "n0") -> Processes:
+        prefix = "import os, signal, sys\n"
+        self.cluster = Processes(self.loop, [sys.executable, "-c", prefix + program], self.folder)
+        self.cluster.start(node_id, self.told)
+        return self.cluster
+
+    def until(self, done: Callable[[], bool]) -> None:
+        """Runs the loop; what waits in vain fails and does not hang."""
+        self.loop.after(30 * SECOND, self.give_up)
+        self.loop.run_until(done)
+
+    def give_up(self) -> None:
+        pytest.fail(f"waited in vain; told were {vars(self.told)}")
+
+    def log(self) -> bytes:
+        return (self.folder / "n0.log").read_bytes()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    if bench.cluster:
+        bench.cluster.stop()
+
+
+def test_last_words_are_whole_lines_even_when_they_come_in_pieces(bench: Bench) -> None:
+    cluster = bench.start(
+        "os.write(2, b'first\\nhalf \\xe2\\x82')\n"
+        "input()\n"
+        "os.write(2, b'\\xac a line\\r\\nno end')\n"
+        "os._exit(3)"
+    )
+    bench.until(lambda: b"half" in bench.log())
+    assert bench.told.words == ["first"]
+    cluster.deliver("n0", {})
+    bench.until(lambda: bool(bench.told.exits))
+    assert bench.told.words == ["first", "half \u20ac a line", "no end"]
+    assert bench.told.exits == [
+        "n0 ended by itself with exit status 3; its last words on stderr:\n"
+        "    first\n    half \u20ac a line\n    no end"
+    ]
+    assert bench.log() == b"first\nhalf \xe2\x82\xac a line\r\nno end"
+
+
+def test_only_the_last_of_many_words_are_shown(bench: Bench) -> None:
+    bench.start("for n in range(100): print('line', n, file=sys.stderr)")
+    bench.until(lambda: bool(bench.told.exits))
+    (why,) = bench.told.exits
+    assert why.count("\n") == 20
+    assert why.endswith("line 98\n    line 99")
+
+
+@pytest.mark.parametrize(
+    ("program", "how"),
+    [("pass", "exit status 0"), ("os.kill(os.getpid(), signal.SIGTERM)", "SIGTERM")],
+)
+def test_a_node_that_ends_by_itself_is_told_of(program: str, how: str, bench: Bench) -> None:
+    cluster = bench.start(program)
+    bench.until(lambda: bool(bench.told.exits))
+    assert bench.told.exits == [f"n0 ended by itself with {how}, and said nothing"]
+    cluster.deliver("n0", {})  # goes nowhere
+
+
+def test_messages_are_lines_of_json_and_lines_come_whole(bench: Bench) -> None:
+    cluster = bench.start(
+        "os.write(1, b'ha')\n"
+        "os.write(2, b'said\\n')\n"
+        "for line in sys.stdin.buffer:\n"
+        "    os.write(1, b'lf\\n' + line + b'ha')\n"
+    )
+    bench.until(lambda: bool(bench.told.words))  # so it has read the first piece
+    cluster.deliver("n0", {"a": "\u20ac"})
+    cluster.deliver("n0", {"b": [1, None]})
+    bench.until(lambda: len(bench.told.lines) == 4)
+    assert [id for id, _ in bench.told.lines] == ["n0"] * 4
+    texts = [line for _, line in bench.told.lines]
+    assert texts[::2] == [b"half", b"half"]
+    assert [json.loads(text) for text in texts[1::2]] == [{"a": "\u20ac"}, {"b": [1, None]}]
+
+
+def test_what_a_pipe_does_not_take_waits_and_arrives_in_order(bench: Bench) -> None:
+    cluster = bench.start(
+        "input()\n"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin: print(len(line), line[:12], sep='', end='\\n', flush=True)"
+    )
+    cluster.deliver("n0", {})
+    bench.until(lambda: len(bench.told.lines) == 1)
+    sizes = [200_000, 5, 300_000, 7]
+    for number, size in enumerate(sizes):
+        cluster.deliver("n0", {"n": number, "x": "x" * size})  # none of it blocks
+    bench.until(lambda: len(bench.told.lines) == 5)
+    assert [line for _, line in bench.told.lines[1:]] == [
+        f'{size + 18}{{"n": {number}, "x"'.encode() for number, size in enumerate(sizes)
+    ]
+
+
+def test_a_node_that_does_not_read_its_input_stops_nobody(bench: Bench) -> None:
+    cluster = bench.start("os.close(0)\nprint('closed', flush=True)\nsignal.pause()")
+    bench.until(lambda: bool(bench.told.lines))
+    cluster.deliver("n0", {"x": "x" * 200_000})
+    cluster.deliver("n0", {})
+    assert not bench.told.exits
+
+
+def test_the_working_directory_is_the_folder_for_temporary_files(bench: Bench) -> None:
+    bench.start("print(os.getcwd())")
+    bench.until(lambda: bool(bench.told.lines))
+    assert bench.told.lines[0][1].decode() == os.path.realpath(tempfile.gettempdir())
+
+
+def test_stop_kills_what_a_node_has_started_and_keeps_its_last_words(bench: Bench) -> None:
+    sleeper = f"exec {shlex.quote(sys.executable)} -c 'import signal; signal.pause()'"
+    cluster = bench.start(
+        "import subprocess\n"
+        f"child = subprocess.Popen(['/bin/sh', '-c', {sleeper!r}])\n"
+        "os.write(1, b'%d\\n' % child.pid)\n"
+        "signal.pause()"
+    )
+    bench.until(lambda: bool(bench.told.lines))
+    child = int(bench.told.lines[0][1])
+    handle = os.pidfd_open(child)
+    gone: list[int] = []
+    cluster.stop()
+    cluster.stop()
+    bench.loop.watch(handle, lambda: gone.append(child))  # readable when it has ended
+    bench.until(lambda: bool(gone))
+    os.close(handle)
+    assert not bench.told.exits  # it did not end by itself

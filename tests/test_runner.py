@@ -1,0 +1,469 @@
+"""The runner's promises, on nodes in this process and in a time that stands still meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workbench.client import Outcome, contradict, outcome
+from workbench.cluster import Cluster, Listener
+from workbench.console import Console
+from workbench.edn import Keyword
+from workbench.history import Op, clients, operations
+from workbench.loop import SECOND, VirtualLoop
+from workbench.options import Options
+from workbench.results import stats
+from workbench.runner import CATCH_UP, INIT_TIMEOUT, LATE_INIT, Runner, Schedule, dice
+from workbench.workload import ERRORS, WORKLOADS
+
+Body = dict[str, Any]
+Node = Callable[["Nodes", str, Body], Iterable[Body]]  # its id and a message: bodies of replies
+
+
+class Nodes(Cluster):
+    """Nodes that are one function, which is called with each message."""
+
+    def __init__(self, loop: VirtualLoop, node: Node) -> None:
+        self.loop = loop
+        self.node = node
+        self.seen: list[tuple[int, str, Body]] = []  # when which node got what
+        self.listeners: dict[str, Listener] = {}
+        self.stopped = False
+
+        loop.at(1000 * SECOND, lambda: pytest.fail("the run does not end"))
+
+    def start(self, node_id: str, listener: Listener) -> None:
+        self.listeners[node_id] = listener
+
+    def deliver(self, node_id: str, message: Body) -> None:
+        self.seen.append((self.loop.now(), node_id, message))
+        for body in self.node(self, node_id, message):
+            self.reply(node_id, message, body)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def reply(self, node_id: str, message: Body, body: Body) -> None:
+        self.send(node_id, message["src"], {"in_reply_to": message["body"]["msg_id"], **body})
+
+    def send(self, node_id: str, dest: str, body: Body) -> None:
+        line = json.dumps({"src": node_id, "dest": dest, "body": body}).encode()
+        self.listeners[node_id].on_line(node_id, line)
+
+    def later(self, delay: int, node_id: str, message: Body, body: Body) -> None:
+        self.loop.after(delay, lambda: self.reply(node_id, message, body))
+
+
+def good(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+    """Answers everything well, at once; all registers hold 1 and each cas finds it."""
+    body = message["body"]
+    ok: Body = {"type": f"{body['type']}_ok"}
+    if body["type"] == "read":
+        ok["value"] = 1
+    elif body["type"] == "echo":
+        ok["echo"] = body["echo"]
+    return [ok]
+
+
+def answering(others: Callable[[Nodes, str, Body], Iterable[Body]]) -> Node:
+    """A node that answers init well and leaves the rest to `others`."""
+
+    def node(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        init = message["body"]["type"] == "init"
+        return [{"type": "init_ok"}] if init else others(nodes, node_id, message)
+
+    return node
+
+
+def make(node: Node = good, **changes: Any) -> tuple[Runner, Nodes]:
+    """A runner with such nodes; its options differ from a short lin-kv test's as said."""
+    given: dict[str, Any] = {
+        "workload": "lin-kv",
+        "bin": Path("node"),
+        "node_count": 1,
+        "time_limit": 5,
+        "rate": 100,
+        "latency": 0,
+        "latency_dist": "constant",
+        "nemesis": (),
+        "nemesis_interval": 10,
+        "partition_kinds": ("one",),
+        "loss": 0.0,
+        "duplicate": 0.0,
+        "independent_delivery": False,
+        "availability": None,
+        "log_stderr": False,
+        "log_net_send": False,
+        "log_net_recv": False,
+        "test_count": 1,
+        "seed": 1,
+        "args": (),
+    } | changes
+    given.setdefault("concurrency", 2 * given["node_count"])
+    loop = VirtualLoop()
+    nodes = Nodes(loop, node)
+    return Runner(Options(**given), loop, nodes, Console()), nodes
+
+
+def invoked(ops: Iterable[Op]) -> list[Op]:
+    return [op for op in ops if op.type == "invoke"]
+
+
+# Start-up
+
+
+def test_each_node_gets_an_init_with_all_ids_and_n0_gets_it_last() -> None:
+    for seed in range(5):
+        runner, nodes = make(node_count=3, seed=seed, time_limit=0)
+        assert not runner.run().crash
+        inits = [(now, id, m["body"]) for now, id, m in nodes.seen if m["body"]["type"] == "init"]
+        assert [id for _, id, _ in inits] == ["n1", "n2", "n0"]
+        assert all(body["node_ids"] == ["n0", "n1", "n2"] for _, _, body in inits)
+        assert all(body["node_id"] == id for _, id, body in inits)
+        assert 0 < inits[-1][0] <= LATE_INIT
+
+
+def test_a_message_from_a_peer_can_arrive_before_the_init() -> None:
+    rng = dice(1, "start")
+    between = int(sum(rng.uniform(0, LATE_INIT) for _ in range(2)) / 2)  # n0 is up and not init
+
+    def node(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        if node_id == "n1" and message["body"]["type"] == "init":
+            nodes.loop.at(between, lambda: nodes.send("n1", "n0", {"type": "hello"}))
+        return good(nodes, node_id, message) if "msg_id" in message["body"] else []
+
+    runner, nodes = make(node, node_count=2, time_limit=0)
+    runner.run()
+    assert [m["body"]["type"] for _, id, m in nodes.seen if id == "n0"] == ["hello", "init"]
+
+
+def test_one_node_is_initialised_at_once() -> None:
+    _, nodes = made = make()
+    made[0].run()
+    assert nodes.seen[0][0] == 0
+
+
+def test_a_node_that_does_not_answer_init_ends_the_test_after_ten_seconds() -> None:
+    runner, nodes = make(lambda nodes, node_id, message: [])
+    assert runner.run().crash == "n0 did not answer init within 10 s"
+    assert runner.loop.now() == INIT_TIMEOUT
+    assert nodes.stopped
+
+
+def test_a_wrong_answer_to_init_ends_the_test() -> None:
+    record = make(lambda nodes, node_id, message: [{"type": "hello"}])[0].run()
+    assert record.crash == (
+        'n0 answered init not by init_ok but by {"in_reply_to": 1, "type": "hello"}'
+    )
+    assert not record.history
+
+
+def test_a_binary_that_cannot_be_run_is_a_crash_and_leaves_nothing_running() -> None:
+    class Broken(Nodes):
+        def start(self, node_id: str, listener: Listener) -> None:
+            raise FileNotFoundError(2, "No such file or directory")
+
+    runner, nodes = make()
+    runner._cluster = broken = Broken(nodes.loop, good)
+    assert runner.run().crash == "cannot run node: No such file or directory"
+    assert broken.stopped
+
+
+def test_a_node_that_ends_by_itself_ends_the_test() -> None:
+    def exit(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        nodes.listeners[node_id].on_exit(node_id, "ended by itself")
+        return []
+
+    runner, _ = make(answering(exit))
+    record = runner.run()
+    assert record.crash == "n0 ended by itself"
+    assert len(invoked(record.history)) == 1
+    assert runner.loop.now() < SECOND
+
+
+# Outcomes
+
+
+def error(code: Any) -> Body:
+    return {"type": "error", "code": code, "text": "why"}
+
+
+@pytest.mark.parametrize("code", [*range(-1, 40), 10**30])
+def test_errors_are_definite_or_not(code: int) -> None:
+    definite = code in (1, 10, 11, 12, 14, 20, 21, 22, 30)
+    workload = WORKLOADS["lin-kv"](dice(1, "test"), 1)
+    name = Keyword(ERRORS[code][0] if definite or code in (0, 13) else "unknown")
+    for f, type in (("read", "fail"), ("write", "fail" if definite else "info")):
+        value = [0, None if f == "read" else 1]
+        assert outcome(workload, f, value, error(code)) == Outcome(type, value, [name, "why"])
+
+
+MALFORMED: list[tuple[str, Body, str]] = [
+    ("read", {"type": "read_ok"}, "it lacks value"),
+    ("read", {"type": "read_ok", "value": 1, "key": 0}, "read_ok has no key"),
+    ("read", {"type": "write_ok"}, "its type must be 'read_ok'"),
+    ("write", {"type": "write_ok", "value": 1}, "write_ok has no value"),
+    ("write", {"value": 1}, "its type must be 'write_ok'"),
+    ("write", {"type": "write_ok", "msg_id": "1"}, "its msg_id must be an integer"),
+    ("cas", {"type": "cas_ok", "value": 1}, "cas_ok has no value"),
+    ("write", error("11"), 'the code of an error must be an integer, not "11"'),
+    ("write", error(True), "the code of an error must be an integer, not true"),
+    ("write", {"type": "error"}, "the code of an error must be an integer, not null"),
+]
+
+
+@pytest.mark.parametrize(("f", "reply", "problem"), MALFORMED)
+def test_a_malformed_reply_breaks_a_rule_and_ends_the_run(
+    f: str, reply: Body, problem: str
+) -> None:
+    def node(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        return [reply] if message["body"]["type"] == f else good(nodes, node_id, message)
+
+    runner, _ = make(answering(node))
+    record = runner.run()
+    last = record.history[-1]
+    assert (last.f, last.type, last.error) == (f, "info", Keyword("malformed-rpc-response"))
+    (text,) = record.problems
+    assert f"n0 sent a malformed reply to {f} [0 " in text
+    assert problem in text
+    assert runner.loop.now() < SECOND
+    assert not record.crash
+
+
+@pytest.mark.parametrize(("latency", "seconds"), [(0, 1), (50, 1), (100.5, 1.005), (300, 3)])
+def test_a_time_out_fails_a_read_and_leaves_a_write_unknown(latency: float, seconds: float) -> None:
+    runner, _ = make(answering(lambda *_: []), time_limit=20, latency=latency)
+    began: dict[int | str, int] = {}
+    found: set[tuple[str, str]] = set()
+    for op in runner.run().history:
+        if op.type == "invoke":
+            began[op.process] = op.time
+        else:
+            assert op.time - began[op.process] == int(seconds * SECOND)
+            assert op.error == Keyword("net-timeout")
+            found.add((op.f, op.type))
+    assert found == {("read", "fail"), ("write", "info"), ("cas", "info")}
+
+
+def test_an_echo_has_five_seconds() -> None:
+    runner, _ = make(answering(lambda *_: []), workload="echo", concurrency=1, time_limit=1)
+    invoke, end = runner.run().history
+    assert (end.type, end.time - invoke.time) == ("info", 5 * SECOND)
+
+
+def test_an_unknown_outcome_ends_a_process_and_its_client() -> None:
+    def silent(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        (body,) = good(nodes, node_id, message)
+        return [body] if body["type"] == "read_ok" else []
+
+    runner, nodes = make(answering(silent), node_count=2, time_limit=10)
+    history = runner.run().history
+    by_thread: dict[int, list[int]] = {}
+    for op in clients(history):
+        assert isinstance(op.process, int)
+        processes = by_thread.setdefault(op.process % 4, [])
+        if op.process not in processes:
+            processes.append(op.process)
+    for thread, processes in by_thread.items():
+        assert processes == list(range(thread, thread + 4 * len(processes), 4))
+    unknown = [op.process for op in history if op.type == "info"]
+    assert len(unknown) == len(set(unknown)) > 8
+    assert not any(op.type == "ok" for op in history if op.f != "read")
+    sources = {m["src"] for _, _, m in nodes.seen if m["body"]["type"] in ("write", "cas")}
+    assert len(sources) == len(unknown)  # each process has a client of its own
+
+
+def test_a_definite_error_leaves_the_process_as_it_is() -> None:
+    runner, nodes = make(answering(lambda *_: [error(11)]))
+    history = runner.run().history
+    assert {op.process for op in history} == {0, 1}
+    assert {op.type for op in history} == {"invoke", "fail"}
+    assert len({m["src"] for _, _, m in nodes.seen}) == 3  # one of them for init
+
+
+def test_a_process_talks_to_the_node_of_its_number() -> None:
+    runner, nodes = make(node_count=3, rate=20)
+    history = runner.run().history
+    requests = [id for _, id, m in nodes.seen if m["body"]["type"] != "init"]
+    assert [f"n{int(op.process) % 3}" for op in invoked(history)] == requests
+
+
+def test_a_new_process_talks_to_the_next_node() -> None:
+    runner, nodes = make(
+        answering(lambda *_: []), workload="echo", node_count=2, concurrency=1, time_limit=20
+    )
+    runner.run()
+    requests = [id for _, id, m in nodes.seen if m["body"]["type"] != "init"]
+    assert requests == ["n0", "n1", "n0", "n1"]
+
+
+@pytest.mark.parametrize("change", [float, str, lambda id: id + 7, lambda id: None])
+def test_a_reply_to_another_request_or_to_none_is_not_taken(change: Callable[[int], Any]) -> None:
+    def confused(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        (body,) = good(nodes, node_id, message)
+        return [{**body, "in_reply_to": change(message["body"]["msg_id"])}]
+
+    history = make(answering(confused), time_limit=2)[0].run().history
+    assert not any(op.type == "ok" for op in history)
+
+
+TWICE: list[tuple[str, Body, Body, bool]] = [
+    ("write", {"type": "write_ok"}, {"type": "write_ok", "msg_id": 5}, False),
+    ("write", {"type": "write_ok"}, error(11), True),
+    ("write", error(11), {"type": "write_ok"}, True),
+    ("write", {"type": "write_ok"}, error(13), False),
+    ("write", error(0), {"type": "write_ok"}, False),
+    ("write", error(99), {"type": "write_ok"}, False),
+    ("cas", error(20), error(22), False),
+    ("cas", error(11), error(22), False),
+    ("cas", {"type": "cas_ok"}, error(22), True),
+    ("echo", {"type": "echo_ok", "echo": 1}, {"type": "echo_ok", "echo": 2}, True),
+    ("read", {"type": "read_ok", "value": 1}, {"type": "read_ok", "value": 2}, False),
+    ("read", {"type": "read_ok", "value": 1}, error(20), False),
+]
+
+
+@pytest.mark.parametrize(("f", "first", "second", "expected"), TWICE)
+def test_two_replies_contradict_each_other_or_not(
+    f: str, first: Body, second: Body, expected: bool
+) -> None:
+    assert contradict({"type": f}, first, second) is expected
+
+
+def test_a_second_reply_that_contradicts_the_first_ends_the_run() -> None:
+    def twice(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        return [*good(nodes, node_id, message), error(11)]
+
+    record = make(answering(twice), rate=10)[0].run()
+    (problem,) = record.problems
+    assert "was answered twice, and differently: first " in problem
+    assert problem.endswith('"text": "why"} by n0')
+    assert record.history[-1].type == "ok"
+
+
+# The rate
+
+
+@pytest.mark.parametrize("rate", [1, 5, 100, 500, 2000, 5000])
+def test_the_rate_is_kept_with_operations_at_random_moments(rate: int) -> None:
+    runner, _ = make(rate=rate, workload="echo", concurrency=20)
+    record = runner.run()
+    times = [op.time for op in invoked(record.history)]
+    assert len(times) == 5 * rate
+    assert 0 <= times[0] < SECOND / rate
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert max(gaps) <= 2 * SECOND / rate
+    assert len(set(gaps)) > len(gaps) / 2
+    assert not record.rate_note
+
+
+def test_a_delay_is_made_good_but_not_all_of_a_long_one() -> None:
+    schedule = Schedule(1000, dice(1, "test"))
+    due = [schedule.next(0) for _ in range(10)]
+    assert due[-1] < SECOND // 100
+    # 50 ms late: they come at once, until the schedule is kept again.
+    now = SECOND * 60 // 1000
+    late = [schedule.next(now) for _ in range(100)]
+    assert sum(moment < now for moment in late) == 50
+    # Ten seconds late: no more than CATCH_UP of it.
+    now = 10 * SECOND
+    late = [schedule.next(now) for _ in range(200)]
+    assert sum(moment < now for moment in late) == CATCH_UP // (SECOND // 1000)
+
+
+@pytest.mark.parametrize(("delay", "reached"), [(100, "10"), (15, "66"), (9, "")])
+def test_a_run_that_cannot_keep_its_rate_says_so(delay: int, reached: str) -> None:
+    def slow(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        nodes.later(delay * SECOND // 1000, node_id, message, *good(nodes, node_id, message))
+        return []
+
+    runner, _ = make(answering(slow), workload="echo", concurrency=1)
+    note = runner.run().rate_note
+    assert note.startswith(f"asked for 100/s, reached {reached}") if reached else not note
+
+
+def test_when_no_worker_is_free_the_operation_begins_as_soon_as_one_is() -> None:
+    def slow(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        nodes.later(SECOND // 10, node_id, message, *good(nodes, node_id, message))
+        return []
+
+    history = make(answering(slow), workload="echo", concurrency=1)[0].run().history
+    assert all(
+        op.time == before.time
+        for before, op in pairwise(history)
+        if op.type == "invoke" and before.type == "ok"
+    )
+
+
+def test_with_rate_0_the_clients_do_nothing_for_as_long_as_the_test_lasts() -> None:
+    runner, _ = make(rate=0, time_limit=7)
+    record = runner.run()
+    assert record.history == []
+    assert not record.rate_note
+    assert runner.loop.now() == 7 * SECOND
+    assert stats(record.history)[Keyword("valid?")] is True  # as the real one has it
+
+
+# The whole
+
+
+def test_each_part_of_a_run_has_its_own_chance_that_the_seed_alone_decides() -> None:
+    def operated(**changes: Any) -> list[tuple[Any, ...]]:
+        history = make(**{"node_count": 3, "time_limit": 3, **changes})[0].run().history
+        return [(op.process, op.type, op.f, op.value, op.time) for op in clients(history)]
+
+    def chatter(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        if "in_reply_to" in message["body"] or message["src"].startswith("n"):
+            return []
+        nodes.send(node_id, "n1", {"type": "hello"})  # which draws a latency
+        return good(nodes, node_id, message)
+
+    plain = operated()
+    assert operated() == plain
+    assert operated(seed=2) != plain
+    noisy: dict[str, Any] = {"latency_dist": "uniform", "latency": 10, "nemesis": ("partition",)}
+    noisy["independent_delivery"] = True  # else requests wait for messages of peers
+    assert operated(node=answering(chatter), nemesis_interval=0.1, **noisy) == plain
+    # Not of hash(), which differs from process to process.
+    assert dice(1, "network").random() == dice(1, "network").random() != dice(1, "start").random()
+    assert f"{dice(1, 'network').random():.6f}" == "0.922297"
+
+
+def test_the_run_waits_for_what_is_under_way_and_begins_nothing_after_its_end() -> None:
+    def slow(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        nodes.later(SECOND // 2, node_id, message, *good(nodes, node_id, message))
+        return []
+
+    runner, nodes = make(answering(slow), time_limit=2)
+    history = runner.run().history
+    assert max(op.time for op in invoked(history)) < 2 * SECOND
+    assert all(op.type == "ok" for op in operations(history))
+    assert 2 * SECOND < history[-1].time < 2.5 * SECOND
+    assert nodes.stopped
+
+
+def test_times_count_from_the_moment_when_the_clients_begin() -> None:
+    runner, nodes = make(node_count=3, rate=1000)
+    first = runner.run().history[0]
+    assert first.time < SECOND // 1000
+    assert first.time < min(now for now, _, m in nodes.seen if m["body"]["type"] != "init")
+
+
+@pytest.mark.parametrize("broken", ["read", "write", "cas"])
+def test_at_least_one_operation_of_each_kind_must_succeed(broken: str) -> None:
+    def node(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        bad = message["body"]["type"] == broken
+        return [error(22)] if bad else good(nodes, node_id, message)
+
+    found = stats(make(answering(node))[0].run().history)
+    by_f = found[Keyword("by-f")]
+    assert found[Keyword("valid?")] is False
+    valid = {f.name: counts[Keyword("valid?")] for f, counts in by_f.items()}
+    assert valid == {f: f != broken for f in ("read", "write", "cas")}
+    counts = by_f[Keyword(broken)]
+    assert counts[Keyword("fail-count")] == counts[Keyword("count")] > 10
+    assert found[Keyword("count")] == found[Keyword("ok-count")] + found[Keyword("fail-count")]
