@@ -45,6 +45,7 @@ class Map:
             k = op["key"]
             match op["type"]:
                 case "read":
+                    # One look instead of two (key?, then []); a value may be null.
                     value = self.map.get(k, ABSENT)
                     if value is not ABSENT:
                         return self, {"type": "read_ok", "value": value}
@@ -70,6 +71,7 @@ class Map:
                     else:
                         return self, RPCError.key_does_not_exist("not found").to_json()
 
+                # Ruby's case ends here, with nil. A client must be told.
                 case str(other):
                     raise RPCError.not_supported(f"no such operation: {show(other)}")
 
@@ -285,12 +287,12 @@ Past = list[tuple["ref[PersistentMap]", Record]]  # versions that have records, 
 def sweep(past: Past) -> Iterator[None]:
     """Looks for versions that nobody holds, again and again: one version or MOVES entries a step.
 
-    The last version is left to `set`. So between two steps only the end of the past
-    changes, and the record of the last version but one, by one entry.
+    The last version is the one that is being written to. So between two steps only the end of
+    the past changes, and the record of the last version but one, by one entry.
     """
     position = moves = 0
     while True:
-        if position >= len(past) - 1:
+        if position >= len(past):
             position = 0
         version, record = past[position]
         if version() is None:

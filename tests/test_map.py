@@ -6,6 +6,7 @@ import gc
 import threading
 import tracemalloc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -195,6 +196,7 @@ def test_a_persistent_map_is_a_mapping() -> None:
     assert (len(after), 2 in after, after[2]) == (2, True, None)
     with pytest.raises(KeyError):
         version[2]
+    assert list(PersistentMap([(1, "a"), (1, "b")]).items()) == [(1, "b")]
 
 
 def test_keys_come_back_as_they_were_given_in_the_order_in_which_they_came() -> None:
@@ -258,6 +260,7 @@ def test_changes_cost_what_was_written_and_not_what_there_is() -> None:
 
     newest = Counting()
     newest._shared = version._shared
+    assert list(newest.changes_since(newest)) == []
     assert sorted(newest.changes_since(older)) == [(0, 6), (1, 7), (2, 8)]
     assert finds == 3
 
@@ -267,7 +270,10 @@ def test_changes_since_a_version_of_another_line_are_what_that_one_has_not() -> 
     after = version.set(1, "c")
     assert list(after.changes_since(PersistentMap([(2, "b")]))) == [(1, "c")]
     assert list(version.changes_since(after)) == [(1, "a")]
-    assert list(version.set(2, "d").changes_since(after)) == [(1, "a"), (2, "d")]
+    newest = after.set(2, "d")
+    assert list(version.changes_since(after)) == [(1, "a")]
+    assert list(version.set(2, "e").changes_since(after)) == [(1, "a"), (2, "e")]
+    assert list(newest.changes_since(PersistentMap([(2, "d")]))) == [(1, "c")]
 
 
 def test_a_version_that_is_held_costs_one_record_for_each_key_written_since() -> None:
@@ -349,31 +355,74 @@ def test_a_long_line_of_versions_can_be_dropped() -> None:
 
 
 class Interrupted(dict[Any, Any]):
-    """A table in which another thread writes at the moment in which a value is read."""
+    """A dict that calls `during(moment)` around what is done to it, as another thread might."""
 
-    def __init__(self, pairs: Any, write: Any) -> None:
-        super().__init__(pairs)
-        self.write = write
+    during: Callable[[str], object]
 
     def get(self, key: Any, default: Any = None) -> Any:
-        write, self.write = self.write, lambda: None
-        if self.when == "before":
-            write()
+        self.during("before get")
         value = super().get(key, default)
-        if self.when == "after":
-            write()
+        self.during("after get")
         return value
 
-    when = "before"
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.during("after set")
+
+    def popitem(self) -> tuple[Any, Any]:
+        pair = super().popitem()
+        self.during("after pop")
+        return pair
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before get", "after get"])
 def test_a_write_in_the_middle_of_a_read_does_not_change_what_is_read(when: str) -> None:
+    def during(moment: str) -> None:
+        if moment == when:
+            table.during = lambda _: None
+            version.set(1, "new").set(1, "newer")
+
     version = PersistentMap([(1, "old")])
-    table = Interrupted({1: "old"}, lambda: version.set(1, "new").set(1, "newer"))
-    table.when = when
-    version._shared.table = table
+    version._shared.table = table = Interrupted({1: "old"})
+    table.during = during
     assert version.get(1) == "old"
+
+
+def test_a_read_in_the_middle_of_a_write_does_not_see_it() -> None:
+    read: list[Any] = []
+    oldest = PersistentMap([(1, "old")])
+    version = oldest.set(1, "newer")
+    version._shared.table = table = Interrupted(version._shared.table)
+
+    def during(moment: str) -> None:
+        if moment == "after set":
+            table.during = lambda _: None
+            read.extend((oldest[1], version[1]))
+
+    table.during = during
+    version.set(1, "newest")
+    assert read == ["old", "newer"]
+
+
+def test_a_read_while_records_move_misses_none() -> None:
+    read: list[Any] = []
+    oldest = version = PersistentMap((key, "old") for key in range(5))
+    held = version = version.set("k", 0)
+    for key in range(5):
+        version = version.set(key, "new")
+    past = version._shared.past
+    moving = Interrupted(past[1][1])
+
+    def during(moment: str) -> None:
+        if moment == "after pop":
+            read.extend(oldest[key] for key in range(5))
+
+    moving.during = during
+    past[1] = (past[1][0], moving)
+    del held
+    for _ in range(3):
+        version = version.set("k", 1)
+    assert read == ["old"] * len(read) and read
 
 
 def test_an_old_version_can_be_read_while_another_thread_writes() -> None:
