@@ -407,7 +407,7 @@ def test_a_read_in_the_middle_of_a_write_does_not_see_it() -> None:
 def test_a_read_while_records_move_misses_none() -> None:
     read: list[Any] = []
     oldest = version = PersistentMap((key, "old") for key in range(5))
-    held = version = version.set("k", 0)
+    held = version = version.set(0, "between")
     for key in range(5):
         version = version.set(key, "new")
     past = version._shared.past
