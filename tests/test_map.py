@@ -1,15 +1,19 @@
-"""Map.apply: the bodies and error texts of the tutorial's chapter, and what immutable means."""
+"""Map: the bodies and texts of the tutorial's chapter. PersistentMap: what immutable means."""
 
 from __future__ import annotations
 
+import gc
 import threading
+import tracemalloc
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raft import MAX_NESTING, Map
+from raft import MAX_NESTING, MOVES, Map, PersistentMap
 
 ABSENT = {"type": "error", "code": 20, "text": "not found"}
 
@@ -83,6 +87,9 @@ def test_cas_needs_the_key_unless_it_may_create_it() -> None:
         {"key": 1},
         {},
         cas(1, 1, 2, create_if_not_exists="yes"),
+        {"type": ["read"], "key": 1},
+        {"type": "write", "key": 1, "value": {1: 2}},
+        {"type": "write", "key": {1}, "value": 1},
     ],
 )
 def test_a_malformed_operation_is_error_12_and_changes_nothing(op: dict[str, Any]) -> None:
@@ -161,43 +168,261 @@ def test_every_version_stays_as_it_was(steps: list[tuple[int, int, int, bool]]) 
     assert [contents(version, range(6)) for version in versions] == models
 
 
+def written(version: PersistentMap, count: int, keys: int) -> PersistentMap:
+    """The version after so many writes to that many keys in turn."""
+    for number in range(count):
+        version = version.set(number % keys, number)
+    return version
+
+
+def records(version: PersistentMap) -> list[int]:
+    """How many entries are kept for each old version, oldest first."""
+    return [len(record) for _, record in version._shared.past]
+
+
 def test_a_write_copies_nothing() -> None:
-    version = Map({key: 0 for key in range(1000)})
-    table = version._state[0]
+    version = PersistentMap((key, 0) for key in range(1000))
+    table = version._shared.table
     for key in range(1000):
-        version, _ = version.apply(write(key, 1))
-    assert version._state[0] is table
+        version = version.set(key, 1)
+    assert version._shared.table is table
+    assert records(version) == [1]
+
+
+def test_a_persistent_map_is_a_mapping() -> None:
+    version = PersistentMap([(1, "a")])
+    after = version.set(2, None)
+    assert (len(version), 2 in version, version.get(2, "?")) == (1, False, "?")
+    assert (len(after), 2 in after, after[2]) == (2, True, None)
+    with pytest.raises(KeyError):
+        version[2]
+    assert list(PersistentMap([(1, "a"), (1, "b")]).items()) == [(1, "b")]
+
+
+def test_keys_come_back_as_they_were_given_in_the_order_in_which_they_came() -> None:
+    version = PersistentMap((key, 0) for key in DIFFERENT)
+    for number, key in enumerate(reversed(DIFFERENT)):
+        version = version.set(key, number)
+    assert len(version) == len(DIFFERENT)
+    assert repr([key for key, _ in version.items()]) == repr(DIFFERENT)
+    assert [value for _, value in version.items()] == list(reversed(range(len(DIFFERENT))))
+
+
+def test_values_are_kept_as_they_are_given() -> None:
+    value = {"a": [1, True]}
+    assert PersistentMap().set(1, value)[1] is value
+
+
+def test_the_items_of_a_version_can_be_taken_while_newer_ones_are_written() -> None:
+    held = version = PersistentMap((key, "old") for key in range(10))
+    items, taken = held.items(), []
+    for key, value in items:
+        taken.append((key, value))
+        version = version.set(9 - key, "new").set(f"{key}", "new")
+    assert taken == [(key, "old") for key in range(10)]
+    assert (len(held), len(version)) == (10, 20)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans())), st.integers(0), st.integers(0))
+def test_changes_since_an_older_version(
+    writes: list[tuple[int, bool]], one: int, other: int
+) -> None:
+    """Exactly the keys that were written between two versions, whoever holds those between."""
+    version, keys = PersistentMap(), [key for key, _ in writes]
+    line: list[PersistentMap | None] = [version]
+    first, last = sorted((one % (len(writes) + 1), other % (len(writes) + 1)))
+    for number, (key, hold) in enumerate(writes, 1):
+        version = version.set(key, number)
+        line.append(version if hold or number in (first, last) else None)
+    older, newer = line[first], line[last]
+    assert older is not None and newer is not None
+    del line[::2]  # some that were held go
+    for number in range(5):
+        version = version.set("more", number)
+    changes = list(newer.changes_since(older))
+    assert len(changes) == len(set(keys[first:last]))
+    assert dict(changes) == {keys[n]: n + 1 for n in range(first, last)}
+
+
+def test_changes_cost_what_was_written_and_not_what_there_is() -> None:
+    older = version = PersistentMap((key, 0) for key in range(1000))
+    assert list(version.changes_since(older)) == []
+    version = written(version, 9, 3)
+    finds = 0
+
+    class Counting(PersistentMap):
+        __slots__ = ()
+
+        def _find(self, id: Any) -> tuple[Any, Any]:
+            nonlocal finds
+            finds += 1
+            return super()._find(id)
+
+    newest = Counting()
+    newest._shared = version._shared
+    assert list(newest.changes_since(newest)) == []
+    assert sorted(newest.changes_since(older)) == [(0, 6), (1, 7), (2, 8)]
+    assert finds == 3
+
+
+def test_changes_since_a_version_of_another_line_are_what_that_one_has_not() -> None:
+    version = PersistentMap([(1, "a"), (2, "b")])
+    after = version.set(1, "c")
+    assert list(after.changes_since(PersistentMap([(2, "b")]))) == [(1, "c")]
+    assert list(version.changes_since(after)) == [(1, "a")]
+    newest = after.set(2, "d")
+    assert list(version.changes_since(after)) == [(1, "a")]
+    assert list(version.set(2, "e").changes_since(after)) == [(1, "a"), (2, "e")]
+    assert list(newest.changes_since(PersistentMap([(2, "d")]))) == [(1, "c")]
 
 
 def test_a_version_that_is_held_costs_one_record_for_each_key_written_since() -> None:
-    held = version = Map({key: 0 for key in range(10)})
-    for number in range(10_000):
-        version, _ = version.apply(write(number % 3, number))
-    assert contents(held, range(10)) == dict.fromkeys(range(10), 0)
-    assert held._state == ({0: 0, 1: 0, 2: 0}, version)
+    held = version = PersistentMap((key, 0) for key in range(10))
+    version = written(version, 10_000, 3)
+    assert records(version) == [3, 1]
+    assert dict(held.items()) == dict.fromkeys(range(10), 0)
 
 
-def test_a_long_chain_of_versions_can_be_dropped() -> None:
-    held = version = Map()
-    for number in range(1_000_000):
-        version, _ = version.apply(write(0, number))
-    assert version.apply(read(0))[1]["value"] == 999_999
-    del held  # a million versions go at once
+def test_the_memory_of_a_held_version_does_not_grow_with_the_writes() -> None:
+    held = version = PersistentMap((key, 0) for key in range(10))
+    version = written(version, 1000, 10)
+    tracemalloc.start()
+    version = written(version, 100_000, 10)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 20_000
+    assert held[0] == 0
 
 
-def test_a_write_in_the_middle_of_a_read_does_not_change_what_is_read() -> None:
+def test_versions_that_are_let_go_in_any_order_leave_nothing() -> None:
+    version = PersistentMap()
+    held = []
+    for _ in range(100):
+        held.append(version)
+        version = written(version, 10, 5)
+    for start in (1, 0):  # the oldest one stays for a while, all others go
+        del held[start:]
+        for number in range(1000):
+            version = version.set(number % 5, number)
+        assert records(version) == ([5, 1] if start else [1])
+
+
+@pytest.mark.parametrize("older_is_held", [False, True])
+def test_what_a_version_let_go_leaves_is_cleared_in_pieces(older_is_held: bool) -> None:
+    oldest = PersistentMap()
+    held = version = oldest.set("k", 0)
+    if not older_is_held:
+        del oldest
+    version = written(version, 1000, 1000)
+    entries = version._shared.past[-2][1]
+    del held
+    pieces = []
+    while entries:
+        before = len(entries)
+        version = version.set("k", 1)
+        pieces.append(before - len(entries))
+    assert 0 < max(pieces) <= MOVES
+    assert sum(records(version)) == (1002 if older_is_held else 1)
+
+
+def test_a_map_is_freed_at_once_when_nobody_holds_it() -> None:
     class Table(dict[Any, Any]):
-        interrupted = False
+        pass
 
-        def get(self, key: Any, default: Any = None) -> Any:
-            if not self.interrupted:
-                self.interrupted = True
-                version.apply(write(key, "new"))  # as another thread might, just now
-            return super().get(key, default)
+    version = PersistentMap()
+    version._shared.table = Table()
+    table = weakref.ref(version._shared.table)
+    version = written(version, 3, 2)
+    gc.disable()
+    try:
+        del version
+        assert table() is None
+    finally:
+        gc.enable()
 
-    version = Map()
-    version._state = (Table({1: "old"}), None)
-    assert version.apply(read(1))[1]["value"] == "old"
+
+def test_a_long_line_of_versions_can_be_dropped() -> None:
+    version = PersistentMap()
+    line = [version]
+    for number in range(300_000):
+        version = version.set(0, number)
+        line.append(version)
+    assert version[0] == 299_999
+    last = line.pop(0)
+    del line, version
+    assert 0 not in last
+    del last
+
+
+class Interrupted(dict[Any, Any]):
+    """A dict that calls `during(moment)` around what is done to it, as another thread might."""
+
+    during: Callable[[str], object]
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self.during("before get")
+        value = super().get(key, default)
+        self.during("after get")
+        return value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.during("after set")
+
+    def popitem(self) -> tuple[Any, Any]:
+        pair = super().popitem()
+        self.during("after pop")
+        return pair
+
+
+@pytest.mark.parametrize("when", ["before get", "after get"])
+def test_a_write_in_the_middle_of_a_read_does_not_change_what_is_read(when: str) -> None:
+    def during(moment: str) -> None:
+        if moment == when:
+            table.during = lambda _: None
+            version.set(1, "new").set(1, "newer")
+
+    version = PersistentMap([(1, "old")])
+    version._shared.table = table = Interrupted({1: "old"})
+    table.during = during
+    assert version.get(1) == "old"
+
+
+def test_a_read_in_the_middle_of_a_write_does_not_see_it() -> None:
+    read: list[Any] = []
+    oldest = PersistentMap([(1, "old")])
+    version = oldest.set(1, "newer")
+    version._shared.table = table = Interrupted(version._shared.table)
+
+    def during(moment: str) -> None:
+        if moment == "after set":
+            table.during = lambda _: None
+            read.extend((oldest[1], version[1]))
+
+    table.during = during
+    version.set(1, "newest")
+    assert read == ["old", "newer"]
+
+
+def test_a_read_while_records_move_misses_none() -> None:
+    read: list[Any] = []
+    oldest = version = PersistentMap((key, "old") for key in range(5))
+    held = version = version.set(0, "between")
+    for key in range(5):
+        version = version.set(key, "new")
+    past = version._shared.past
+    moving = Interrupted(past[1][1])
+
+    def during(moment: str) -> None:
+        if moment == "after pop":
+            read.extend(oldest[key] for key in range(5))
+
+    moving.during = during
+    past[1] = (past[1][0], moving)
+    del held
+    for _ in range(3):
+        version = version.set("k", 1)
+    assert read == ["old"] * len(read) and read
 
 
 def test_an_old_version_can_be_read_while_another_thread_writes() -> None:

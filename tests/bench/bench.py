@@ -84,15 +84,23 @@ def cpu_per_request(command: list[str], count: int, clients: int) -> float:
     return (cpu_seconds(command, count, clients) - cpu_seconds(command, 0, clients)) / count
 
 
-def apply_seconds(keys: int, active: int, writes: int = 100_000) -> float:
-    """Time of one write to a Map of so many keys, of which `active` are written by chance."""
+def apply_seconds(
+    keys: int, active: int, writes: int = 100_000, hold_first: bool = False
+) -> float:
+    """Time of one write to a Map of so many keys, of which `active` are written by chance.
+
+    `hold_first`: somebody holds the version before all the writes.
+    """
     state_machine = Map({key: 0 for key in range(keys)})
+    held = state_machine if hold_first else None
     rng = random.Random(1)
     ops = [{"type": "write", "key": rng.randrange(active), "value": n} for n in range(writes)]
     start = time.perf_counter()
     for op in ops:
         state_machine, _ = state_machine.apply(op)
-    return (time.perf_counter() - start) / writes
+    seconds = time.perf_counter() - start
+    del held
+    return seconds / writes
 
 
 def start_seconds(command: list[str], first_line: bytes = b"") -> float:
@@ -143,6 +151,13 @@ def main() -> None:
             partial(apply_seconds, 1_000_000, active),
             partial(apply_seconds, 10, 10),
         )
+    compare(
+        "us a write: Map of 10 with an old version held; without",
+        1e6,
+        args.rounds,
+        partial(apply_seconds, 10, 10, hold_first=True),
+        partial(apply_seconds, 10, 10),
+    )
     compare(
         "start, ms: raft.py to init_ok, import json and threading",
         1e3,
