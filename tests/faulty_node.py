@@ -89,7 +89,7 @@ class FaultyRaft(Raft):
 
     def write_line(self, line: str) -> None:
         """Prints what is no message of this node's."""
-        os.write(1, f"{line}\n".encode())
+        self.node._write(f"{line}\n".encode())
 
 
 def main() -> None:
