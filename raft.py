@@ -13,13 +13,44 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import threading
 from bisect import bisect_left
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
 from weakref import ref
 
-from node import Body, Message, Node, RPCError
+from node import Body, Handler, Message, Node, RPCError, Timer, encode
+
+# Times are in seconds of node.now().
+TICK = 0.04
+HEARTBEAT = 0.17  # at least; longer with many followers, so that there are no more than
+HEARTBEATS_PER_SECOND = 48  # and as many answers, in all
+LEASE = 0.9  # of the promised timeout: clocks may differ in speed
+MAX_TIMEOUT = 60.0  # that a leader may ask for
+FIRST_ELECTION = 1.0  # not before: peers may not be up
+PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
+NEAR = 0.004  # a round trip that is worth waiting for
+SAMPLE_INTERVAL, FIRST_ROUND_TRIP = 0.01, 0.6
+RISE, FALL = 1 / 8, 0.03  # gains of the mean round trip: so it covers some of the variance
+KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
+
+CHUNK_ENTRIES, CHUNK_BYTES = 1000, 1 << 18  # in one message; one entry may be larger
+WINDOW_ENTRIES, WINDOW_BYTES = 8000, 1 << 22  # on the way to a follower
+EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
+ENTRY_BYTES = 60  # of an entry besides its strings
+GENERATION = 16_384  # answers
+MAX_TERMS = 10**9  # that a message can be ahead
+
+Operation = Sequence[Any]  # client, msg_id, body
+# The fields that each must have, and those that it may have.
+OPERATIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "read": (("type", "key"), ()),
+    "write": (("type", "key", "value"), ()),
+    "cas": (("type", "key", "from", "to"), ("create_if_not_exists",)),
+}
 
 
 class Map:
@@ -86,8 +117,11 @@ class Map:
             return self, error.to_json()
 
 
-class Raft:
-    """The server: one state machine, and a lock that synchronizes updates of it."""
+class Server:
+    """The chapter's server: one state machine, and a lock that synchronizes updates of it.
+
+    With `--unreplicated` each node has a Map of its own; two of them are found out.
+    """
 
     def __init__(self, node: Node | None = None) -> None:
         self.node = node or Node()
@@ -105,6 +139,970 @@ class Raft:
         with self.lock:
             self.state_machine, res = self.state_machine.apply(msg["body"])
             self.node.reply(msg, res)
+
+
+class Entry(NamedTuple):
+    """One place in the log: an operation, and the term of the leader that appended it.
+
+    `birth` is a commit index that its owner knew of when the operation first left it. `client` is
+    None in the no-op that starts a term.
+    """
+
+    term: int
+    birth: int = 0
+    client: str | None = None
+    msg_id: int = 0
+    body: Body = {}  # noqa: RUF012 (nobody changes it)
+
+
+class Log:
+    """The sequence of operations that all nodes agree on, one after the other.
+
+        index    0   1     2     3     4     5
+        term     0   1     1     1     3     3       (2 had no leader, or one whose entries
+        body     -   -    x=1   y=2    -    x=3       were lost)
+
+    Indexes begin at 1; at 0 there is a sentinel of term 0. Invariants:
+
+    - terms never decrease from one entry to the next;
+    - two logs that have an entry of the same index and term agree on it and on all before it
+      (section 5.3, Log Matching): Raft.accept checks what comes before, so it stays true;
+    - a committed entry is never changed or removed: Raft.accept refuses to.
+    """
+
+    def __init__(self) -> None:
+        self._entries = [Entry(0)]
+        self._bytes = [0]  # about how much all entries up to this one weigh in a message
+
+    @property
+    def size(self) -> int:
+        """The index of the last entry."""
+        return len(self._entries) - 1
+
+    @property
+    def last(self) -> Entry:
+        return self._entries[-1]
+
+    def __getitem__(self, index: int) -> Entry:
+        return self._entries[index]
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._entries.append(entry)
+            self._bytes.append(self._bytes[-1] + weight(entry.body))
+
+    def from_index(self, index: int, end: int) -> list[Entry]:
+        """The entries from this index on, before `end`."""
+        return self._entries[index:end]
+
+    def truncate(self, size: int) -> None:
+        """Keeps the first `size` entries."""
+        del self._entries[size + 1 :]
+        del self._bytes[size + 1 :]
+
+    def bytes_between(self, index: int, end: int) -> int:
+        """About how much the entries after `index` up to `end` weigh in a message."""
+        return self._bytes[end] - self._bytes[index]
+
+
+class Batch:
+    """The operations that clients sent to a node in one turn; that node *owns* them.
+
+    It is what is forwarded, tried again and kept track of, as a whole.
+    """
+
+    def __init__(self, seq: int, deadline: float) -> None:
+        self.seq = seq  # tells it from the owner's other ones, even from those before a crash
+        self.deadline = deadline  # when the clients are told, in the owner's time
+        self.reads: list[Operation] = []
+        self.writes: list[Operation] = []
+        self.birth = 0
+        self.left = False  # another node may have it: from then on a write may happen
+        self.sent_at = -math.inf
+        self.sent_to = ""
+
+
+class Accepted:
+    """A batch as the leader has it: what is to be done of it still."""
+
+    def __init__(self, owner: str, seq: int, via: str, until: float) -> None:
+        self.owner = owner
+        self.seq = seq
+        self.via = via  # the node that it came from: the owner, or one that passed it on
+        self.until = until  # nothing may be answered from then on, in the leader's time
+        self.last_index = 0  # of its writes; 0 without any
+        self.reads: list[Operation] = []
+        self.stamp = 0.0  # of the last messages sent before the reads came
+        self.done = False
+
+
+class Follower:
+    """What a leader knows of a follower. It changes with the term."""
+
+    def __init__(self, next_index: int, now: float) -> None:
+        self.next_index = next_index  # of the next entry to send; moves on when it is sent
+        self.match_index = 0  # the highest entry known to be in both logs
+        self.heard_of = now  # when something last came from it
+        self.acked = -math.inf  # stamp of the latest message that it answered
+        self.promised = -math.inf  # until when it votes for nobody, by our clock
+        self.sent_at = -math.inf
+        self.stamp = -math.inf  # of the latest message to it
+        self.progress = now  # when its match index last moved, or what is under way was sent
+        self.backed = -math.inf  # stamp of the last step back
+        self.answered: list[Any] = []  # seqs that it is to hear of: its own, or [owner, seq]
+
+
+class Routes:
+    """Ways to a leader that this node does not hear: voters that do, and named it in a refusal."""
+
+    def __init__(self) -> None:
+        self.term = 0
+        self.offsets: dict[str, float] = {}  # at least so far is the voter's clock ahead of ours
+
+    def learn(self, voter: str, term: int, offset: float) -> None:
+        if term > self.term:
+            self.term, self.offsets = term, {}
+        if term == self.term:
+            self.offsets[voter] = max(offset, self.offsets.get(voter, -math.inf))
+
+
+class Raft(Server):
+    """A node of a replicated state machine: D. Ongaro, J. Ousterhout, In search of an
+    understandable consensus algorithm (the paper); D. Ongaro's thesis goes further.
+
+    Messages and timers change fields; what follows from all of a turn's is done once, when it is
+    drained. Messages between servers are one-way: losing, doubling or reordering them is the
+    normal case and not an exception. Every time is read from the clock where it is stored.
+    """
+
+    def __init__(self, node: Node | None = None, reads: str = "lease", debug: bool = False) -> None:
+        super().__init__(node)
+        self.reads = reads  # how a leader makes sure that a read is not stale
+
+        # Persistent state on all servers (figure 2)
+        self.term = 0  # changed in advance_term
+        self.voted_for: str | None = None  # changed in advance_term and vote
+        self.log = Log()  # changed in append and accept
+
+        # Volatile state on all servers
+        self.role = "follower"  # or "candidate", or "leader"
+        self.leader: str | None = None  # of this term, if it was heard
+        self.commit_index = 0
+        self.last_applied = 0
+        self.answers = Answers()  # with the state machine, what is replicated
+        self.known_commit = 0  # the largest commit index heard of
+
+        # Volatile state of elections
+        self.votes: dict[tuple[bool, int], set[str]] = {}  # by (pre, term)
+        self.failures = 0  # elections without a leader since the last one
+        self.promise = -math.inf  # no vote before: a leader's lease counts on it
+        self.election_deadline = math.inf
+        self.election_timer: Timer | None = None
+        self.election_timer_due = math.inf
+
+        # Volatile state on followers
+        self.verified = 0  # the log equals this term's leader's up to here
+        self.early: dict[int, tuple[int, list[Entry]]] = {}  # appends that overtook others, by prev
+        self.ack: Body | None = None  # to be sent when the input is drained
+        self.offset = Recent(1.0)  # by how much the leader's clock is ahead of ours, at least
+
+        # Volatile state on leaders
+        self.followers: dict[str, Follower] = {}
+        self.term_start = 0  # the index of this term's no-op
+        self.stamp = -math.inf  # of the latest messages, strictly increasing
+        self.accepted: dict[tuple[str, int], Accepted] = {}
+        self.awaiting: deque[Accepted] = deque()  # those with writes not yet applied, in order
+        self.waiting_reads: list[Accepted] = []
+
+        # Operations of this node's clients
+        self.arrived_reads: list[Operation] = []  # in this turn
+        self.arrived_writes: list[Operation] = []
+        self.pending: dict[int, Batch] = {}
+        self.routes = Routes()
+        self.new_route = False  # to the leader: in this turn
+        self.seq = 0
+        self.relayed: dict[str, list[int]] = {}  # seqs that the leader has done, by their owner
+
+        # Times, in seconds; a follower has them from its leader
+        self.round_trip = RoundTrip()
+        self.timeout = 0.0  # of elections
+        self.ticked = (0.0, 0.0)  # when the last two ticks were
+
+        self.node.on_init(self.init)
+        self.node.on_drained(self.drained)
+        for handler in (
+            self.request_vote,
+            self.request_vote_res,
+            self.append_entries,
+            self.append_entries_res,
+            self.forward,
+            self.answered,
+        ):
+            self.node.on(handler.__name__, partial(self.receive, handler, debug))
+
+    def receive(self, handler: Handler, debug: bool, msg: Message) -> None:
+        """Checks another server's message, then handles it."""
+        if debug:
+            self.node.log(f"{self.node.node_id} < {encode(msg)}")
+        with self.lock:
+            self.check(msg)
+            handler(msg)
+
+    def init(self) -> None:
+        """The nodes are known. The first one leads, if all is new: nobody else can.
+
+        The others give it a second: it may be told last that it exists, and they may not send to
+        a node that does not.
+        """
+        with self.lock:
+            now = self.node.now()
+            self.seq = int(now * 1e6)
+            self.ticked = (now, now)
+            self.timeout = self.min_timeout
+            self.node.every(TICK, self.tick)
+            if self.node.node_id == self.node.node_ids[0] and self.log.size == self.term == 0:
+                self.become_candidate()
+            else:
+                self.set_election_deadline(now + FIRST_ELECTION + self.random_timeout())
+
+    def drained(self) -> None:
+        """What follows from the messages and timers of a turn; then its output leaves."""
+        with self.lock:
+            if not self.node.node_id:
+                return
+            if self.new_route:
+                self.new_route = False
+                self.hand_over_pending()
+            self.hand_over_arrived()
+            if self.role == "leader":
+                self.advance_commit_index()
+            self.advance_state_machine()
+            if self.role == "leader":
+                self.serve_reads()
+                self.replicate_log()
+            else:
+                self.acknowledge()
+
+    def tick(self) -> None:
+        """What must happen even if no message comes."""
+        with self.lock:
+            now = self.node.now()
+            if self.role == "leader":
+                self.maybe_lose_quorum(now)
+                self.review_followers(now)
+            self.review_pending(now)
+            self.ticked = (self.ticked[1], now)
+
+    def log_role(self, text: str) -> None:
+        """A line on stderr: who, in which term, is what now, and why."""
+        self.node.log(f"{self.node.node_id} term {self.term}: {text}")
+
+    # Client operations: their owner, the node that got them
+
+    def client_req(self, msg: Message) -> None:
+        """Takes a client's operation on; it is answered by the leader, or by `review_pending`."""
+        body = msg["body"]
+        with self.lock:
+            operation = (msg["src"], body.get("msg_id"), check_operation(body))
+            by_log = self.reads == "log" or body["type"] != "read"
+            (self.arrived_writes if by_log else self.arrived_reads).append(operation)
+
+    def hand_over_arrived(self) -> None:
+        """Makes a batch of the operations that came in this turn, and sends it on its way.
+
+        Its deadline counts from the last tick but one: after a pause, what has waited in the pipe
+        looks new, and is not.
+        """
+        if not self.arrived_reads and not self.arrived_writes:
+            return
+        self.seq += 1
+        deadline = self.ticked[0] + max(PATIENCE, 2 * self.round_trip.seconds)
+        batch = self.pending[self.seq] = Batch(self.seq, deadline)
+        batch.reads, self.arrived_reads = self.arrived_reads, []
+        batch.writes, self.arrived_writes = self.arrived_writes, []
+        self.hand_over(batch)
+
+    def hand_over(self, batch: Batch) -> None:
+        """Gives a batch to the leader, to one that hears it, or to nobody for now.
+
+        The second try goes through another node, for the link to the leader may be cut; so does
+        the first when only others hear the leader.
+        """
+        if not batch.left:
+            batch.birth = self.known_commit
+        if self.role == "leader":
+            batch.left, batch.sent_to = True, self.node.node_id
+            me, until = self.node.node_id, batch.deadline
+            self.accept_batch(me, me, batch.seq, until, batch.birth, batch.reads, batch.writes)
+            return
+        if self.leader:
+            term, clock, offset = self.term, self.leader, self.offset.value
+            others = [id for id in self.node.other_node_ids if id != batch.sent_to]
+            first = not batch.sent_to or not others
+            dest = self.leader if first else self.node.random.choice(others)
+        elif self.routes.offsets:
+            voters = [voter for voter in self.routes.offsets if voter != batch.sent_to]
+            dest = self.node.random.choice(voters or list(self.routes.offsets))
+            term, clock, offset = self.routes.term, dest, self.routes.offsets[dest]
+        else:
+            return
+        batch.left, batch.sent_to, batch.sent_at = True, dest, self.node.now()
+        self.node.send(
+            dest,
+            {
+                "type": "forward",
+                "term": term,
+                "owner": self.node.node_id,
+                "seq": batch.seq,
+                "birth": batch.birth,
+                "clock": clock,
+                "until": batch.deadline + offset,
+                "reads": batch.reads,
+                "writes": batch.writes,
+            },
+        )
+
+    def hand_over_pending(self) -> None:
+        """There is another leader, or another way to one: everything goes there, at once."""
+        for batch in self.pending.values():
+            batch.sent_to = ""
+            self.hand_over(batch)
+
+    def review_pending(self, now: float) -> None:
+        """Answers what has waited too long, and sends again what may be lost.
+
+        An error must be definite, for after another one Maelstrom forgets the client while the
+        leader may still answer it. So a write that may happen gets none: the client's time-out
+        says the same. After a pause nothing is said either: the client may be gone.
+        """
+        retry = 1.5 * self.round_trip.seconds + self.heartbeat
+        for batch in list(self.pending.values()):
+            if now >= batch.deadline:
+                del self.pending[batch.seq]
+                in_vain = batch.reads if batch.left else batch.reads + batch.writes
+                if now < batch.deadline + 2 * TICK:
+                    error = RPCError.temporarily_unavailable(f"leader: {self.leader or 'none'}")
+                    for client, msg_id, _ in in_vain:
+                        self.answer(client, msg_id, error.to_json())
+            elif now - batch.sent_at > retry and batch.sent_to != self.node.node_id:
+                self.hand_over(batch)
+
+    def answer(self, client: str, msg_id: int, res: Body) -> None:
+        """Answers a client, whichever node it had asked: it looks at in_reply_to alone."""
+        self.node.send(client, {**res, "in_reply_to": msg_id})
+
+    def answered(self, msg: Message) -> None:
+        """A node that had passed batches on says that the leader has done them."""
+        self.hear_commit(msg["body"]["commit"])
+        for seq in msg["body"]["seqs"]:
+            self.pending.pop(seq, None)
+
+    def forward(self, msg: Message) -> None:
+        """Another node's batch. The leader of its term takes it; who hears that one passes it on.
+
+        Passed on it is but once, from its owner. To a forward of another term the answer is who
+        leads now. So a delayed one can never do harm.
+        """
+        src, body = msg["src"], msg["body"]
+        me, term, owner, clock, until = (
+            self.node.node_id, body["term"], body["owner"], body["clock"], body["until"]
+        )  # fmt: skip
+        if self.role == "leader" and term == self.term and clock == me:
+            reads, writes = body["reads"], body["writes"]
+            self.accept_batch(owner, src, body["seq"], until, body["birth"], reads, writes)
+        elif self.leader and self.leader != src and term == self.term and owner == src:
+            if clock == me:
+                until += self.offset.value
+            self.node.send(self.leader, {**body, "clock": self.leader, "until": until})
+        elif owner == src:
+            self.refuse_vote(src, False, None)
+
+    # Client operations: the leader
+
+    def accept_batch(
+        self, owner: str, via: str, seq: int, until: float, birth: int,
+        reads: list[Operation], writes: list[Operation],
+    ) -> None:  # fmt: skip
+        """Takes a batch as the leader, once in its term: writes into the log, reads aside."""
+        accepted = self.accepted.get((owner, seq))
+        if accepted:
+            accepted.via = via  # the way that it came by last is the best one back
+            if accepted.done:
+                self.finish(accepted)
+            return
+        if self.node.now() >= until:
+            return  # the clients are gone
+        accepted = self.accepted[owner, seq] = Accepted(owner, seq, via, until)
+        if writes:
+            self.append([Entry(self.term, birth, *operation) for operation in writes])
+            accepted.last_index = self.log.size
+            self.awaiting.append(accepted)
+        if reads:
+            accepted.reads, accepted.stamp = reads, self.stamp
+            self.waiting_reads.append(accepted)
+
+    def finish(self, accepted: Accepted) -> None:
+        """A batch whose reads are served and whose writes are applied: its owner is to know."""
+        accepted.done = True
+        accepted.reads = []
+        if accepted.owner == self.node.node_id:
+            self.pending.pop(accepted.seq, None)
+        elif follower := self.followers.get(accepted.via):
+            own = accepted.via == accepted.owner
+            follower.answered.append(accepted.seq if own else [accepted.owner, accepted.seq])
+
+    def append(self, entries: list[Entry]) -> None:
+        """Appends entries of this term to the leader's log (section 5.3)."""
+        self.log.append(entries)
+
+    # Elections (sections 5.1, 5.2, 5.4.1; PreVote: thesis 9.6)
+
+    @property
+    def majority(self) -> int:
+        return majority(len(self.node.node_ids))
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between the messages to a follower. Many followers get them less often."""
+        others = len(self.node.node_ids) - 1
+        return max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND, self.timeout / 4)
+
+    @property
+    def min_timeout(self) -> float:
+        """An election timeout of almost two heartbeats, on a network without latency."""
+        others = len(self.node.node_ids) - 1
+        return 1.8 * max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
+
+    def random_timeout(self) -> float:
+        """Random, so that votes are seldom split (section 5.2); longer after each failure."""
+        spread = 1 + self.node.random.uniform(0, 0.5)
+        return self.timeout * spread * float(1.4 ** max(0, min(self.failures - 1, 6)))
+
+    def reset_election_deadline(self) -> None:
+        """Don't start an election for a while."""
+        self.set_election_deadline(self.node.now() + self.random_timeout())
+
+    def set_election_deadline(self, deadline: float) -> None:
+        """Starts the timer, unless one runs that fires no later: it looks where the deadline is.
+
+        No election before the end of a promise: a leader's lease counts on our vote, too.
+        """
+        self.election_deadline = deadline = max(deadline, self.promise)
+        if self.election_timer and deadline < self.election_timer_due:
+            self.election_timer.cancel()
+            self.election_timer = None
+        if not self.election_timer:
+            self.election_timer_due = deadline
+            wait = max(0.0, deadline - self.node.now())
+            self.election_timer = self.node.after(wait, self.election_timer_fires)
+
+    def election_timer_fires(self) -> None:
+        with self.lock:
+            self.election_timer = None
+            if self.role == "leader":
+                return
+            if self.node.now() < self.election_deadline:
+                self.set_election_deadline(self.election_deadline)
+            else:
+                self.campaign()
+
+    def advance_term(self, term: int) -> None:
+        """Moves to a later term, in which this node has not voted (section 5.1)."""
+        if term <= self.term:
+            raise ValueError(f"a term cannot go back from {self.term} to {term}")
+        self.term = term
+        self.voted_for = None
+        self.forget_leader()
+
+    def vote(self, candidate: str) -> None:
+        """Votes for a candidate in this term."""
+        self.voted_for = candidate
+
+    def maybe_step_down(self, term: int, why: str) -> None:
+        """Becomes a follower if there is a later term than ours (section 5.1)."""
+        if term > self.term:
+            self.advance_term(term)
+            self.become_follower(why)
+
+    def forget_leader(self) -> None:
+        """What was known of a leader, or was about to be said to it, is of no use any more."""
+        self.leader = None
+        self.verified = self.commit_index
+        self.early.clear()
+        self.ack = None
+        self.offset = Recent(1.0)
+
+    def become_follower(self, why: str) -> None:
+        self.role = "follower"
+        self.followers.clear()
+        self.accepted.clear()
+        self.awaiting.clear()
+        self.waiting_reads.clear()
+        self.log_role(f"follower, {why}")
+        self.reset_election_deadline()
+
+    def campaign(self) -> None:
+        """No leader is heard: asks whether a majority would vote for this node (thesis 9.6).
+
+        Only then it begins a term: one that could not win disturbs nobody by its terms.
+        """
+        if self.leader:
+            self.log_role(f"{self.role}, lost {self.leader}")
+        self.forget_leader()
+        self.failures += 1
+        self.reset_election_deadline()
+        self.request_votes(pre=True)
+
+    def become_candidate(self) -> None:
+        self.advance_term(self.term + 1)
+        self.role = "candidate"
+        self.vote(self.node.node_id)
+        self.log_role("candidate")
+        self.reset_election_deadline()
+        self.request_votes(pre=False)
+
+    def become_leader(self) -> None:
+        now = self.node.now()
+        self.role = "leader"
+        self.forget_leader()
+        self.leader = self.node.node_id
+        self.log_role(f"leader, elected by {' '.join(sorted(self.votes[False, self.term]))}")
+        self.votes.clear()
+        self.failures = 0
+        self.timeout = max(self.min_timeout, 2.5 * self.round_trip.seconds)
+        next_index = self.log.size + 1
+        self.followers = {id: Follower(next_index, now) for id in self.node.other_node_ids}
+        # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8).
+        self.append([Entry(self.term)])
+        self.term_start = self.log.size
+        self.new_route = True
+
+    def maybe_lose_quorum(self, now: float) -> None:
+        """A leader that a majority does not answer lets go, and its clients look elsewhere."""
+        if self.of_majority(now, (follower.heard_of for follower in self.followers.values())) < (
+            now - 2 * self.timeout
+        ):
+            self.forget_leader()
+            self.become_follower("heard no majority")
+
+    def request_votes(self, pre: bool) -> None:
+        """Asks the others for their votes in this term, or whether they would vote in the next."""
+        term = self.term + pre
+        self.votes = {key: votes for key, votes in self.votes.items() if key == (False, self.term)}
+        self.votes[pre, term] = {self.node.node_id}
+        self.node.broadcast(
+            {
+                "type": "request_vote",
+                "pre": pre,
+                "term": term,
+                "last_log_index": self.log.size,
+                "last_log_term": self.log.last.term,
+                "sent": self.node.now(),
+            }
+        )
+        self.count_votes(pre, term)
+
+    def request_vote(self, msg: Message) -> None:
+        """A candidate asks for this node's vote."""
+        src, body = msg["src"], msg["body"]
+        pre, term, sent = body["pre"], body["term"], body["sent"]
+        # While a leader is alive nobody is elected, so that it may serve reads by its lease
+        # (thesis 6.4.1), and a node that comes back from a partition does not depose it.
+        if self.is_led():
+            self.refuse_vote(src, pre, sent)
+            return
+        if not pre:
+            self.maybe_step_down(term, f"{src} asks for a vote")
+        # Section 5.4.1: the candidate's log must be at least as up-to-date as this one.
+        theirs = (body["last_log_term"], body["last_log_index"])
+        ours = (self.log.last.term, self.log.size)
+        if theirs < ours:
+            granted = False
+        elif pre:
+            # Of two that pre-campaign one goes on; the other one draws its own deadline anew.
+            rival = (True, self.term + 1) in self.votes
+            granted = term > self.term and not (
+                rival and term == self.term + 1 and (*ours, self.node.node_id) > (*theirs, src)
+            )
+            if granted and rival:
+                del self.votes[True, self.term + 1]
+                self.reset_election_deadline()
+        else:
+            granted = term == self.term and self.voted_for in (None, src)
+            if granted:
+                self.vote(src)
+                self.reset_election_deadline()
+        if granted:
+            self.send_vote(src, pre, term, True, sent)
+        else:
+            self.refuse_vote(src, pre, sent)
+
+    def is_led(self) -> bool:
+        """Whether a leader has this node's promise, or is this node, with a majority behind it."""
+        now = self.node.now()
+        if self.role != "leader":
+            return now < self.promise
+        heard = self.of_majority(now, (follower.heard_of for follower in self.followers.values()))
+        return heard >= now - self.timeout
+
+    def refuse_vote(self, dest: str, pre: bool, sent: float | None) -> None:
+        """Says no, and who leads; also the answer to a forward that cannot be passed on."""
+        self.send_vote(dest, pre, self.term, False, sent)
+
+    def send_vote(self, dest: str, pre: bool, term: int, granted: bool, sent: float | None) -> None:
+        self.node.send(
+            dest,
+            {
+                "type": "request_vote_res",
+                "pre": pre,
+                "term": term,
+                "granted": granted,
+                "leader": self.leader if not granted and self.is_led() else None,
+                "sent": sent,
+                "now": self.node.now(),
+                "commit": self.known_commit,
+            },
+        )
+
+    def request_vote_res(self, msg: Message) -> None:
+        """A vote, or a refusal, which may say that there is a leader."""
+        src, body = msg["src"], msg["body"]
+        pre, term = body["pre"], body["term"]
+        self.hear_commit(body["commit"])
+        if body["sent"] is not None:
+            self.measure(body["sent"])
+        if body["granted"]:
+            if (pre, term) in self.votes:
+                self.votes[pre, term].add(src)
+                self.count_votes(pre, term)
+            return
+        if body["leader"] is None:
+            self.routes.offsets.pop(src, None)
+            self.maybe_step_down(term, f"{src} is in a later term")
+        elif not self.leader and body["leader"] != self.node.node_id and term >= self.term:
+            # Its term is not taken over: this node would have a leader of which it hears nothing.
+            self.new_route = self.new_route or not self.routes.offsets
+            self.routes.learn(src, term, body["now"] - self.node.now())
+
+    def count_votes(self, pre: bool, term: int) -> None:
+        """A majority of pre-votes makes a candidate, one of votes a leader (section 5.2)."""
+        if len(self.votes[pre, term]) < self.majority:
+            return
+        if pre:
+            if term == self.term + 1 and not self.leader and self.node.now() >= self.promise:
+                self.become_candidate()
+        elif self.role == "candidate" and term == self.term:
+            self.become_leader()
+
+    # Replication (section 5.3): the leader
+
+    def of_majority(self, mine: float, theirs: Iterable[float]) -> float:
+        """The highest value that a majority has reached, this node among it."""
+        return float(median([mine, *theirs]))
+
+    def replicate_log(self) -> None:
+        """Sends to each follower what it lacks, or a heartbeat if it is time for one."""
+        now = self.node.now()
+        self.stamp = max(now, math.nextafter(self.stamp, math.inf))
+        asked = max((accepted.stamp for accepted in self.waiting_reads), default=-math.inf)
+        for node_id, follower in self.followers.items():
+            last = self.last_to_send(follower, now)
+            confirm = follower.stamp <= asked  # reads wait for the answer to a later message
+            due = now - follower.sent_at >= self.heartbeat
+            if last >= follower.next_index or confirm or due:
+                self.send_entries(node_id, follower, last)
+
+    def last_to_send(self, follower: Follower, now: float) -> int:
+        """The last index of the entries to send now: less than next_index for none."""
+        next_index, match_index, log = follower.next_index, follower.match_index, self.log
+        if next_index > log.size:
+            return 0
+        if now - follower.heard_of > self.timeout:
+            return 0  # heartbeats will do, until it answers one
+        in_flight = next_index - 1 - match_index
+        rtt = self.round_trip.seconds
+        if in_flight and rtt < NEAR and now - follower.sent_at < rtt / 2:
+            return 0  # Nagle's rule: the answer comes soon, and until then there will be more
+        room = WINDOW_BYTES - log.bytes_between(match_index, next_index - 1)
+        if in_flight >= WINDOW_ENTRIES or (in_flight and room <= 0):
+            return 0
+        last = min(log.size, next_index - 1 + CHUNK_ENTRIES, match_index + WINDOW_ENTRIES)
+        while last > next_index and log.bytes_between(next_index - 1, last) > CHUNK_BYTES:
+            last = (next_index + last) // 2
+        return last
+
+    def send_entries(self, node_id: str, follower: Follower, last: int) -> None:
+        """Sends append_entries with the entries up to `last`, maybe none."""
+        now, previous = self.node.now(), follower.next_index - 1
+        entries = self.log.from_index(follower.next_index, last + 1)
+        if entries:
+            if previous == follower.match_index:
+                follower.progress = now
+            follower.next_index = last + 1
+        follower.sent_at, follower.stamp = now, self.stamp
+        self.node.send(
+            node_id,
+            {
+                "type": "append_entries",
+                "term": self.term,
+                "prev_log_index": previous,
+                "prev_log_term": self.log[previous].term,
+                "entries": entries,
+                "leader_commit": self.commit_index,
+                "sent": self.stamp,
+                "timeout": self.timeout,
+                "rtt": self.round_trip.seconds,
+                "answered": follower.answered,
+            },
+        )
+        follower.answered = []
+
+    def append_entries_res(self, msg: Message) -> None:
+        """A follower says how far its log equals the leader's, or where to go on."""
+        src, body = msg["src"], msg["body"]
+        self.maybe_step_down(body["term"], f"{src} is in a later term")
+        if self.role != "leader" or body["term"] != self.term:
+            return  # an answer to what was sent in an earlier term
+        match, sent, follower = body["match"], body["sent"], self.followers[src]
+        if match > self.log.size or sent > self.stamp:
+            raise RPCError.malformed_request(f"nothing was sent up to {match} at {sent}")
+        self.measure(sent)
+        follower.heard_of = now = self.node.now()
+        follower.acked = max(follower.acked, sent)
+        promised = sent + min(body["timeout"], MAX_TIMEOUT) * LEASE
+        follower.promised = max(follower.promised, promised)
+        if body["success"]:
+            if match > follower.match_index:
+                follower.match_index, follower.progress = match, now
+                follower.next_index = max(follower.next_index, match + 1)
+        elif sent > follower.backed:
+            follower.backed = self.stamp
+            follower.next_index = min(max(follower.match_index, match) + 1, follower.next_index)
+
+    def review_followers(self, now: float) -> None:
+        """Sends again what was not acknowledged in time; forgets the batches of long ago."""
+        stall = 1.25 * self.round_trip.seconds + TICK
+        for follower in self.followers.values():
+            in_flight = follower.next_index - 1 > follower.match_index
+            if in_flight and now - follower.progress > stall:
+                follower.next_index = follower.match_index + 1
+        while self.accepted:
+            oldest = next(iter(self.accepted))
+            if now < self.accepted[oldest].until + KEPT_BATCHES:
+                break
+            del self.accepted[oldest]
+
+    def advance_commit_index(self) -> None:
+        """Commits what a majority has, if it is of this term (sections 5.3 and 5.4.2)."""
+        matches = (follower.match_index for follower in self.followers.values())
+        index = int(self.of_majority(self.log.size, matches))
+        if index > self.commit_index and self.log[index].term == self.term:
+            self.commit_index = index
+            self.hear_commit(index)
+
+    # Replication: the follower
+
+    def append_entries(self, msg: Message) -> None:
+        """The leader's entries, or its heartbeat."""
+        src, body = msg["src"], msg["body"]
+        term, sent, timeout = body["term"], body["sent"], body["timeout"]
+        if term < self.term:
+            self.node.send(src, self.append_entries_reply(False, 0, sent, timeout))
+            return
+        self.maybe_step_down(term, f"{src} leads")
+        if self.leader != src:
+            self.follow(src)
+        now = self.node.now()
+        self.failures = 0
+        self.votes.clear()
+        self.timeout = max(min(timeout, MAX_TIMEOUT), self.min_timeout)
+        self.round_trip.take(body["rtt"])
+        self.promise = max(self.promise, now + timeout)
+        self.offset.add(now, sent - now)
+        for seq in body["answered"]:
+            if seq.__class__ is int:
+                self.pending.pop(seq, None)
+            else:
+                self.relayed.setdefault(seq[0], []).append(seq[1])
+        previous = body["prev_log_index"]
+        entries = [Entry(*entry) for entry in body["entries"]]
+        match = self.accept(previous, body["prev_log_term"], entries)
+        self.hear_commit(body["leader_commit"])
+        # The leader's commit index says nothing of entries that may differ from its own.
+        self.commit_index = max(self.commit_index, min(body["leader_commit"], self.verified))
+        if self.ack and self.ack["sent"] > sent:
+            sent, timeout = self.ack["sent"], self.ack["timeout"]
+        refused = match is not None
+        self.ack = self.append_entries_reply(not refused, match or 0, sent, timeout)
+        if not refused:
+            self.ack["match"] = self.verified
+
+    def follow(self, leader: str) -> None:
+        """The leader of this term is heard for the first time."""
+        if self.leader:
+            raise RPCError.malformed_request(f"{self.leader} leads term {self.term}, not {leader}")
+        self.forget_leader()
+        self.leader = leader
+        self.routes = Routes()
+        if self.role == "candidate":
+            self.role = "follower"
+        self.log_role(f"follower of {leader}")
+        self.new_route = True
+
+    def append_entries_reply(self, success: bool, match: int, sent: float, timeout: float) -> Body:
+        return {
+            "type": "append_entries_res",
+            "term": self.term,
+            "success": success,
+            "match": match,
+            "sent": sent,
+            "timeout": timeout,
+        }
+
+    def accept(self, previous: int, previous_term: int, entries: list[Entry]) -> int | None:
+        """Takes entries into the log after `previous`, if the logs agree there (section 5.3).
+
+        Returns None, or what to refuse them with: an index up to which the logs may agree. Those
+        that have overtaken others wait for them: there is nothing to refuse.
+        """
+        if previous > self.log.size:
+            if len(self.early) < EARLY_APPENDS:
+                self.early[previous] = (previous_term, entries)
+            return None
+        if previous > self.verified and self.log[previous].term != previous_term:
+            conflict = self.log[previous].term
+            while previous > self.commit_index and self.log[previous].term == conflict:
+                previous -= 1
+            return previous
+        self.place(previous, entries)
+        while self.early and min(self.early) <= self.verified:
+            previous = min(self.early)
+            self.place(previous, self.early.pop(previous)[1])
+        return None
+
+    def place(self, previous: int, entries: list[Entry]) -> None:
+        """Puts entries where they belong; what is there already stays, whatever follows it.
+
+        Only a conflict cuts the log: a message may be old, and what it does not hold acknowledged.
+        """
+        for index, entry in enumerate(entries, previous + 1):
+            if index <= self.verified:
+                continue
+            if index > self.log.size or self.log[index].term != entry.term:
+                if index <= self.commit_index:
+                    raise RPCError.malformed_request(f"entry {index} is committed, and stays")
+                self.log.truncate(index - 1)
+                self.log.append(entries[index - previous - 1 :])
+                break
+        self.verified = max(self.verified, previous + len(entries))
+
+    def acknowledge(self) -> None:
+        """One answer for all of the leader's messages of this turn; and what others ask for."""
+        if self.ack and self.leader:
+            self.node.send(self.leader, self.ack)
+            self.reset_election_deadline()
+        self.ack = None
+        for owner, seqs in self.relayed.items():
+            self.node.send(owner, {"type": "answered", "seqs": seqs, "commit": self.known_commit})
+        self.relayed.clear()
+
+    def hear_commit(self, index: int) -> None:
+        """An index is committed somewhere: an operation that is new now cannot be there."""
+        self.known_commit = max(self.known_commit, index)
+
+    # The state machine
+
+    def advance_state_machine(self) -> None:
+        """Applies what is committed (section 5.3), and answers what this leader has appended."""
+        while self.last_applied < self.commit_index:
+            self.last_applied += 1
+            index, entry = self.last_applied, self.log[self.last_applied]
+            if entry.client is None:
+                continue
+            res = self.apply(index, entry)
+            if self.awaiting and entry.term == self.term:
+                batch = self.awaiting[0]
+                if res and self.node.now() < batch.until:
+                    self.answer(entry.client, entry.msg_id, res)
+                if index == batch.last_index:
+                    self.awaiting.popleft()
+                    if not batch.reads:
+                        self.finish(batch)
+
+    def apply(self, index: int, entry: Entry) -> Body | None:
+        """Applies an operation once, however often it is in the log (section 8), or never: None."""
+        assert entry.client is not None
+        id = (entry.client, entry.msg_id)
+        if res := self.answers.get(id):
+            return res
+        if entry.birth < self.answers.floor:
+            return None  # it may have been applied, and its answer forgotten
+        self.state_machine, res = self.state_machine.apply(entry.body)
+        self.answers.add(index, id, res)
+        return res
+
+    # Reads (section 8; thesis 6.4)
+
+    def serve_reads(self) -> None:
+        """Answers reads from the state machine once it is sure that this node still leads.
+
+        It is if the followers' promises have not ended (a lease), or if a majority has answered
+        a message that was sent after the read came. Without an entry of its term committed, a
+        leader does not know what is committed.
+        """
+        if not self.waiting_reads or self.commit_index < self.term_start:
+            return
+        followers, now = self.followers.values(), self.node.now()
+        confirmed = self.of_majority(math.inf, (follower.acked for follower in followers))
+        if self.reads == "lease":
+            lease = self.of_majority(math.inf, (follower.promised for follower in followers))
+            if now < lease:
+                confirmed = math.inf
+        waiting = []
+        for accepted in self.waiting_reads:
+            if accepted.stamp >= confirmed:
+                waiting.append(accepted)
+                continue
+            for client, msg_id, body in accepted.reads:
+                if now < accepted.until:
+                    _, res = self.state_machine.apply(body)
+                    self.answer(client, msg_id, res)
+            accepted.reads = []
+            if accepted.last_index <= self.last_applied:
+                self.finish(accepted)
+        self.waiting_reads = [accepted for accepted in waiting if now < accepted.until]
+
+    # Times
+
+    def measure(self, sent: float) -> None:
+        """A message of ours is answered: how long did that take?
+
+        A pause is not latency: nothing is measured when this node has just slept itself.
+        """
+        now = self.node.now()
+        if now - self.ticked[1] > 3 * TICK:
+            return
+        self.round_trip.measure(now, now - sent)
+        if self.role == "leader":
+            self.timeout = min(max(self.min_timeout, 2.5 * self.round_trip.seconds), MAX_TIMEOUT)
+
+    # What other servers may say
+
+    def check(self, msg: Message) -> None:
+        """Error 12 unless a message is of another server, and has what its type must have."""
+        body = msg["body"]
+        if msg["src"] not in self.node.node_ids or msg["src"] == self.node.node_id:
+            raise RPCError.malformed_request(f"{show(msg['src'])} is not another server")
+        for name, is_right in MESSAGES[body["type"]].items():
+            if name not in body or not is_right(body[name]):
+                value = show(body[name]) if name in body else "missing"
+                raise RPCError.malformed_request(f"{name} of {body['type']} is wrong: {value}")
+        if body.get("term", 0) > self.term + MAX_TERMS:
+            raise RPCError.malformed_request(f"no term can be as high as {body['term']}")
+        if body["type"] == "append_entries":
+            terms = [body["prev_log_term"], *(entry[0] for entry in body["entries"]), body["term"]]
+            if terms != sorted(terms):
+                raise RPCError.malformed_request("terms never decrease")
 
 
 # From here on: what the chapter does not have. A Ruby Hash takes any key and tells 1 from true.
@@ -344,13 +1342,236 @@ def show(value: Any) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
+class Answers:
+    """The answers to the last operations, part of the replicated state (section 8).
+
+    Two generations of them: when the younger one is full, the older one is forgotten. Whether an
+    operation that is in neither has been applied is certain only if it was born after `floor`.
+    """
+
+    def __init__(self) -> None:
+        self.floor = 0  # all that was applied after this index is remembered
+        self._old: dict[tuple[str, int], Body] = {}
+        self._young: dict[tuple[str, int], Body] = {}
+        self._young_floor = 0
+
+    def get(self, id: tuple[str, int]) -> Body | None:
+        return self._young.get(id) or self._old.get(id)
+
+    def add(self, index: int, id: tuple[str, int], res: Body) -> None:
+        if len(self._young) == GENERATION:
+            self._old, self._young = self._young, {}
+            self.floor, self._young_floor = self._young_floor, index - 1
+        self._young[id] = res
+
+
+class Recent:
+    """The largest of the values of the last `seconds`, or of up to twice as long."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since = -math.inf
+        self._current = self._previous = -math.inf
+
+    def add(self, now: float, value: float) -> None:
+        if now - self._since > self._seconds:
+            self._since, self._previous, self._current = now, self._current, -math.inf
+        self._current = max(self._current, value)
+
+    @property
+    def value(self) -> float:
+        return max(self._current, self._previous)
+
+
+class RoundTrip:
+    """How long a message and its answer take, in seconds: the mean, or more if it varies much."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last: deque[float] = deque(maxlen=5)
+        self._measured = -math.inf
+        self._smallest = Recent(10.0)  # negative
+
+    def measure(self, now: float, sample: float) -> None:
+        """Takes in a round trip. Few long ones are a pause of a node, and not the network's."""
+        if now - self._measured < SAMPLE_INTERVAL:
+            return
+        self._measured = now
+        self._last.append(sample)
+        self._smallest.add(now, -sample)
+        sample = min(median(self._last), 0.05 - 8 * self._smallest.value)
+        if not self.seconds:
+            self.seconds = min(sample, FIRST_ROUND_TRIP)
+        gain = RISE if sample > self.seconds else FALL
+        self.seconds += gain * (sample - self.seconds)
+
+    def take(self, seconds: float) -> None:
+        """The leader has measured it."""
+        self.seconds = seconds
+
+
+def is_index(value: Any) -> bool:
+    return value.__class__ is int and value >= 0
+
+
+def is_bool(value: Any) -> bool:
+    return value.__class__ is bool
+
+
+def is_string(value: Any) -> bool:
+    return value.__class__ is str
+
+
+def is_time(value: Any) -> bool:
+    return value.__class__ is float or value.__class__ is int
+
+
+def is_duration(value: Any) -> bool:
+    return is_time(value) and 0 <= value <= MAX_TIMEOUT
+
+
+def is_list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value.__class__ is list and all(map(is_right, value))
+
+
+def is_entry(value: Any) -> bool:
+    if value.__class__ is not list or len(value) != 5:
+        return False
+    term, birth, client, msg_id, body = value
+    no_op = client is None and is_index(msg_id) and body.__class__ is dict
+    return is_index(term) and is_index(birth) and (no_op or is_operation([client, msg_id, body]))
+
+
+def is_operation(value: Any) -> bool:
+    return (
+        value.__class__ is list
+        and [item.__class__ for item in value] == [str, int, dict]
+        and value[2].get("type") in OPERATIONS
+    )
+
+
+def is_seq(value: Any) -> bool:
+    """A batch's number; with its owner, unless that is who gets the message."""
+    return is_index(value) or (
+        value.__class__ is list and len(value) == 2 and is_string(value[0]) and is_index(value[1])
+    )
+
+
+def or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or is_right(value)
+
+
+# What the servers say to each other: the fields of each type, and what is right for them.
+MESSAGES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
+    "request_vote": {
+        "pre": is_bool,
+        "term": is_index,
+        "last_log_index": is_index,
+        "last_log_term": is_index,
+        "sent": is_time,
+    },
+    "request_vote_res": {
+        "pre": is_bool,
+        "term": is_index,
+        "granted": is_bool,
+        "leader": or_none(is_string),
+        "sent": or_none(is_time),
+        "now": is_time,
+        "commit": is_index,
+    },
+    "append_entries": {
+        "term": is_index,
+        "prev_log_index": is_index,
+        "prev_log_term": is_index,
+        "entries": is_list_of(is_entry),
+        "leader_commit": is_index,
+        "sent": is_time,
+        "timeout": is_duration,
+        "rtt": is_duration,
+        "answered": is_list_of(is_seq),
+    },
+    "append_entries_res": {
+        "term": is_index,
+        "success": is_bool,
+        "match": is_index,
+        "sent": is_time,
+        "timeout": is_duration,
+    },
+    "forward": {
+        "term": is_index,
+        "owner": is_string,
+        "seq": is_index,
+        "birth": is_index,
+        "clock": is_string,
+        "until": is_time,
+        "reads": is_list_of(is_operation),
+        "writes": is_list_of(is_operation),
+    },
+    "answered": {"seqs": is_list_of(is_index), "commit": is_index},
+}
+
+
+def check_operation(body: Body) -> Body:
+    """What the log keeps of a client's request; error 12 if it lacks something."""
+    if "msg_id" not in body:
+        raise RPCError.malformed_request("nobody waits for the answer of a request without msg_id")
+    needed, optional = OPERATIONS[body["type"]]
+    if missing := [name for name in needed if name not in body]:
+        raise RPCError.malformed_request(f"the operation lacks {', '.join(missing)}")
+    operation = {name: body[name] for name in (*needed, *optional) if name in body}
+    for value in operation.values():
+        identity(value)
+    may_create(operation)
+    return operation
+
+
+def weight(body: Body) -> int:
+    """About how many bytes an entry takes in a message."""
+    return ENTRY_BYTES + sum(
+        len(value) if value.__class__ is str else len(encode(value))
+        for value in body.values()
+        if value.__class__ is not int
+    )
+
+
+def majority(count: int) -> int:
+    """How many of so many are more than half."""
+    return count // 2 + 1
+
+
+def median(values: Iterable[Any]) -> Any:
+    """The highest value that a majority has reached."""
+    ordered = sorted(values)
+    return ordered[len(ordered) - majority(len(ordered))]
+
+
 def main() -> None:
-    """The command line: no options yet; --help says what this is."""
+    """The command line."""
     assert __doc__
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    Raft().node.main()
+    )
+    parser.add_argument(
+        "--unreplicated",
+        action="store_true",
+        help="chapter 1: each node has a map of its own, and two of them are found out",
+    )
+    parser.add_argument(
+        "--reads",
+        choices=("lease", "index", "log"),
+        default="lease",
+        help="how a read is kept from being stale: by the promises of a majority to elect nobody "
+        "else, by asking a majority each time, or as an entry of the log (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log",
+        choices=("roles", "debug"),
+        default="roles",
+        help="what goes to stderr: changes of role and term, or each message between servers, too",
+    )
+    args = parser.parse_args()
+    server = Server() if args.unreplicated else Raft(None, args.reads, args.log == "debug")
+    server.node.main()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from node import Message
-from raft import Map, Raft
+from raft import Map, Server
 
 RARELY = 5
 
 
-class FaultyRaft(Raft):
+class FaultyServer(Server):
     """Chapter 1's server with a fault in every RARELY-th request that it concerns."""
 
     def __init__(self, fault: str) -> None:
@@ -95,7 +95,7 @@ class FaultyRaft(Raft):
 def main() -> None:
     """The fault is the only word on the command line."""
     fault = sys.argv[1] if len(sys.argv) > 1 else "none"
-    FaultyRaft(fault).node.main()
+    FaultyServer(fault).node.main()
 
 
 if __name__ == "__main__":

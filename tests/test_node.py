@@ -28,7 +28,8 @@ class Peer:
 
     def __init__(self, script: str | None = None) -> None:
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe that nobody reads would stop the node)
-        words = ["-c", textwrap.dedent(script)] if script else [str(ROOT / "raft.py")]
+        chapter_1 = [str(ROOT / "raft.py"), "--unreplicated"]
+        words = ["-c", textwrap.dedent(script)] if script else chapter_1
         self.process = subprocess.Popen(
             [sys.executable, *words],
             stdin=subprocess.PIPE,
