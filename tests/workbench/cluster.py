@@ -155,7 +155,10 @@ class Cluster:
         chunk = os.read(node.stderr, READ_SIZE)
         if not chunk:
             self._loop.unwatch(node.stderr)
-        node.log.write(chunk)
+        try:
+            node.log.write(chunk)
+        except OSError as error:
+            self._on_exit(node_id, f"has a log that cannot be written: {error.strerror}")
         for line in chunk.decode(errors="replace").splitlines():
             node.last_lines.append(line)
             self._on_stderr(node_id, line)

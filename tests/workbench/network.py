@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from .loop import SECOND, Loop
 
 Message = dict[str, Any]
+MAX_DEPTH = 100  # of a message from a node: what writes and judges a history is recursive
 
 
 class ProtocolError(Exception):
@@ -132,7 +134,10 @@ class Network:
                 f"{node_id} printed a line on stdout that is not JSON ({error}): {shown}\n"
                 "stdout is for messages alone; print everything else to stderr"
             ) from error
-        problem = self._problem(node_id, message)
+        deep = nesting(line) > MAX_DEPTH  # it could not be written to the history
+        problem = (
+            f"it is nested deeper than {MAX_DEPTH}" if deep else self._problem(node_id, message)
+        )
         if problem:
             raise ProtocolError(f"{node_id} sent a malformed message: {problem}: {shown}")
         assert isinstance(message, dict)
@@ -155,6 +160,17 @@ class Network:
         if message["dest"] not in self._node_ids and message["dest"] not in self._clients:
             return f"there is no node or client {message['dest']!r}"
         return ""
+
+
+def nesting(line: bytes) -> int:
+    """How deep the objects and arrays of a JSON text are nested; 0 if that is clearly no harm."""
+    if line.count(b"{") + line.count(b"[") <= MAX_DEPTH:
+        return 0
+    depth = deepest = 0
+    for opener in re.findall(rb'"(?:[^"\\\\]|\\\\.)*"|[][{}]', line):
+        depth += (opener in b"[{") - (opener in b"]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _no_constant(text: str) -> float:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from .cluster import Cluster
 from .console import Console
 from .edn import Keyword
 from .history import Op
+from .interrupt import Interrupted, interruptible
 from .loop import SECOND, Loop
 from .nemesis import KINDS, grudge
 from .network import Latency, Message, Network, ProtocolError
@@ -37,29 +36,6 @@ class Record:
     problems: list[str] = field(default_factory=list)  # broken rules, each one fails the test
     crash: str = ""  # why the run could not go on
     cut_short: str = ""  # by what signal, after how long
-
-
-class Interrupted(Exception):
-    """The user has stopped the run."""
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C, kill and a closed terminal raise Interrupted in the block, so that it cleans up."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name)
-
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Client:
@@ -341,6 +317,8 @@ class Runner:
     def _report_progress(self) -> None:
         if self.loop.now() >= self._end:
             return
+        if self._console.lost:  # nobody is left to read how it goes on
+            self._crash(f"stdout cannot be written to: {self._console.lost.strerror}")
         seconds = self._time() / SECOND
         done: Sequence[Op] = [op for op in self.record.history if op.type in ("ok", "fail")]
         rate = len(done) / seconds if seconds else 0.0
