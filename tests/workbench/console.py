@@ -60,6 +60,12 @@ class Console:
         """Lets all of it be seen now."""
         self._write("", flush=True)
 
+    def close(self) -> None:
+        """The end. OSError if not all of it could be seen."""
+        self.flush()
+        if self.lost:
+            raise OSError(self.lost.errno, self.lost.strerror, "stdout") from self.lost
+
     def _write(self, text: str, flush: bool) -> None:
         if self.lost:
             return

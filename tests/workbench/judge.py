@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import edn
 from .checker import BUDGET, Analysis, check_history
+from .console import Console
 from .edn import Keyword
 from .history import HistoryError, read
 from .options import Parser, whole
@@ -62,9 +63,12 @@ def main(argv: list[str]) -> int:
         help="configurations that the search may look at for each key (default: %(default)s)",
     )
     args = parser.parse_args(argv)
+    console = Console()
     verdicts = set()
     for path in args.path:
         verdict, why = judge(path, args.budget)
         verdicts.add(verdict)
-        print(path, VERDICTS[verdict], " ".join(why.split()), sep="\t", flush=True)
+        console.print("\t".join([str(path), VERDICTS[verdict], " ".join(why.split())]))
+        console.flush()
+    console.close()
     return 1 if False in verdicts else 2 if None in verdicts else 0
