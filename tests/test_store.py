@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,17 @@ def test_a_full_disk_has_the_name_of_the_file(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(OSError) as caught:
         write(folder)
     assert caught.value.filename == str(folder / "history.edn")
+
+
+def test_files_are_utf_8_whatever_the_terminal_shows(cwd: Path) -> None:
+    code = "from workbench import store; store._save(store.Path('x'), '\\u30fd\\ud800')"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+        | {"PYTHONPATH": str(Path(__file__).parent)},
+        check=True,
+    )
+    assert (cwd / "x").read_text("utf-8") == "ヽ?"
 
 
 def test_only_logs_with_tracebacks_are_pointed_out() -> None:

@@ -32,6 +32,7 @@ VALID = Keyword("valid?")
 TEST = ["test", "--bin", str(ROOT / "raft.py"), "--node-count", "1", "--concurrency", "2n"]
 SHORT = [*TEST, "--seed", "1", "--rate", "100", "--time-limit", "1"]
 ENVIRONMENT = {**os.environ, "MAELSTROM": "workbench"}
+ENVIRONMENT.pop("PYTHONUNBUFFERED", None)  # the harder case: what fails is the last flush
 
 
 def maelstrom(
@@ -72,7 +73,7 @@ def test_the_verdict_is_printed_before_the_disk_is_found_to_be_full(tmp_path: Pa
     assert said[0].endswith("history.edn: File too large")
 
 
-@pytest.mark.parametrize("words", [SHORT, ["check", "nowhere"], ["--help"]])
+@pytest.mark.parametrize("words", [SHORT, ["check", "nowhere"], ["--help"], ["test", "--help"]])
 def test_stdout_is_full(words: list[str], tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:
         status, _, said = maelstrom(tmp_path, *words, stdout=full)
@@ -93,6 +94,26 @@ def test_nobody_reads_stdout(tmp_path: Path) -> None:
 def test_stdout_is_closed(tmp_path: Path) -> None:
     status, _, said = maelstrom(tmp_path, *SHORT, prepare=lambda: os.close(1))
     assert (status, said) == (255, ["maelstrom: stdout is closed"])
+
+
+@pytest.mark.parametrize(("words", "status"), [(["check", "nowhere"], 2), (["tset"], 255)])
+def test_stderr_is_full(words: list[str], status: int, tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "maelstrom"), *words],
+            cwd=tmp_path,
+            stderr=full,
+            stdout=subprocess.DEVNULL,
+        )
+    assert done.returncode == status
+
+
+def test_a_node_that_wrote_tracebacks_is_pointed_out(tmp_path: Path) -> None:
+    node = tmp_path / "node.py"
+    node.write_text("#!/bin/sh\necho 'Traceback (most recent call last):' >&2\n")
+    node.chmod(0o755)
+    status, out, _ = maelstrom(tmp_path, "test", "--bin", str(node), *TEST[3:])
+    assert status == 255 and "n0 wrote 1 lines to node-logs/n0.log\n" in out
 
 
 def test_a_terminal_without_utf_8(tmp_path: Path) -> None:
@@ -301,7 +322,10 @@ def test_serve_refuses_what_is_hostile(site: tuple[int, IO[str]]) -> None:
 # Nodes
 
 
-@pytest.mark.parametrize("text", ['"[[[[{{{{"', r'"\"[["', "[]" * 500, "[" * 100 + "]" * 100])
+@pytest.mark.parametrize(
+    "text",
+    ['"' + "[{" * 100 + '"', r'"\"' + "[" * 101 + r'\""', "[]" * 101, "[" * 100 + "]" * 100],
+)
 def test_what_is_not_nested_too_deep(text: str) -> None:
     assert nesting(text.encode()) <= 100
 

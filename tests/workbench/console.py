@@ -61,8 +61,7 @@ class Console:
         self._write("", flush=True)
 
     def close(self) -> None:
-        """The end. OSError if not all of it could be seen."""
-        self.flush()
+        """The end. OSError if not all of it could be printed."""
         if self.lost:
             raise OSError(self.lost.errno, self.lost.strerror, "stdout") from self.lost
 
