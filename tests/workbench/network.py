@@ -167,7 +167,7 @@ def nesting(line: bytes) -> int:
     if line.count(b"{") + line.count(b"[") <= MAX_DEPTH:
         return 0
     depth = deepest = 0
-    for opener in re.findall(rb'"(?:[^"\\\\]|\\\\.)*"|[][{}]', line):
+    for opener in re.findall(rb'"(?:[^"\\]|\\.)*"|[][{}]', line):
         depth += (opener in b"[{") - (opener in b"]}")
         deepest = max(deepest, depth)
     return deepest
