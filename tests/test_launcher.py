@@ -183,7 +183,7 @@ def test_maelstrom_names_nothing_that_can_run(clone: Clone) -> None:
     for wanted in (str(plain), str(clone.folder), "missing"):
         status, called, said = clone.run("test", MAELSTROM=wanted)
         assert (status, called) == (255, [])
-        assert f"$MAELSTROM is {wanted!r}, which is not an executable file; set it" in said
+        assert f"$MAELSTROM is {wanted}, which is not an executable file; set it" in said
     status, called, said = clone.run("test", MAELSTROM=str(clone.launcher))
     assert (status, called) == (255, []) and "which is a launcher like this one" in said
     real = script(clone.folder / "broken")
@@ -196,7 +196,7 @@ def test_usage(clone: Clone) -> None:
     status, out, said = clone.run("--help")
     assert (status, out[0], said) == (0, "usage: ./maelstrom COMMAND ARGS", "")
     assert all(len(line) <= 100 for line in out)
-    for words, why in ([], "a command is missing"), (["tset"], "there is no command 'tset'"):
+    for words, why in ([], "a command is missing"), (["tset"], "there is no command tset"):
         status, out, said = clone.run(*words)
         assert (status, out) == (255, [])
         assert said.startswith("usage:") and said.endswith(f"maelstrom: {why}\n")

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from . import edn, judge, options, serve, store
 from .cluster import Processes
-from .console import Console
+from .console import GREEN, RED, YELLOW, Console
 from .edn import Keyword
+from .interrupt import interruptible
 from .loop import RealLoop
 from .options import Options
-from .results import results
-from .runner import Runner
+from .results import UNKNOWN, VALID, results
+from .runner import Record, Runner
+from .workload import Results, Workload
 
 LAST_LINES = {
-    True: (0, "Everything looks good! ヽ(‘ー`)ノ"),  # noqa: RUF001 (Maelstrom's own)
-    False: (1, "Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻"),  # noqa: RUF001
-    Keyword("unknown"): (2, "Errors occurred during analysis, but no anomalies found. ಠ~ಠ"),
+    True: (0, GREEN, "Everything looks good! ヽ(‘ー`)ノ"),  # noqa: RUF001 (Maelstrom's own)
+    False: (1, RED, "Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻"),  # noqa: RUF001
+    UNKNOWN: (2, YELLOW, "Errors occurred during analysis, but no anomalies found. ಠ~ಠ"),
 }
 
 
-def test(opts: Options) -> int:
-    """Runs one test and prints its results; the exit status."""
+def test(argv: list[str]) -> int:
+    """Runs tests until one is not valid; the exit status."""
+    opts = options.parse(argv)
+    status = 0
+    for _ in range(opts.test_count):
+        status = status or run(opts)
+    return status
+
+
+def run(opts: Options) -> int:
+    """Runs one test, and prints and writes its results; the exit status."""
     console = Console()
     folder = store.make(opts.workload)
     console.info("workbench", f"{opts.bin} with {opts.node_count} nodes, --seed {opts.seed}")
@@ -33,21 +48,39 @@ def test(opts: Options) -> int:
     record = runner.run()
     console.info("workbench", "analyzing the history...")
     found = results(record, runner.network, runner.workload, opts)
-    store.write(folder, record.history, found, runner.workload)
 
-    shown = Path(folder).relative_to(Path.cwd())
-    console.print(edn.pretty(found))
-    console.print()
-    for key, analysis in runner.workload.analyses.items():
+    # First of all the verdict: it must not be lost with a disk that is full.
+    status = report(console, opts, record, runner.workload, found, folder)
+    store.write(folder, record.history, found, runner.workload)
+    console.close()
+    return status
+
+
+def report(
+    console: Console,
+    opts: Options,
+    record: Record,
+    workload: Workload,
+    found: Results,
+    folder: Path,
+) -> int:
+    """Prints the results, and last of all the verdict; the exit status."""
+    shown = folder.relative_to(Path.cwd())
+    if record.history:
+        console.print(edn.pretty(found))
+        console.print()
+    for key, analysis in workload.analyses.items():
         if analysis.valid is not True:
             console.print(f"Key {key}: {analysis.why}")
             if analysis.valid is False:
                 console.print(f"    drawn in {shown}/independent/{key}/linear.svg")
     for f, counts in found[Keyword("stats")][Keyword("by-f")].items():
-        if not counts[Keyword("valid?")]:
+        if not counts[VALID]:
             console.print(f"No {f.name} succeeded, so there is nothing to judge it by.")
-    if not found[Keyword("availability")][Keyword("valid?")]:
+    if found[Keyword("availability")][VALID] is not True:
         console.print(f"Too few operations were ok for --availability {opts.availability:g}.")
+    for complaint in store.complaints(folder):
+        console.print(complaint)
     console.print(f"See {shown}, and its timeline.html in a browser.")
     if record.rate_note:
         console.print(f"The rate was not kept: {record.rate_note}.")
@@ -56,31 +89,53 @@ def test(opts: Options) -> int:
     if record.cut_short:
         console.print(f"The run was {record.cut_short}; this is the verdict on what was recorded.")
     if record.crash:
-        console.print(f"\nThe test could not go on: {record.crash}")
-        return options.CRASHED
-    status, last_line = LAST_LINES[found[Keyword("valid?")]]
-    console.print(f"\n\n{last_line}")
+        console.print(f"\nThe test could not go on: {record.crash}", RED)
+        status = options.CRASHED
+    else:
+        status, colour, last_line = LAST_LINES[found[VALID]]
+        console.print(f"\n\n{last_line}", colour)
+    console.flush()
     return status
 
 
+COMMANDS = {"test": test, "serve": serve.main, "check": judge.main}
+
+
 def main(argv: Sequence[str]) -> int:
-    """Runs a command; the exit status."""
+    """Runs a command; the exit status. It is 255, with a line, if the environment fails."""
     command, *rest = argv
+    if sys.stdout is None:
+        return fail("stdout is closed")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what it cannot show must not end a run
     try:
-        if command == "check":
-            return judge.main(rest)
-        if command == "serve":
-            return serve.main(rest)
-        if command == "test":
-            opts = options.parse(rest)
-            for _ in range(opts.test_count):
-                status = test(opts)
-                if status:
-                    break
-            return status
+        with interruptible():
+            try:
+                return COMMANDS[command](rest)
+            finally:
+                flush()
     except KeyboardInterrupt:
         return 130
-    print(f"maelstrom: the workbench has no command {command!r} yet", file=sys.stderr)
+    except OSError as error:
+        return fail(": ".join(filter(None, [str(error.filename or ""), error.strerror])))
+    except Exception:  # a mistake of the workbench's own is no verdict on the nodes
+        traceback.print_exc()
+        return fail("this is a bug in the workbench")
+
+
+def flush() -> None:
+    """Lets stdout be seen. OSError if it takes nothing; what it has not taken is dropped then."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # at its end the interpreter would try again, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "stdout") from error
+
+
+def fail(why: str) -> int:
+    """Says in a line why there is no verdict."""
+    with contextlib.suppress(OSError):
+        print(f"maelstrom: {why}", file=sys.stderr)
     return options.CRASHED
 
 

@@ -182,7 +182,11 @@ class Processes(Cluster):
         chunk = os.read(node.stderr, READ_SIZE)
         if not chunk:
             self._loop.unwatch(node.stderr)
-        node.log.write(chunk)
+        try:
+            node.log.write(chunk)
+        except OSError as error:
+            why = f"has a log that cannot be written: {error.strerror}"
+            node.listener.on_exit(node.node_id, why)
         *lines, node.unfinished_stderr = (node.unfinished_stderr + chunk).split(b"\n")
         for line in lines:
             self._said(node, line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from datetime import datetime, timezone
@@ -9,18 +10,23 @@ from datetime import datetime, timezone
 from .history import Op, to_txt
 from .loop import SECOND
 
+GREEN, RED, YELLOW = "\x1b[32m", "\x1b[31m", "\x1b[33m"
+
 
 class Console:
     """Lines on stdout, as Jepsen prints them, and the progress.
 
     On a terminal the progress is one line that is written over; elsewhere it is a line now and
-    then.
+    then. `lost` is the error after which stdout takes nothing more, and the console is silent:
+    a reader that has gone must not cost the run its results.
     """
 
     def __init__(self) -> None:
-        self._live = sys.stdout.isatty()
+        self._live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._colours = self._live and not os.environ.get("NO_COLOR")  # https://no-color.org
         self._progress = ""
         self.progress_interval = SECOND // 5 if self._live else 5 * SECOND
+        self.lost: OSError | None = None
 
     def info(self, thread: str, text: str) -> None:
         """A line of Jepsen's log."""
@@ -34,20 +40,40 @@ class Console:
         """An event of the history, as the tutorial shows it."""
         self._line("INFO", f"jepsen {thread}", f"jepsen.util: {to_txt(op)}")
 
-    def print(self, text: str = "") -> None:
-        """A line as it is, above the progress."""
+    def print(self, text: str = "", colour: str = "") -> None:
+        """Text as it is, above the progress, in a colour where there are any."""
+        if colour and self._colours:
+            text = f"{colour}{text}\x1b[0m"
         clear = "\r\x1b[K" if self._progress else ""
-        print(f"{clear}{text}", flush=self._live)
-        if self._progress:
-            print(self._progress, end="", flush=True)
+        self._write(f"{clear}{text}\n{self._progress}", flush=self._live)
 
     def progress(self, text: str) -> None:
         """The state of the run; an empty text takes it away."""
         if self._live:
-            print(f"\r\x1b[K{text}", end="", flush=True)
+            self._write(f"\r\x1b[K{text}", flush=True)
             self._progress = text
         elif text:
             self.info("workbench", text)
+            self.flush()
+
+    def flush(self) -> None:
+        """Lets all of it be seen now."""
+        self._write("", flush=True)
+
+    def close(self) -> None:
+        """The end. OSError if not all of it could be printed."""
+        if self.lost:
+            raise OSError(self.lost.errno, self.lost.strerror, "stdout") from self.lost
+
+    def _write(self, text: str, flush: bool) -> None:
+        if self.lost:
+            return
+        try:
+            sys.stdout.write(text)
+            if flush:
+                sys.stdout.flush()
+        except OSError as error:
+            self.lost = error
 
     def _line(self, level: str, thread: str, text: str) -> None:
         now = time.time()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 import json
 import random
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,7 @@ Message = dict[str, Any]
 Grudge = Mapping[str, Collection[str]]  # a node, and the nodes whose messages it drops
 MILLISECOND = SECOND // 1000
 LATER = SECOND  # a duplicate is sent up to so much later
+MAX_DEPTH = 100  # of a message from a node: what writes and judges a history is recursive
 
 
 class ProtocolError(Exception):
@@ -210,7 +212,10 @@ class Network:
                 f"{node_id} printed a line on stdout that is not JSON ({error}): {shown}\n"
                 "stdout is for messages alone; print everything else to stderr"
             ) from error
-        problem = self._problem(node_id, message)
+        deep = nesting(line) > MAX_DEPTH  # it could not be written to the history
+        problem = (
+            f"it is nested deeper than {MAX_DEPTH}" if deep else self._problem(node_id, message)
+        )
         if problem:
             raise ProtocolError(f"{node_id} sent a malformed message: {problem}: {shown}")
         assert isinstance(message, dict)
@@ -246,6 +251,17 @@ class Network:
 def _shown(value: object) -> str:
     """A part of a message, for people."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def nesting(line: bytes) -> int:
+    """How deep the objects and arrays of a JSON text are nested; 0 if that is clearly no harm."""
+    if line.count(b"{") + line.count(b"[") <= MAX_DEPTH:
+        return 0
+    depth = deepest = 0
+    for opener in re.findall(rb'"(?:[^"\\]|\\.)*"|[][{}]', line):
+        depth += (opener in b"[{") - (opener in b"]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _no_constant(text: str) -> float:

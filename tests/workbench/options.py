@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +54,10 @@ class Options:
 
 
 class Parser(argparse.ArgumentParser):
-    """Leaves with Maelstrom's status for a test that could not be run."""
+    """Leaves with Maelstrom's status for what could not be run."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.print_usage()
+        self.print_usage(sys.stderr)
         self.exit(CRASHED, f"{self.prog}: error: {message}\n")
 
 
@@ -63,12 +65,14 @@ def at_least(least: float) -> Callable[[str], float]:
     """A converter for numbers from `least` on."""
 
     def number(text: str) -> float:
-        value = float(text)
-        if not least <= value < float("inf"):
-            raise ValueError
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is no number of at least {least:g}")
         return value
 
-    number.__name__ = f"number of at least {least:g}"
     return number
 
 
@@ -94,14 +98,20 @@ def names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     return split
 
 
-def whole(text: str) -> int:
-    """A converter for 1, 2, ..."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
+def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """A converter for whole numbers from `least` to `most`."""
 
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            range = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text} is no whole number {range}")
+        return value
 
-whole.__name__ = "whole number of at least 1"
+    return number
 
 
 def parser() -> Parser:
@@ -115,7 +125,7 @@ def parser() -> Parser:
     add = p.add_argument
     add("-w", "--workload", choices=WORKLOADS, default="lin-kv", help="default: %(default)s")
     add("--bin", required=True, metavar="FILE", help="path to the binary which runs a node")
-    add("--node-count", type=whole, default=5, metavar="N", help="default: %(default)s")
+    add("--node-count", type=whole(1), default=5, metavar="N", help="default: %(default)s")
     add("--time-limit", type=at_least(0), default=60, metavar="SECONDS",
         help="for how long operations are begun; default: %(default)s")
     add("--rate", type=at_least(0), default=5, metavar="N",
@@ -144,9 +154,9 @@ def parser() -> Parser:
     add("--log-stderr", action="store_true", help="show what nodes write to stderr")
     add("--log-net-send", action="store_true", help="show messages as they are sent")
     add("--log-net-recv", action="store_true", help="show messages as they are received")
-    add("--test-count", type=whole, default=1, metavar="N",
+    add("--test-count", type=whole(1), default=1, metavar="N",
         help="how many tests to run; the first that is not valid is the last")
-    add("--seed", type=int, help="for the workbench's dice (this option is its own)")
+    add("--seed", type=whole(0), help="for the workbench's dice (this option is its own)")
     return p  # fmt: skip
 
 
@@ -166,7 +176,7 @@ def parse(argv: Sequence[str]) -> Options:
     match = re.fullmatch(r"(\d+)(n?)", given.concurrency)
     concurrency = int(match[1]) * (given.node_count if match[2] else 1) if match else 0
     if not concurrency:
-        p.error(f"--concurrency {given.concurrency!r} must be a number, or one with n: 10, 4n")
+        p.error(f"--concurrency {given.concurrency} must be a number, or one with n: 10, 4n")
     group = 2 * given.node_count
     if given.workload == "lin-kv" and concurrency % group:
         p.error(
@@ -194,5 +204,5 @@ def _availability(p: Parser, text: str | None) -> float | None:
     except ValueError:
         fraction = -1.0
     if not 0 <= fraction <= 1:
-        p.error(f"--availability {text!r} must be total, or a fraction from 0 to 1")
+        p.error(f"--availability {text} must be total, or a fraction from 0 to 1")
     return fraction

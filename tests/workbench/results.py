@@ -7,25 +7,40 @@ from typing import Any
 
 from .edn import Keyword
 from .history import Op, clients
+from .interrupt import Interrupted
 from .network import Network, Traffic
 from .options import Options
 from .runner import Record
 from .workload import Results, Workload, merge
 
 VALID = Keyword("valid?")
+UNKNOWN = Keyword("unknown")
 
 
 def results(record: Record, network: Network, workload: Workload, options: Options) -> Results:
-    """Judges a run. The whole is valid if all of its parts are."""
+    """Judges a run. The whole is valid if all of its parts are.
+
+    A run that was cut short is at best unknown; so is one whose analysis is interrupted here.
+    """
     events = clients(record.history)
+    try:
+        judged = workload.check(record.history)
+    except Interrupted as interrupt:
+        record.cut_short = f"cut short by {interrupt} during the analysis"
+        judged = {VALID: UNKNOWN}
     parts: Results = {
         Keyword("timeline"): {VALID: True},
         Keyword("exceptions"): exceptions(record),
         Keyword("stats"): stats(events),
         Keyword("availability"): availability(events, options.availability),
         Keyword("net"): net(network, events),
-        Keyword("workload"): workload.check(record.history),
+        Keyword("workload"): judged,
     }
+    if record.cut_short:  # too few operations were ok: more of them might have been, later
+        for name in (Keyword("stats"), Keyword("availability")):
+            if parts[name][VALID] is False:
+                parts[name][VALID] = UNKNOWN
+        parts[Keyword("cut-short")] = {VALID: UNKNOWN, Keyword("why"): record.cut_short}
     parts[VALID] = merge(part[VALID] for part in parts.values())
     return parts
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 from . import edn
@@ -16,6 +13,7 @@ from .client import Client, outcome, shown
 from .cluster import Cluster
 from .console import Console
 from .history import Op
+from .interrupt import Interrupted, interruptible
 from .loop import SECOND, Loop
 from .nemesis import Nemesis
 from .network import Latency, Message, Network, ProtocolError
@@ -39,29 +37,6 @@ class Record:
     rate_note: str = ""  # that fewer operations were begun than asked for
     crash: str = ""  # why the run could not go on
     cut_short: str = ""  # by what signal, after how long
-
-
-class Interrupted(Exception):
-    """The user has stopped the run."""
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C, kill and a closed terminal raise Interrupted in the block, so that it cleans up."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name)
-
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def dice(seed: int, name: str) -> random.Random:
@@ -318,6 +293,8 @@ class Runner:
     def _report_progress(self) -> None:
         if self.loop.now() >= self._end:
             return
+        if self._console.lost:  # nobody is left to read how it goes on
+            self._crash(f"stdout cannot be written to: {self._console.lost.strerror}")
         seconds = self._time() / SECOND
         rate = self._done / seconds if seconds else 0.0
         left = (self._end - self.loop.now()) / SECOND

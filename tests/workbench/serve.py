@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
+import re
+import sys
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-from .options import CRASHED
+from .options import CRASHED, Parser, whole
+
+# A page from elsewhere whose name is made to lead to this machine (DNS rebinding) has another.
+OUR_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 class StoreHandler(SimpleHTTPRequestHandler):
@@ -21,29 +27,53 @@ class StoreHandler(SimpleHTTPRequestHandler):
     }
 
     def send_head(self):  # type: ignore[no-untyped-def]
-        """Serves nothing that a link leads to outside of the store."""
-        if not Path(self.translate_path(self.path)).resolve().is_relative_to(self.directory):
-            self.send_error(404)
-            return None
-        return super().send_head()
+        """Serves nothing to other hosts' pages, nor what a link leads to outside of the store."""
+        if not OUR_HOST.fullmatch(self.headers.get("Host", "localhost")):
+            self.send_error(HTTPStatus.FORBIDDEN, "Only for localhost")
+        elif not self._is_inside():
+            self.send_error(HTTPStatus.NOT_FOUND)
+        else:
+            return super().send_head()
+        return None
+
+    def _is_inside(self) -> bool:
+        try:
+            path = Path(self.translate_path(self.path)).resolve()
+        except (OSError, RuntimeError, ValueError):  # too long, a ring of links, a NUL
+            return False
+        return path.is_relative_to(self.directory)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves on loopback only; a request that goes wrong costs it a line."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that does not wait for the end is no error of ours."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError):
+            print(f"maelstrom: a request failed: {error}", file=sys.stderr)
 
 
 def main(argv: list[str]) -> int:
     """Serves until Ctrl-C, on loopback only."""
-    parser = argparse.ArgumentParser(prog="maelstrom serve", description=__doc__)
-    parser.add_argument("-p", "--port", type=int, default=8080, help="default: %(default)s")
+    parser = Parser(prog="maelstrom serve", description=__doc__)
+    parser.add_argument(
+        "-p", "--port", type=whole(0, 65535), default=8080, help="default: %(default)s"
+    )
     args = parser.parse_args(argv)
     folder = Path("store").resolve()
     if not folder.is_dir():
-        print("maelstrom: there is no store/ here yet; ./maelstrom test makes one")
+        print("maelstrom: there is no store/ here yet; ./maelstrom test makes one", file=sys.stderr)
         return CRASHED
     handler = functools.partial(StoreHandler, directory=str(folder))
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", args.port), handler)
+        server = Server(("127.0.0.1", args.port), handler)
     except OSError as error:
-        print(f"maelstrom: port {args.port}: {error.strerror}; try --port {args.port + 1}")
+        print(
+            f"maelstrom: port {args.port}: {error.strerror}; try another --port", file=sys.stderr
+        )
         return CRASHED
-    print(f"http://127.0.0.1:{args.port}/ (Ctrl-C ends it)", flush=True)
     with server:
+        print(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True)
         server.serve_forever()
     return 0

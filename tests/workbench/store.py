@@ -11,25 +11,34 @@ from .workload import Results, Workload
 
 
 def make(workload: str) -> Path:
-    """Makes the folder of a new run, in the working directory."""
+    """Makes the folder of a new run, in the working directory. OSError if it cannot be made."""
+    runs = Path("store").absolute() / workload
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"no folder for the run can be made here ({error.strerror})"
+        raise OSError(error.errno, why, error.filename) from error
     while True:
-        name = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
-        folder = Path("store").absolute() / workload / name
+        folder = runs / (datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z")
         try:
-            (folder / "node-logs").mkdir(parents=True)
-            return folder
+            folder.mkdir()
         except FileExistsError:
             continue  # a run that began in this very millisecond
+        (folder / "node-logs").mkdir()
+        return folder
 
 
 def write(folder: Path, history: list[Op], results: Results, workload: Workload) -> None:
-    """Writes what a person or a tool wants to look at, and links the run as the latest one."""
-    (folder / "history.edn").write_text("".join(f"{to_edn(op)}\n" for op in history))
-    (folder / "history.txt").write_text("".join(f"{to_txt(op)}\n" for op in history))
-    (folder / "results.edn").write_text(edn.pretty(results) + "\n")
+    """Writes what a person or a tool wants to look at, and links the run as the latest one.
+
+    OSError, with the name of the file, for what cannot be written.
+    """
+    _save(folder / "history.edn", "".join(f"{to_edn(op)}\n" for op in history))
+    _save(folder / "history.txt", "".join(f"{to_txt(op)}\n" for op in history))
+    _save(folder / "results.edn", edn.pretty(results) + "\n")
     try:
         page = timeline.html(operations(clients(history)), f"{folder.parent.name} {folder.name}")
-        (folder / "timeline.html").write_text(page)
+        _save(folder / "timeline.html", page)
     except HistoryError:  # of a run that was cut off: the history itself is there to be read
         pass
     keys = by_key(history) if workload.analyses else {}
@@ -37,13 +46,34 @@ def write(folder: Path, history: list[Op], results: Results, workload: Workload)
         if analysis.valid is False:
             picture = folder / "independent" / str(key) / "linear.svg"
             picture.parent.mkdir(parents=True)
-            picture.write_text(linear.svg(operations(keys[key]), analysis, f"key {key}"))
-    link(folder.parent / "latest", folder)
-    link(folder.parent.parent / "latest", folder)
+            _save(picture, linear.svg(operations(keys[key]), analysis, f"key {key}"))
+    _link(folder.parent / "latest", folder)
+    _link(folder.parent.parent / "latest", folder)
 
 
-def link(name: Path, folder: Path) -> None:
+def complaints(folder: Path) -> list[str]:
+    """What to look at among the nodes' logs: those with a Python node's traceback."""
+    found = []
+    for log in sorted((folder / "node-logs").iterdir()):
+        lines = log.read_bytes().splitlines()
+        if any(line.startswith(b"Traceback") for line in lines):
+            found.append(f"{log.stem} wrote {len(lines)} lines to node-logs/{log.name}")
+    return found
+
+
+def _save(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:  # one of a full disk has no name
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _link(name: Path, folder: Path) -> None:
     """Makes `name` point to the folder, in one step: a run beside this one may do the same."""
     new = name.with_name(f".{folder.name}-{name.name}")
-    new.symlink_to(folder.relative_to(name.parent))
-    new.replace(name)
+    try:
+        new.symlink_to(folder.relative_to(name.parent))
+        new.replace(name)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(name)) from error
