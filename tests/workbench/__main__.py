@@ -39,7 +39,7 @@ def test(opts: Options) -> int:
         console.print(f"Broken rule: {problem}\n")
     for key, analysis in runner.workload.analyses.items():
         if analysis.valid is not True:
-            console.print(f"Key {key}: {analysis.why}")
+            console.print(f"{analysis.why}.")
             if analysis.valid is False:
                 console.print(f"    drawn in {shown}/independent/{key}/linear.svg")
     for f, counts in found[Keyword("stats")][Keyword("by-f")].items():

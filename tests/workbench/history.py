@@ -64,6 +64,14 @@ class Operation:
         return f"{self.f} {edn.dumps(self.value)}"
 
 
+def shorten(text: str, length: int) -> str:
+    """Leaves out the middle of a long text: a sentence's end often says more than its middle."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 3
+    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
 def operations(ops: Iterable[Op]) -> list[Operation]:
     """Joins invocations and completions, in the order of invocation.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from . import edn
-from .history import Operation
+from .history import Operation, shorten
 
 COLOURS = {"ok": "#6DB6FE", "info": "#FFAA26", "fail": "#FEB5DA"}
 MILLISECOND = 1_000_000  # ns
@@ -116,14 +116,6 @@ def details(op: Operation) -> str:
     if op.error is not None:
         lines.append(f"error: {shorten(str(op.error), 500)}")
     return "\n".join(lines)
-
-
-def shorten(text: str, length: int) -> str:
-    """Leaves out the middle of a long text: a sentence's end often says more than its middle."""
-    if len(text) <= length:
-        return text
-    tail = (length - 1) // 3
-    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def markup(text: str) -> str:
