@@ -162,7 +162,10 @@ def test_the_status_is_that_of_the_worst_history(
     assert judge.main([bad, missing, good]) == 1
     last = [line.split("\t") for line in capsys.readouterr().out.splitlines()[-3:]]
     assert [verdict for _, verdict, _ in last] == ["invalid", "unknown", "valid"]
-    assert last[0][2].startswith("key 0: cannot read 3: the register holds 2")
+    assert last[0][2] == (
+        "process 1's read found 3, but key 0 held 2: written by process 0, at 0.003 s (index 0); "
+        "the read was at 0.003 s (index 1)"
+    )
 
 
 def test_splits_a_history_by_key() -> None:

@@ -352,7 +352,7 @@ def _invalid(
 ) -> Analysis:
     """The verdict on a history in which `failed` fits none of the states that were reached."""
     operation = failed.operation
-    ends = sorted(dead_ends.items())[:PATHS_KEPT]
+    ends = sorted(dead_ends.items(), key=lambda end: register.show(end[0]))[:PATHS_KEPT]
     held = [f"{register.held(state)}: {register.origin(link)}" for state, link in ends[:2]]
     if len(ends) == 2:
         held[1] = f"or {held[1]}"

@@ -93,7 +93,7 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
             f'<text x="{MARGIN}" y="{top + BOX / 2 + 4}">process {markup(str(process))}</text>'
         )
     parts += [
-        f'<text x="{MARGIN}" y="{y}">at first: {markup(shorten(value, 8))}</text>'
+        f'<text x="{MARGIN}" y="{y}">first: {markup(shorten(value, 8))}</text>'
         for value, y in firsts.items()
     ]
     for op in shown:
@@ -253,10 +253,6 @@ def _after(step: Step) -> str:
 
 
 def _in_words(path: Sequence[Step]) -> str:
-    """The value before the first step, and each step with what it made of it."""
-    words = [f"first {path[0].before}"]
-    words += [
-        _label(step.operation) + (f" ({step.after})" if step.operation.f == "cas" else "")
-        for step in path[:-1]
-    ]
-    return ", then ".join(words[:2]) + "".join(f", {word}" for word in words[2:])
+    """The value before the first step, and the steps."""
+    steps = ", ".join(_label(step.operation) for step in path[:-1]) or "nothing"
+    return f"first {shorten(path[0].before, 24)}, then {steps}"

@@ -28,7 +28,9 @@ def write(folder: Path, history: list[Op], results: Results, workload: Workload)
     (folder / "history.txt").write_text("".join(f"{to_txt(op)}\n" for op in history))
     (folder / "results.edn").write_text(edn.pretty(results) + "\n")
     try:
-        page = timeline.html(operations(clients(history)), f"{folder.parent.name} {folder.name}")
+        nemesis = [op for op in history if op.process == "nemesis"]
+        title = f"{folder.parent.name} {folder.name}"
+        page = timeline.html(operations(clients(history)), title, nemesis)
         (folder / "timeline.html").write_text(page)
     except HistoryError:  # of a run that was cut off: the history itself is there to be read
         pass
