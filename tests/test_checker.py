@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from histories import simulated, spoilt
-from workbench import judge
+from workbench import checker, judge
 from workbench.checker import BUDGET, Register, Rule, _search, check, check_history
 from workbench.edn import Keyword
 from workbench.history import HistoryError, Op, Operation
@@ -252,20 +252,39 @@ def test_gives_up_when_the_budget_is_used_up() -> None:
     assert "10 configurations" in analysis.why
 
 
-@pytest.mark.parametrize("writes", [25, 2000])
-def test_the_budget_bounds_the_memory(writes: int) -> None:
-    # Many writes at once and an impossible read; what waits to be visited counts, too.
+def at_once(writes: int) -> list[Op]:
+    """Writes and a read of what none of them wrote, all under way at the same time."""
     count = writes + 1
     ops = [Op(n, "invoke", "write", n, 0, n) for n in range(writes)]
     ops.append(Op(writes, "invoke", "read", None, 0, writes))
     ops += [Op(n, "ok", "write", n, 0, count + n) for n in range(writes)]
-    ops.append(Op(writes, "ok", "read", -1, 0, count + writes))
+    return [*ops, Op(writes, "ok", "read", -1, 0, count + writes)]
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_the_budget_bounds_the_memory_of_a_search(deep: bool) -> None:
+    register = Register(at_once(25))
     tracemalloc.start()
     try:
-        assert check(ops, budget=20_000).valid is None
-        assert tracemalloc.get_traced_memory()[1] < 20_000 * 1000
+        assert _search(register, 20_000, deep) is None
+        assert tracemalloc.get_traced_memory()[1] < 20_000 * 500
     finally:
         tracemalloc.stop()
+
+
+def test_what_is_too_wide_for_the_budget_is_not_begun() -> None:
+    tracemalloc.start()
+    try:
+        assert check(at_once(2000), budget=20_000).valid is None
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_wide_configuration_counts_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = check(at_once(5)).configurations
+    monkeypatch.setattr(checker, "WIDE", 2)
+    assert check(at_once(5)).configurations > narrow
 
 
 def test_errors_are_known_by_name_and_by_code() -> None:

@@ -160,6 +160,8 @@ def test_linear_is_in_order_and_its_paths_lead_through_their_operations() -> Non
                 x = float(circle["cx"])
             assert any(text.endswith(path[-1].problem) for text in visible(root))
         assert next(circles, None) is None
+        ends = {step[-1].get("cx") for step in root.iter(f"{SVG}g") if step.get("stroke") == RED}
+        assert len(ends) == 1, "the impossible steps stand below each other"
         seen += any(op.end_index is None for op in drawn) and len(analysis.final_paths) > 2
     assert seen >= 5
 

@@ -34,7 +34,7 @@ operations that were made to happen. Two rules prune, and neither can lose an or
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
@@ -194,12 +194,11 @@ class Register:
 
     def origin(self, link: Link) -> str:
         """Who wrote what the register holds at the end of a tried order, and when."""
-        state = link[2]
         step: Link | None = link
         while step:
             step, rules, _ = step
             for rule in reversed(rules):
-                if rule.makes == state:
+                if rule.makes is not None:
                     operation = rule.operation
                     return f"written by process {operation.process}, {self.when(operation)}"
         return "nothing was written before"
@@ -227,8 +226,9 @@ def identity(value: Any) -> Hashable:
     return value  # type: ignore[no-any-return]
 
 
-# A configuration on the way, with the one before it and the rules placed between the two.
+# A step on the way: the one before it, the rules placed by it, the state after it.
 Link = tuple["Link | None", list[Rule], int]
+Configuration = tuple[int, int, int, int, Link]  # level, mask, state, used; how it came about
 
 
 def check(ops: Sequence[Op], budget: int = BUDGET, name: str = "the register") -> Analysis:
@@ -256,10 +256,10 @@ def _search(register: Register, budget: int, deep: bool) -> Analysis | None:
     """The verdict, or None where the budget runs out.
 
     In breadth, a configuration is visited after all those with fewer operations done or, for as
-    many, fewer unknown ones used: so none is visited that a later one makes superfluous.
+    many, fewer unknown ones used: so hardly one is visited that a later one makes superfluous.
     """
-    known, unknown = register.known, register.unknown
-    candidates, unknown_until = register.candidates(), register.unknown_until
+    known, unknowns = register.known, len(register.unknown)
+    candidates = register.candidates()
     end = len(known)
     states = len(register.values)
     # By level and configuration, the ways to have used unknown operations. What is found is
@@ -271,7 +271,7 @@ def _search(register: Register, budget: int, deep: bool) -> Analysis | None:
     # What is to be visited: (priority, tie-break, configuration, how it came about). The lowest
     # comes first, and of equals the last one pushed: all are equal in a search in depth.
     queue: list[tuple[int, int, int, int, int, int, Link]] = []
-    steps: list[tuple[int, int, int, int, Link]] = [(0, 0, ABSENT, 0, (None, [], ABSENT))]
+    steps: Iterable[Configuration] = [(0, 0, ABSENT, 0, (None, [], ABSENT))]
     while True:
         for level, mask, state, used, link in steps:
             # What only observes is placed at once; as levels pass, more becomes possible.
@@ -294,7 +294,7 @@ def _search(register: Register, budget: int, deep: bool) -> Analysis | None:
             if level == end:
                 last = link[1][-1].operation if link[1] else None
                 final = [(register.values[state], last)]
-                why = f"{len(known) + len(unknown)} operations"
+                why = f"{len(known) + unknowns} operations"
                 return Analysis(True, why, configurations, final_states=final)
 
             # Lowe's memoization; `used` is pruned by dominance.
@@ -307,44 +307,49 @@ def _search(register: Register, budget: int, deep: bool) -> Analysis | None:
                 return None
             found[level][memo] = (*(other for other in before if other & used != used), used)
             done = level + mask.bit_count()
-            priority = 0 if deep else done * (len(unknown) + 1) + used.bit_count()
+            priority = 0 if deep else done * (unknowns + 1) + used.bit_count()
             heappush(queue, (priority, -configurations, level, mask, state, used, link))
 
         if not queue:
             break
         _, _, level, mask, state, used, link = heappop(queue)
-        if used not in found[level][mask * states + state]:
-            continue  # one that has used less was found meanwhile
         if level > deepest:
             deepest = level
             dead_ends.clear()
         if level == deepest:
             dead_ends.setdefault(state, link)
 
-        # In a search in depth the last one pushed is visited first: so the unknown ones are
-        # pushed first, then the known ones, the first to complete last.
-        steps = []
-        tried: set[tuple[frozenset[int] | None, int]] = set()
-        for number in range(unknown_until[level]):
-            rule = unknown[number]
-            if used >> number & 1 or rule.makes is None or (rule.needs, rule.makes) in tried:
-                continue
-            tried.add((rule.needs, rule.makes))
-            if rule.makes != state and rule.allows(state):
-                after = (link, [rule], rule.makes)
-                steps.append((level, mask, rule.makes, used | 1 << number, after))
-        for number in reversed(candidates[level]):
-            rule = known[number]
-            bit = 1 << (number - level)
-            if rule.makes is not None and not mask & bit and rule.allows(state):
-                after_level, after_mask = level, mask | bit
-                while after_mask & 1:
-                    after_mask >>= 1
-                    after_level += 1
-                after = (link, [rule], rule.makes)
-                steps.append((after_level, after_mask, rule.makes, used, after))
+        steps = _steps(register, candidates[level], (level, mask, state, used, link))
 
     return _invalid(register, known[deepest], dead_ends, configurations)
+
+
+def _steps(
+    register: Register, candidates: list[int], configuration: Configuration
+) -> Iterator[Configuration]:
+    """What a configuration becomes by one more operation that makes a state.
+
+    In a search in depth the last one is visited first: so the unknown ones come first, then the
+    known ones, the first to complete last.
+    """
+    level, mask, state, used, link = configuration
+    tried: set[tuple[frozenset[int] | None, int]] = set()
+    for number in range(register.unknown_until[level]):
+        rule = register.unknown[number]
+        if used >> number & 1 or rule.makes is None or (rule.needs, rule.makes) in tried:
+            continue
+        tried.add((rule.needs, rule.makes))
+        if rule.makes != state and rule.allows(state):
+            yield level, mask, rule.makes, used | 1 << number, (link, [rule], rule.makes)
+    for number in reversed(candidates):
+        rule = register.known[number]
+        bit = 1 << (number - level)
+        if rule.makes is not None and not mask & bit and rule.allows(state):
+            after_level, after_mask = level, mask | bit
+            while after_mask & 1:
+                after_mask >>= 1
+                after_level += 1
+            yield after_level, after_mask, rule.makes, used, (link, [rule], rule.makes)
 
 
 def _invalid(
