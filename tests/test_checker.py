@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import random
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from histories import simulated, spoilt
-from workbench import judge
+from workbench import checker, judge
 from workbench.checker import BUDGET, Register, Rule, _search, check, check_history
 from workbench.edn import Keyword
 from workbench.history import HistoryError, Op, Operation
@@ -111,11 +112,46 @@ def test_names_the_operation_that_cannot_be_placed_and_says_why() -> None:
     analysis = check(
         history("0 invoke write 2", "0 ok write 2", "1 invoke read nil", "1 ok read 4")
     )
-    assert analysis.why == "cannot read 4: the register holds 2 (process 1, index 2)"
+    assert analysis.why == (
+        "process 1's read found 4, but the register held 2: written by process 0, "
+        "at 0.000 s (index 0); the read was at 0.000 s (index 2)"
+    )
     assert [[str(step.operation) for step in path] for path in analysis.final_paths] == [
         ["write 2", "read 4"]
     ]
-    assert analysis.final_paths[0][-1].problem == "cannot read 4: the register holds 2"
+    last = analysis.final_paths[0][-1]
+    assert last.problem == "read found 4, but the register held 2"
+    assert [(s.before, s.after) for s in analysis.final_paths[0]] == [("absent", "2"), ("2", "2")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["0 invoke write 2", "0 ok write 2", "1 invoke read nil", "1 fail read nil 20"],
+         "process 1's read found nothing, but key 0 held 2: written by process 0, at 3.000 s "
+         "(index 0); the read was at 3.002 s (index 2)"),
+        (["0 invoke write 2", "0 ok write 2", "1 invoke cas 2,3", "1 fail cas 2,3 22"],
+         "process 1's cas 2 to 3 failed, but key 0 held 2: written by process 0, at 3.000 s "
+         "(index 0); the cas was at 3.002 s (index 2)"),
+        (["0 invoke write 2", "0 ok write 2", "1 invoke cas 2,3", "1 ok cas 2,3",
+          "1 invoke cas 2,4", "1 ok cas 2,4"],
+         "process 1's cas 2 to 4 succeeded, but key 0 held 3: written by process 1, at 3.002 s "
+         "(index 2); the cas was at 3.004 s (index 4)"),
+        (["0 invoke read nil", "0 ok read 1"],
+         "process 0's read found 1, but key 0 was absent: nothing was written before; "
+         "the read was at 3.000 s (index 0)"),
+    ],
+)  # fmt: skip
+def test_the_sentence_says_what_was_seen_and_who_wrote_what_was_there(
+    lines: list[str], why: str
+) -> None:
+    keyed = [
+        replace(op, value=[0, op.value], time=3_000_000_000 + 1_000_000 * op.index)
+        for op in history(*lines)
+    ]
+    assert check_history(keyed)[0].why == why
+    untimed = check([replace(op, time=0) for op in history(*lines)])
+    assert " s (" not in untimed.why and "; the" in untimed.why
 
 
 def test_names_all_values_that_the_register_may_hold() -> None:
@@ -129,10 +165,15 @@ def test_names_all_values_that_the_register_may_hold() -> None:
             "2 ok cas 4,5",
         )
     )
-    assert analysis.why.startswith("cannot cas 4 to 5: the register holds 2 or 3 ")
+    assert analysis.why == (
+        "process 2's cas 4 to 5 succeeded, but the register held 2: written by process 0, at "
+        "0.000 s (index 0), or held 3: written by process 1, at 0.000 s (index 1); "
+        "the cas was at 0.000 s (index 4)"
+    )
     assert len(analysis.final_paths) == 2
 
 
+WROTE_NULL = ["0 invoke write nil", "0 ok write nil"]
 WROTE_1 = ["0 invoke write 1", "0 ok write 1"]
 
 
@@ -155,6 +196,14 @@ WROTE_1 = ["0 invoke write 1", "0 ok write 1"]
         (False, [*WROTE_1, "1 invoke write 2", "1 info write 2", "2 invoke read nil",
                  "2 ok read 2", "2 invoke read nil", "2 ok read 1"]),
         (True, [*WROTE_1, "1 invoke write 2", "2 invoke read nil", "2 ok read 2"]),
+        # null is a value to error 20, while a read of nil may mean that there is none.
+        (False, [*WROTE_NULL, "1 invoke read nil", "1 fail read nil 20"]),
+        (False, [*WROTE_NULL, "1 invoke cas 1,2", "1 fail cas 1,2 20"]),
+        (True, [*WROTE_NULL, "1 invoke read nil", "1 ok read nil"]),
+        (True, [*WROTE_NULL, "1 invoke cas nil,2", "1 ok cas nil,2"]),
+        (False, [*WROTE_NULL, "1 invoke cas nil,2", "1 fail cas nil,2 22"]),
+        (True, [*WROTE_NULL, "1 invoke cas 1,2", "1 fail cas 1,2 22"]),
+        (False, [*WROTE_1, "1 invoke read nil", "1 ok read nil"]),
         (True, [*WROTE_1, "2 invoke read nil", "2 info read nil", "1 invoke cas 1,2",
                 "1 ok cas 1,2"]),
     ],
@@ -175,7 +224,11 @@ def test_values_are_compared_as_json() -> None:
         ).valid
 
     assert reads([1, {"a": True}], [1, {"a": True}]) is True
+    assert reads(1, 1.0) is True
+    assert reads([{"a": 1.0, "b": 2}], [{"b": 2, "a": 1}]) is True
+    assert reads({"a": 0}, {"a": False}) is False
     assert reads(1, True) is False
+    assert reads(1.0, True) is False
     assert reads(1, "1") is False
     assert reads([1], [True]) is False
 
@@ -197,6 +250,41 @@ def test_gives_up_when_the_budget_is_used_up() -> None:
     analysis = check(simulated(random.Random(1), 100, 5), budget=10)
     assert analysis.valid is None
     assert "10 configurations" in analysis.why
+
+
+def at_once(writes: int) -> list[Op]:
+    """Writes and a read of what none of them wrote, all under way at the same time."""
+    count = writes + 1
+    ops = [Op(n, "invoke", "write", n, 0, n) for n in range(writes)]
+    ops.append(Op(writes, "invoke", "read", None, 0, writes))
+    ops += [Op(n, "ok", "write", n, 0, count + n) for n in range(writes)]
+    return [*ops, Op(writes, "ok", "read", -1, 0, count + writes)]
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_the_budget_bounds_the_memory_of_a_search(deep: bool) -> None:
+    register = Register(at_once(25))
+    tracemalloc.start()
+    try:
+        assert _search(register, 20_000, deep) is None
+        assert tracemalloc.get_traced_memory()[1] < 20_000 * 500
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_too_wide_for_the_budget_is_not_begun() -> None:
+    tracemalloc.start()
+    try:
+        assert check(at_once(2000), budget=20_000).valid is None
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_wide_configuration_counts_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = check(at_once(5)).configurations
+    monkeypatch.setattr(checker, "WIDE", 2)
+    assert check(at_once(5)).configurations > narrow
 
 
 def test_errors_are_known_by_name_and_by_code() -> None:

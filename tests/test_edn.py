@@ -66,6 +66,15 @@ def test_reads_every_form(text: str, value: Any) -> None:
         (":", 1, False),
         ("[#_]", 1, False),
         ("[" * 1_000_000, 1, False),
+        ("[" * 900 + "]" * 900, 1, False),
+        ("1e999999999", 1, False),
+        ("[1\n1e999999999M]", 2, False),
+        ("1e-999999999M", 1, False),
+        ("1e400", 1, False),
+        ("1e" + "9" * 100_000, 1, False),
+        ("7" * 1_000_000, 1, False),
+        ("0x" + "f" * 1_000_000, 1, False),
+        ("1/" + "7" * 1_000_000, 1, False),
     ],
 )
 def test_says_on_which_line_a_text_is_wrong(text: str, line: int, cut_off: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import pytest
 from histories import simulated, spoilt
 from workbench import linear, timeline
 from workbench.checker import Analysis, check
+from workbench.edn import Keyword
 from workbench.history import Op, Operation, operations
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -95,7 +97,15 @@ def test_the_impossible_step_is_shown_with_its_words() -> None:
     assert {"process 0", "process 3", "write 2", "read 4", "key 0 is not linearizable"} <= set(
         visible(root)
     )
-    assert "1. cannot read 4: the register holds 2" in visible(root)
+    assert "1. read found 4, but the register held 2" in visible(root)
+    assert "first: absent" in visible(root), "the value before the first step"
+    assert check(history).why in " ".join(visible(root))
+    reason = next(
+        text for text in root.iter(f"{SVG}text") if (text.text or "").startswith("1. read")
+    )
+    end = list(root.iter(f"{SVG}circle"))[-1]
+    beside = float(reason.attrib["x"]) - float(end.attrib["cx"])
+    assert 0 < beside < 20 and abs(float(reason.attrib["y"]) - float(end.attrib["cy"])) < 8
     outlined = [rect.get("id") for rect in root.iter(f"{SVG}rect") if rect.get("stroke") == RED]
     assert outlined == ["operation-2"]
     steps = [
@@ -104,8 +114,8 @@ def test_the_impossible_step_is_shown_with_its_words() -> None:
         if step.get("class") == "step"
     ]
     assert steps == [
-        ("write 2: the register holds 2", False),
-        ("cannot read 4: the register holds 2", True),
+        ("write 2: before it absent, after it 2", False),
+        ("read found 4, but the register held 2", True),
     ]
 
 
@@ -144,10 +154,14 @@ def test_linear_is_in_order_and_its_paths_lead_through_their_operations() -> Non
             for step in path:
                 circle, box = next(circles), boxes[step.operation.start_index]
                 assert max(x, box.start) < float(circle["cx"]) < box.end
-                assert box.track < float(circle["cy"]) < box.track + linear.BOX
+                rows = len(analysis.final_paths) if step.problem else 0
+                height = linear.BOX + linear.LINE * rows
+                assert box.track < float(circle["cy"]) < box.track + height
                 x = float(circle["cx"])
             assert any(text.endswith(path[-1].problem) for text in visible(root))
         assert next(circles, None) is None
+        ends = {step[-1].get("cx") for step in root.iter(f"{SVG}g") if step.get("stroke") == RED}
+        assert len(ends) == 1, "the impossible steps stand below each other"
         seen += any(op.end_index is None for op in drawn) and len(analysis.final_paths) > 2
     assert seen >= 5
 
@@ -161,6 +175,7 @@ class Page(HTMLParser):
         self.tags: set[str] = set()
         self.text = ""
         self.boxes: list[tuple[Box, str]] = []  # with what hovering shows
+        self.bands: list[tuple[Box, str]] = []
         self.feed(page)
         self.close()
         assert not self.open
@@ -170,10 +185,11 @@ class Page(HTMLParser):
         if tag != "meta":
             self.open.append(tag)
         found = dict(attrs)
-        if found.get("class") in ("ok", "info", "fail") and tag == "div":
-            style = dict(re.findall(r"(\w+):(\d+)px", found["style"] or ""))
+        if found.get("class") in ("ok", "info", "fail", "band") and tag == "div":
+            style = {"left": "0", **dict(re.findall(r"(\w+):(\d+)px", found["style"] or ""))}
             top, height, left = (float(style[key]) for key in ("top", "height", "left"))
-            self.boxes.append((Box(left, top, top + height), found["title"] or ""))
+            drawn = self.bands if found["class"] == "band" else self.boxes
+            drawn.append((Box(left, top, top + height), found["title"] or ""))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -195,6 +211,36 @@ def test_timeline_is_in_order_and_tells_all() -> None:
     hover = page.boxes[-1][1]
     for words in ("process 7", "fail", "6.000 ms", "8.000 ms", "took 2.000 ms", "index 6", "22"):
         assert words in hover
+
+
+def test_timeline_shows_faults_from_their_start_to_their_end() -> None:
+    history = anomaly()
+    history.append(event(4, "invoke", "read", None, 8))
+    faults = [
+        replace(event(0, "info", f, value, time), process="nemesis")
+        for f, value, time in [
+            ("stop-partition", None, -2),
+            ("start-partition", Keyword("one"), 3),
+            ("start-partition", [Keyword("isolated"), {"n0": frozenset({"n1"})}], 4),
+            ("stop-partition", None, 6),
+            ("stop-partition", Keyword("network-healed"), 7),
+            ("start-partition", Keyword("majority"), 9),
+        ]
+    ]
+    page = Page(timeline.html(operations(history), "a run", faults))
+    assert "nemesis" in page.text and "nemesis" not in timeline.html(operations(history), "a run")
+    (first, hover), (second, _) = page.bands
+    read, last = page.boxes[1][0], page.boxes[2][0]
+    assert read.start < first.start < read.end < first.end < last.start < second.start
+    assert second.end == last.end, "one that was not healed goes on"
+    assert "start-partition [:isolated" in hover and "stop-partition :network-healed at 7" in hover
+
+
+def test_errors_are_shown_as_edn() -> None:
+    history = [event(0, "invoke", "read", None, 0)]
+    history.append(event(0, "fail", "read", None, 1, [Keyword("key-does-not-exist"), "not found"]))
+    ((_, hover),) = Page(timeline.html(operations(history), "a run")).boxes
+    assert 'error: [:key-does-not-exist "not found"]' in hover
 
 
 def test_timeline_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def report(
         console.print()
     for key, analysis in workload.analyses.items():
         if analysis.valid is not True:
-            console.print(f"Key {key}: {analysis.why}")
+            console.print(f"{analysis.why}.")
             if analysis.valid is False:
                 console.print(f"    drawn in {shown}/independent/{key}/linear.svg")
     for f, counts in found[Keyword("stats")][Keyword("by-f")].items():

@@ -12,10 +12,14 @@ What an operation says:
 | completion              | read of v                | write of v, cas of a to b            |
 |-------------------------|--------------------------|--------------------------------------|
 | ok                      | the register held v      | it took effect (the register held a) |
-| fail, error 20          | there was no value       | cas: there was no value              |
+| fail, error 20          | the key was absent       | cas: the key was absent              |
 | fail, error 22, or none | nothing                  | cas: the register did not hold a     |
 | fail, any other error   | nothing                  | it never took effect                 |
 | info, or none           | nothing                  | it may take effect later, or never   |
+
+To error 20 null and absent are two states. A read of nil, or a cas from nil, fits both: in
+histories of stores without that error, nil says absent. Values are compared as JSON, as raft.py
+does: 1 is 1.0, and not true.
 
 Why it is fast enough. Operations with a known end are numbered by their completion, and a
 configuration is (level, mask, state, used): all operations below `level` are done, and beyond it
@@ -30,32 +34,40 @@ operations that were made to happen. Two rules prune, and neither can lose an or
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
 from . import edn
-from .history import HistoryError, Op, Operation, by_key, operations
+from .history import HistoryError, Op, Operation, by_key, operations, shorten
 
-BUDGET = 1_200_000  # configurations: about a minute and 300 MiB
+BUDGET = 1_200_000  # configurations kept in memory, of some 400 bytes
+WIDE = 1024  # bits of a configuration's masks that count as another configuration
 PATHS_KEPT = 10
 STEPS_KEPT = 8
+SHOWN = 60  # characters of a value
+SECOND = 1_000_000_000  # ns
 
-ABSENT = 0  # the state of a register that was never written; other states count from 1
+ABSENT = 0  # the state of a register that was never written
+NULL = 1
 NOT_FOUND = {20, "key-does-not-exist"}
 MISMATCH = {22, "precondition-failed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation of a tried order, and the register's value after it (None: absent).
+    """One operation of a tried order, and the register's value after it (None: nil or absent).
 
-    `problem` says why the step is impossible; it is empty for one that is possible.
+    `before` and `after` are the register's states for people. `problem` says why the step is
+    impossible; it is empty for one that is possible.
     """
 
     operation: Operation
     state: Any
+    before: str
+    after: str
     problem: str = ""
 
 
@@ -80,26 +92,28 @@ class Analysis:
 class Rule:
     """What an operation demands of the register's state, and what it makes of it.
 
-    `needs` is the state before, None for any; `negated` turns it into any other state. `makes`
+    `needs` are the states before, None for any; `negated` turns them into all others. `makes`
     is the state after, None for what only observes.
     """
 
     operation: Operation
-    needs: int | None
+    needs: frozenset[int] | None
     makes: int | None
     negated: bool = False
 
     def allows(self, state: int) -> bool:
         """Whether the operation can take effect on this state."""
-        return self.needs is None or (self.needs == state) is not self.negated
+        return self.needs is None or (state in self.needs) is not self.negated
 
 
 class Register:
     """The rules of a history's operations, and the states that they speak of by number."""
 
-    def __init__(self, ops: Sequence[Op]) -> None:
-        self._numbers: dict[str, int] = {edn.dumps(None): ABSENT}
-        self.values: list[Any] = [None]
+    def __init__(self, ops: Sequence[Op], name: str = "the register") -> None:
+        self.name = name
+        self.timed = bool(ops) and ops[-1].time > 0
+        self._numbers: dict[Hashable, int] = {None: NULL}
+        self.values: list[Any] = [None, None]
         self.known: list[Rule] = []  # by completion
         self.unknown: list[Rule] = []  # by invocation
         for operation in operations(ops):
@@ -112,17 +126,24 @@ class Register:
         starts = [rule.operation.start_index for rule in self.known]
         completions = [rule.operation.end_index or 0 for rule in self.known]
         # While operation L is the first that is not done: the numbers from L on that can be
-        # placed, and how many of the unknown operations can.
-        self.candidates = _candidates(starts, completions)
+        # placed (all in all, `choices`), and how many of the unknown operations can.
+        self.candidates = partial(_candidates, starts, completions)
+        in_order = sorted(starts)
+        self.choices = sum(
+            bisect(in_order, completion) - level for level, completion in enumerate(completions)
+        )
         invoked = [rule.operation.start_index for rule in self.unknown]
         self.unknown_until = [bisect(invoked, completion) for completion in completions]
 
     def _state(self, value: Any) -> int:
-        text = edn.dumps(value, sort_keys=True)
-        number = self._numbers.setdefault(text, len(self.values))
+        number = self._numbers.setdefault(identity(value), len(self.values))
         if number == len(self.values):
             self.values.append(value)
         return number
+
+    def _seen(self, value: Any) -> frozenset[int]:
+        """The states in which a client may see this value."""
+        return frozenset([ABSENT, NULL] if value is None else [self._state(value)])
 
     def _rule(self, operation: Operation) -> Rule | None:
         """What the table above says; None for an operation that says nothing."""
@@ -135,9 +156,9 @@ class Register:
             return Rule(operation, None, self._state(value))
         if f == "cas":
             old, new = value
-            return Rule(operation, self._state(old), self._state(new))
+            return Rule(operation, self._seen(old), self._state(new))
         if f == "read" and type == "ok":
-            return Rule(operation, self._state(value), None)
+            return Rule(operation, self._seen(value), None)
         return None
 
     def _failed(self, operation: Operation) -> Rule | None:
@@ -149,52 +170,85 @@ class Register:
         if not isinstance(error, str | int | None) or operation.f not in ("read", "cas"):
             return None
         if error in NOT_FOUND:
-            return Rule(operation, ABSENT, None)
+            return Rule(operation, frozenset([ABSENT]), None)
         if operation.f == "cas" and (error in MISMATCH or error is None):
-            return Rule(operation, self._state(operation.value[0]), None, negated=True)
+            return Rule(operation, self._seen(operation.value[0]), None, negated=True)
         return None
 
-    def impossible(self, rule: Rule, states: set[int]) -> str:
-        """Says why an operation cannot take effect on any of these states."""
-        held = " or ".join(sorted(self.show(state) for state in states - {ABSENT}))
-        has = f"the register holds {held}" if held else "the register is absent"
-        if held and ABSENT in states:
-            has += " or is absent"
+    def impossible(self, rule: Rule, held: str) -> str:
+        """Says that an operation does not fit what the register held."""
+        operation = rule.operation
         if rule.negated:
-            why = f"{rule.operation} cannot fail"
-        elif rule.operation.type == "fail":
-            why = f"{rule.operation.f} cannot find the key absent"
+            saw = f"{operation} failed"
+        elif operation.type == "fail":
+            saw = f"{operation.f} found nothing"
+        elif operation.f == "read":
+            saw = f"read found {shorten(edn.dumps(operation.value), SHOWN)}"
         else:
-            why = f"cannot {rule.operation}"
-        return f"{why}: {has}"
+            saw = f"{operation} succeeded"
+        return f"{saw}, but {self.name} {held}"
+
+    def held(self, state: int) -> str:
+        """`held 2`, or that there was nothing."""
+        return "was absent" if state == ABSENT else f"held {self.show(state)}"
+
+    def origin(self, link: Link) -> str:
+        """Who wrote what the register holds at the end of a tried order, and when."""
+        step: Link | None = link
+        while step:
+            step, rules, _ = step
+            for rule in reversed(rules):
+                if rule.makes is not None:
+                    operation = rule.operation
+                    return f"written by process {operation.process}, {self.when(operation)}"
+        return "nothing was written before"
+
+    def when(self, operation: Operation) -> str:
+        """The moment of an operation's invocation, by the history's clock and index."""
+        index = f"index {operation.start_index}"
+        return f"at {operation.start / SECOND:.3f} s ({index})" if self.timed else f"at {index}"
 
     def show(self, state: int) -> str:
         """A state as messages have it, short."""
-        text = edn.dumps(self.values[state])
-        return text if len(text) <= 60 else text[:60] + "..."
+        return "absent" if state == ABSENT else shorten(edn.dumps(self.values[state]), SHOWN)
 
 
-# A configuration on the way, with the one before it and the rules placed between the two.
+def identity(value: Any) -> Hashable:
+    """Equal for two values exactly when they are the same JSON; to Python 1 == True."""
+    if isinstance(value, bool):
+        return (bool, value)
+    if isinstance(value, list | tuple):
+        return tuple(map(identity, value))
+    if isinstance(value, set | frozenset):
+        return frozenset(map(identity, value))
+    if isinstance(value, dict):
+        return (dict, frozenset((identity(key), identity(item)) for key, item in value.items()))
+    return value  # type: ignore[no-any-return]
+
+
+# A step on the way: the one before it, the rules placed by it, the state after it.
 Link = tuple["Link | None", list[Rule], int]
+Configuration = tuple[int, int, int, int, Link]  # level, mask, state, used; how it came about
 
 
-def check(ops: Sequence[Op], budget: int = BUDGET) -> Analysis:
+def check(ops: Sequence[Op], budget: int = BUDGET, name: str = "the register") -> Analysis:
     """Searches an order for the events of one key, whose values are without the key.
 
     Gives up, with an unknown verdict, after `budget` configurations. HistoryError for events
-    that are none of a cas register. First a short search in depth, which finds the order of
-    most valid histories; then one in breadth, which exhausts the invalid ones soonest.
+    that are none of a cas register. `name` is what the verdict calls the register. First a short
+    search in depth, which finds the order of most valid histories; then one in breadth, which
+    exhausts the invalid ones soonest.
     """
-    register = Register(ops)
+    register = Register(ops, name)
     share = min(budget, 50_000 + 2 * len(register.known))
-    return (
-        _search(register, share, deep=True)
-        or _search(register, budget - share, deep=False)
-        or Analysis(
-            None,
-            f"no verdict within the budget of {budget:,} configurations; --budget allows for more",
-            budget,
-        )
+    found = None
+    if register.choices <= 10 * budget:
+        found = _search(register, share, deep=True) or _search(register, budget - share, deep=False)
+    return found or Analysis(
+        None,
+        f"{name} has no verdict: too much happened at once for the budget of {budget:,} "
+        "configurations; `maelstrom check --budget` allows for more, and takes more memory",
+        budget,
     )
 
 
@@ -202,106 +256,127 @@ def _search(register: Register, budget: int, deep: bool) -> Analysis | None:
     """The verdict, or None where the budget runs out.
 
     In breadth, a configuration is visited after all those with fewer operations done or, for as
-    many, fewer unknown ones used: so none is visited that a later one makes superfluous.
+    many, fewer unknown ones used: so hardly one is visited that a later one makes superfluous.
     """
-    known, unknown = register.known, register.unknown
-    candidates, unknown_until = register.candidates, register.unknown_until
+    known, unknowns = register.known, len(register.unknown)
+    candidates = register.candidates()
     end = len(known)
     states = len(register.values)
-    visited: list[dict[int, tuple[int, ...]]] = [{} for _ in range(end + 1)]
+    # By level and configuration, the ways to have used unknown operations. What is found is
+    # entered at once, and not only when visited: so the budget bounds what waits, too.
+    found: list[dict[int, tuple[int, ...]]] = [{} for _ in range(end + 1)]
     configurations = 0
     deepest = 0
     dead_ends: dict[int, Link] = {}  # at the deepest level, by state
     # What is to be visited: (priority, tie-break, configuration, how it came about). The lowest
     # comes first, and of equals the last one pushed: all are equal in a search in depth.
     queue: list[tuple[int, int, int, int, int, int, Link]] = []
-    queue.append((0, 0, 0, 0, ABSENT, 0, (None, [], ABSENT)))
-    pushed = 0
-    while queue:
+    steps: Iterable[Configuration] = [(0, 0, ABSENT, 0, (None, [], ABSENT))]
+    while True:
+        for level, mask, state, used, link in steps:
+            # What only observes is placed at once; as levels pass, more becomes possible.
+            placed: list[Rule] = []
+            looking = True
+            while looking and level < end:
+                looking = False
+                for number in candidates[level]:
+                    bit = 1 << (number - level)
+                    rule = known[number]
+                    if rule.makes is None and not mask & bit and rule.allows(state):
+                        mask |= bit
+                        placed.append(rule)
+                while mask & 1:
+                    mask >>= 1
+                    level += 1
+                    looking = True
+            if placed:
+                link = (link, placed, state)
+            if level == end:
+                last = link[1][-1].operation if link[1] else None
+                final = [(register.values[state], last)]
+                why = f"{len(known) + unknowns} operations"
+                return Analysis(True, why, configurations, final_states=final)
+
+            # Lowe's memoization; `used` is pruned by dominance.
+            memo = mask * states + state
+            before = found[level].get(memo, ())
+            if any(earlier & used == earlier for earlier in before):
+                continue
+            configurations += 1 + (mask.bit_length() + used.bit_length()) // WIDE
+            if configurations > budget:
+                return None
+            found[level][memo] = (*(other for other in before if other & used != used), used)
+            done = level + mask.bit_count()
+            priority = 0 if deep else done * (unknowns + 1) + used.bit_count()
+            heappush(queue, (priority, -configurations, level, mask, state, used, link))
+
+        if not queue:
+            break
         _, _, level, mask, state, used, link = heappop(queue)
-
-        # What only observes is placed at once; as levels pass, more becomes possible.
-        placed: list[Rule] = []
-        looking = True
-        while looking and level < end:
-            looking = False
-            for number in candidates[level]:
-                bit = 1 << (number - level)
-                rule = known[number]
-                if rule.makes is None and not mask & bit and rule.allows(state):
-                    mask |= bit
-                    placed.append(rule)
-            while mask & 1:
-                mask >>= 1
-                level += 1
-                looking = True
-        if placed:
-            link = (link, placed, state)
-        if level == end:
-            last = link[1][-1].operation if link[1] else None
-            value = register.values[state]
-            why = f"{len(known) + len(unknown)} operations"
-            return Analysis(True, why, configurations, final_states=[(value, last)])
-
-        # Lowe's memoization; `used` is pruned by dominance.
-        seen = visited[level]
-        memo = mask * states + state
-        before = seen.get(memo, ())
-        if any(earlier & used == earlier for earlier in before):
-            continue
-        if configurations == budget:
-            return None
-        configurations += 1
-        seen[memo] = (*(earlier for earlier in before if earlier & used != used), used)
         if level > deepest:
             deepest = level
             dead_ends.clear()
         if level == deepest:
             dead_ends.setdefault(state, link)
 
-        # In a search in depth the last one pushed is visited first: so the unknown ones are
-        # pushed first, then the known ones, the first to complete last.
-        steps: list[tuple[int, int, int, int, Link]] = []
-        tried: set[tuple[int | None, int]] = set()
-        for number in range(unknown_until[level]):
-            rule = unknown[number]
-            if used >> number & 1 or rule.makes is None or (rule.needs, rule.makes) in tried:
-                continue
-            tried.add((rule.needs, rule.makes))
-            if rule.makes != state and rule.allows(state):
-                after = (link, [rule], rule.makes)
-                steps.append((level, mask, rule.makes, used | 1 << number, after))
-        for number in reversed(candidates[level]):
-            rule = known[number]
-            bit = 1 << (number - level)
-            if rule.makes is not None and not mask & bit and rule.allows(state):
-                after_level, after_mask = level, mask | bit
-                while after_mask & 1:
-                    after_mask >>= 1
-                    after_level += 1
-                after = (link, [rule], rule.makes)
-                steps.append((after_level, after_mask, rule.makes, used, after))
-        for step in steps:
-            pushed += 1
-            done = step[0] + step[1].bit_count()
-            priority = 0 if deep else done * (len(unknown) + 1) + step[3].bit_count()
-            heappush(queue, (priority, -pushed, *step))
+        steps = _steps(register, candidates[level], (level, mask, state, used, link))
 
-    failed = known[deepest]
+    return _invalid(register, known[deepest], dead_ends, configurations)
+
+
+def _steps(
+    register: Register, candidates: list[int], configuration: Configuration
+) -> Iterator[Configuration]:
+    """What a configuration becomes by one more operation that makes a state.
+
+    In a search in depth the last one is visited first: so the unknown ones come first, then the
+    known ones, the first to complete last.
+    """
+    level, mask, state, used, link = configuration
+    tried: set[tuple[frozenset[int] | None, int]] = set()
+    for number in range(register.unknown_until[level]):
+        rule = register.unknown[number]
+        if used >> number & 1 or rule.makes is None or (rule.needs, rule.makes) in tried:
+            continue
+        tried.add((rule.needs, rule.makes))
+        if rule.makes != state and rule.allows(state):
+            yield level, mask, rule.makes, used | 1 << number, (link, [rule], rule.makes)
+    for number in reversed(candidates):
+        rule = register.known[number]
+        bit = 1 << (number - level)
+        if rule.makes is not None and not mask & bit and rule.allows(state):
+            after_level, after_mask = level, mask | bit
+            while after_mask & 1:
+                after_mask >>= 1
+                after_level += 1
+            yield after_level, after_mask, rule.makes, used, (link, [rule], rule.makes)
+
+
+def _invalid(
+    register: Register, failed: Rule, dead_ends: dict[int, Link], configurations: int
+) -> Analysis:
+    """The verdict on a history in which `failed` fits none of the states that were reached."""
     operation = failed.operation
-    problem = register.impossible(failed, set(dead_ends))
+    ends = sorted(dead_ends.items(), key=lambda end: register.show(end[0]))[:PATHS_KEPT]
+    held = [f"{register.held(state)}: {register.origin(link)}" for state, link in ends[:2]]
+    if len(ends) == 2:
+        held[1] = f"or {held[1]}"
+    elif len(ends) > 2:
+        shown = [register.show(state) for state, _ in ends]
+        held = [f"held {', '.join(shown[:-1])} or {shown[-1]}"]
+    why = register.impossible(failed, ", ".join(held))
+    paths = []
+    for state, link in ends:
+        text = register.show(state)
+        problem = register.impossible(failed, register.held(state))
+        impossible = Step(operation, register.values[state], text, text, problem)
+        paths.append([*_last_steps(register, link), impossible])
     return Analysis(
         False,
-        f"{problem} (process {operation.process}, index {operation.start_index})",
+        f"process {operation.process}'s {why}; the {operation.f} was {register.when(operation)}",
         configurations,
         failed=operation,
-        final_paths=[
-            [
-                *_last_steps(register, link),
-                Step(operation, register.values[state], register.impossible(failed, {state})),
-            ]
-            for state, link in list(dead_ends.items())[:PATHS_KEPT]
-        ],
+        final_paths=paths,
     )
 
 
@@ -324,11 +399,18 @@ def _last_steps(register: Register, link: Link | None) -> list[Step]:
     steps: list[Step] = []
     while link is not None and len(steps) < STEPS_KEPT:
         previous, rules, state = link
-        steps += [Step(rule.operation, register.values[state]) for rule in reversed(rules)]
+        after = register.show(state)
+        for rule in reversed(rules):
+            # What only observes found the state as it is; what made it, the one before.
+            before = register.show(previous[2]) if rule.makes is not None and previous else after
+            steps.append(Step(rule.operation, register.values[state], before, after))
         link = previous
     return steps[:STEPS_KEPT][::-1]
 
 
 def check_history(ops: Sequence[Op], budget: int = BUDGET) -> dict[Any, Analysis]:
     """Judges each key of a history; a single register has the key None."""
-    return {key: check(events, budget) for key, events in by_key(ops).items()}
+    return {
+        key: check(events, budget, "the register" if key is None else f"key {edn.dumps(key)}")
+        for key, events in by_key(ops).items()
+    }

@@ -31,6 +31,9 @@ from typing import Any, ClassVar, Final
 
 MAX_DEPTH: Final = 200
 """How deep collections may be nested; the writer is recursive, and Python's stack finite."""
+MAX_DIGITS: Final = 1000
+"""How many characters a number may have, and how large its exponent may be: 1e999999999 is
+short, and as an integer it would fill the memory."""
 
 
 class EDNError(ValueError):
@@ -64,7 +67,7 @@ class _Name:
         return type(self), (self.name,)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r})"
+        return f"{type(self).__name__}({self.name!r})"  # in a debugger; people get str()
 
 
 class Keyword(_Name):
@@ -104,7 +107,7 @@ _TOKEN: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _INTEGER: Final = re.compile(r"([-+]?(?:0|[1-9][0-9]*))N?")
-_FLOAT: Final = re.compile(r"([-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)(M?)")
+_FLOAT: Final = re.compile(r"([-+]?[0-9]+(?:\.[0-9]*)?(?:[eE]([-+]?[0-9]+))?)(M?)")
 _RATIO: Final = re.compile(r"[-+]?[0-9]+/0*[1-9][0-9]*")
 _HEX: Final = re.compile(r"[-+]?0[xX][0-9a-fA-F]+")
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
@@ -199,17 +202,25 @@ def _atom(word: str) -> Any:
         return Keyword(word[1:])
     if word in _WORDS:
         return _WORDS[word]
+    if word.lstrip("+-")[:1].isdigit():
+        return _number(word)
+    return Symbol(word)
+
+
+def _number(word: str) -> int | float | Decimal | Fraction:
+    if len(word) > MAX_DIGITS:
+        raise ValueError(f"{word[:20]}... is a number of more than {MAX_DIGITS} characters")
     if match := _INTEGER.fullmatch(word):
         return int(match[1])
     if match := _FLOAT.fullmatch(word):
-        return Decimal(match[1]) if match[2] else float(match[1])
+        if abs(int(match[2] or 0)) > MAX_DIGITS or (not match[3] and math.isinf(float(match[1]))):
+            raise ValueError(f"the number {word[:40]} is out of range")
+        return Decimal(match[1]) if match[3] else float(match[1])
     if _RATIO.fullmatch(word):
         return Fraction(word)
     if _HEX.fullmatch(word):
         return int(word, 16)
-    if word.lstrip("+-")[:1].isdigit():
-        raise ValueError(f"{word[:40]} is no number")
-    return Symbol(word)
+    raise ValueError(f"{word[:40]} is no number")
 
 
 def _string(word: str) -> str:

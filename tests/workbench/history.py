@@ -27,7 +27,8 @@ class HistoryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """An event. `process` is "nemesis" for faults; `time` is in ns since the start of the run."""
+    """An event. `process` is "nemesis" for faults; `time` is in ns since the start of the run,
+    and 0 where a history has no times."""
 
     process: int | str
     type: str
@@ -63,6 +64,14 @@ class Operation:
         return f"{self.f} {edn.dumps(self.value)}"
 
 
+def shorten(text: str, length: int) -> str:
+    """Leaves out the middle of a long text: a sentence's end often says more than its middle."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 3
+    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
 def operations(ops: Iterable[Op]) -> list[Operation]:
     """Joins invocations and completions, in the order of invocation.
 
@@ -75,7 +84,9 @@ def operations(ops: Iterable[Op]) -> list[Operation]:
         if op.type == "invoke":
             under_way[op.process] = len(found)
             if op.f == "cas" and not (isinstance(op.value, list) and len(op.value) == 2):
-                raise HistoryError(f"a cas (index {op.index}) needs [from to], not {op.value!r}")
+                raise HistoryError(
+                    f"a cas (index {op.index}) needs [from to], not {edn.dumps(op.value)[:200]}"
+                )
             found.append(
                 Operation(op.process, op.f, op.value, "info", op.time, None, op.index, None)
             )
@@ -110,11 +121,19 @@ def by_key(ops: Iterable[Op]) -> dict[Any, list[Op]]:
 
     A history is one of a single register (its key is None here) if one of its invocations is
     of a form that has no place for a key: a read of nil, a write of something that is no pair,
-    a cas of two values whose second is no pair.
+    a cas of two values whose second is no pair. But where a read is of `[key nil]` there are
+    keys, and HistoryError says which invocation lacks one.
     """
     events = clients(ops)
-    if any(op.type == "invoke" and not _has_key(op) for op in events):
-        return {None: events}
+    keyless = next((op for op in events if op.type == "invoke" and not _has_key(op)), None)
+    if keyless:
+        if not any((op.type, op.f) == ("invoke", "read") and _has_key(op) for op in events):
+            return {None: events}
+        form = "[key [from to]]" if keyless.f == "cas" else "[key value]"
+        raise HistoryError(
+            f"other operations have a key, but the {keyless.f} at index {keyless.index} has "
+            f"{edn.dumps(keyless.value)[:200]}, not {form}"
+        )
     keys: dict[str, list[Op]] = {}  # by the key's text: 1, "1" and true are three
     names: dict[str, Any] = {}
     key_of: dict[int | str, str] = {}  # a completion may have lost its key
@@ -198,22 +217,38 @@ def read(path: Path) -> list[Op]:
 def _from_edn(text: str) -> Iterator[Op]:
     for index, form in enumerate(_forms(text)):
         try:
-            process, type, f = form[Keyword("process")], form[Keyword("type")], form[Keyword("f")]
-            if str(type)[1:] not in TYPES:
-                raise ValueError(f":type is {type}")
-            yield Op(
-                process=process if isinstance(process, int) else str(process)[1:],
-                type=str(type)[1:],
-                f=str(f)[1:],
-                value=form.get(Keyword("value")),
-                time=int(form.get(Keyword("time"), index)),
-                index=int(form.get(Keyword("index"), index)),
-                error=form.get(Keyword("error")),
-            )
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            yield _event(form, index)
+        except ValueError as error:
             raise HistoryError(
-                f"entry {index + 1} is no operation ({error}): {edn.dumps(form)[:200]}"
+                f"entry {index + 1} is no operation: {error}: {edn.dumps(form)[:200]}"
             ) from error
+
+
+def _event(form: Any, index: int) -> Op:
+    """The event of a map; ValueError says what the map lacks."""
+    if not isinstance(form, dict):
+        raise ValueError("it is no map")
+
+    def get(name: str, kind: type, default: Any = None) -> Any:
+        found = form.get(Keyword(name), default)
+        if not isinstance(found, kind) or isinstance(found, bool):
+            what = "an integer" if kind is int else "a keyword"
+            raise ValueError(f":{name} must be {what}, not {edn.dumps(found)[:40]}")
+        return found
+
+    process = form.get(Keyword("process"))
+    type_ = get("type", Keyword).name
+    if type_ not in TYPES:
+        raise ValueError(f":type is :{type_[:40]}")
+    return Op(
+        process=process.name if isinstance(process, Keyword) else get("process", int),
+        type=type_,
+        f=get("f", Keyword).name,
+        value=form.get(Keyword("value")),
+        time=get("time", int, 0),
+        index=get("index", int, index),
+        error=form.get(Keyword("error")),
+    )
 
 
 def _forms(text: str) -> Iterator[Any]:
@@ -254,7 +289,7 @@ def _from_log(text: str) -> Iterator[Op]:
             type=match["type"],
             f=match["f"],
             value=value,
-            time=number,
+            time=0,
             index=number,
             error=error[0] if error else None,
         )

@@ -46,10 +46,9 @@ def _judge_history(path: Path, budget: int) -> tuple[bool | None, str]:
 
 
 def _first(bad: dict[object, Analysis]) -> str:
-    key, analysis = next(iter(bad.items()))
-    where = "" if key is None else f"key {key}: "
+    analysis = next(iter(bad.values()))
     more = f" (and {len(bad) - 1} more keys)" if len(bad) > 1 else ""
-    return f"{where}{analysis.why}{more}"
+    return f"{analysis.why}{more}"
 
 
 def main(argv: list[str]) -> int:

@@ -7,16 +7,16 @@ tried; each ends, in red, at the operation that is impossible then.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from textwrap import wrap
 
-from . import edn
 from .checker import Analysis, Step
-from .history import Operation
-from .timeline import COLOURS, by_number, describe, details, markup, shorten
+from .history import Operation, shorten
+from .timeline import COLOURS, by_number, describe, details, markup
 
 MARGIN = 20
 LABEL = 110  # pixels left of the tracks
-TOP = 100  # and above them
+TOP = 120  # and above them
 TRACK = 54
 BOX = 34
 LINE = 19  # of text
@@ -25,6 +25,7 @@ OPEN = 60  # where what has no end fades away
 STRIDE = 14  # between two steps at the same time
 CHARACTER = 7.5
 WIDE_CHARACTER = 8.6  # of bold text, at most
+WHY = 110  # characters of a line
 UNKNOWN_SHOWN = 5
 MEANINGS = {
     "ok": "ok",
@@ -51,18 +52,23 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
     shown = _that_matter(operations, analysis, failed)
     spans, right = _spans(shown, failed)
 
+    # Above the tracks a row for each value that there was before the first step of a path.
+    firsts = {value: TOP + LINE * row for row, value in enumerate(_firsts(paths))}
     tops: dict[int | str, int] = {}
-    bottom = TOP
+    bottom = TOP + LINE * len(firsts) + 8
     for process in sorted({op.process for op in shown}, key=by_number):
         tops[process] = bottom
         bottom += TRACK + (LINE * len(paths) if process == failed.process else 0)
 
     heading = f"{shorten(title, 80)} is not linearizable"
-    why = shorten(analysis.why, 160)
+    why = wrap(shorten(analysis.why, 300), WHY)
     legend, legend_right = _legend()
-    reasons, reasons_right = _reasons(paths, spans[failed.start_index], tops[failed.process])
+    moments = _moments(paths, spans)
+    at = moments[0][-1] + 8
+    reasons = [f"{row}. {shorten(path[-1].problem, 120)}" for row, path in enumerate(paths, 1)]
+    reasons_right = at + WIDE_CHARACTER * max(map(len, reasons))
     orders = [f"{number}. {_in_words(path)}" for number, path in enumerate(paths, 1)]
-    words = max(len(text) for text in (heading, why, *orders))
+    words = max(len(text) for text in (heading, *why, *orders))
     width = MARGIN + max(right, legend_right, reasons_right, MARGIN + WIDE_CHARACTER * words)
     height = bottom + LINE * (len(orders) + 2)
 
@@ -75,7 +81,10 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
         f'x2="{right:.0f}"><stop stop-color="{COLOURS["info"]}"/>'
         f'<stop offset="1" stop-color="{COLOURS["info"]}" stop-opacity="0"/></linearGradient>',
         f'<text x="{MARGIN}" y="30" style="font-size:17px">{markup(heading)}</text>',
-        f'<text x="{MARGIN}" y="54" class="bad">{markup(why)}</text>',
+        *(
+            f'<text x="{MARGIN}" y="{53 + LINE * row}" class="bad">{markup(line)}</text>'
+            for row, line in enumerate(why)
+        ),
         *legend,
     ]
     for process, top in tops.items():
@@ -83,17 +92,28 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
             f'<path d="M{LABEL} {top + BOX / 2}H{right:.0f}" stroke="#DDD"/>'
             f'<text x="{MARGIN}" y="{top + BOX / 2 + 4}">process {markup(str(process))}</text>'
         )
-    parts += [_box(op, spans[op.start_index], tops[op.process], op == failed) for op in shown]
-    for number, path in enumerate(paths):
+    parts += [
+        f'<text x="{MARGIN}" y="{y}">first: {markup(shorten(value, 8))}</text>'
+        for value, y in firsts.items()
+    ]
+    for op in shown:
+        rows = len(paths) if op == failed else 0  # within it, a row for each line that ends there
+        parts.append(_box(op, spans[op.start_index], tops[op.process], rows))
+    for number, (path, xs) in enumerate(zip(paths, moments, strict=True)):
         # Orders that lead through the same operations lie side by side.
         down = BOX - 14 + 10 * number / max(1, len(paths) - 1)
         points = [
-            (x, tops[step.operation.process] + down)
-            for x, step in zip(_moments(path, spans), path, strict=True)
+            (x, tops[step.operation.process] + down) for x, step in zip(xs, path, strict=True)
         ]
+        points[-1] = xs[-1], tops[failed.process] + BOX + LINE * number + 6
+        points.insert(0, (LABEL, firsts[path[0].before] - 4))
         parts += _path(path, points, PATHS[number % len(PATHS)])
     parts += [_text(op, spans[op.start_index], tops[op.process]) for op in shown]
-    parts += reasons
+    parts += [
+        f'<text x="{at:.1f}" y="{tops[failed.process] + BOX + LINE * row + 10}" '
+        f'class="bad">{markup(reason)}</text>'
+        for row, reason in enumerate(reasons)
+    ]
     parts.append(
         f'<text x="{MARGIN}" y="{bottom + 8}">The orders that came furthest, up to '
         "the impossible step:</text>"
@@ -148,8 +168,19 @@ def _spans(shown: Sequence[Operation], failed: Operation) -> tuple[dict[int, Spa
     return {start: (left, rights.get(start, edge)) for start, left in lefts.items()}, edge
 
 
-def _moments(path: Sequence[Step], spans: dict[int, Span]) -> list[float]:
-    """When each step takes effect: within its operation, and in the order of the path."""
+def _firsts(paths: Sequence[Sequence[Step]]) -> list[str]:
+    return list(dict.fromkeys(path[0].before for path in paths))
+
+
+def _moments(paths: Sequence[Sequence[Step]], spans: dict[int, Span]) -> list[list[float]]:
+    """When each step takes effect: within its operation, and in the order of its path. The
+    impossible ones stand below each other."""
+    moments = [_of_one(path, spans) for path in paths]
+    last = max(path[-1] for path in moments)
+    return [[*path[:-1], last] for path in moments]
+
+
+def _of_one(path: Sequence[Step], spans: dict[int, Span]) -> list[float]:
     # No step may be later than the end of one after it.
     ends = [spans[step.operation.start_index][1] - 6 for step in path]
     limits = list(accumulate(reversed(ends), min))[::-1]
@@ -176,20 +207,21 @@ def _legend() -> tuple[list[str], float]:
     parts, x = [], float(MARGIN)
     for type, meaning in MEANINGS.items():
         parts.append(
-            f'<rect x="{x:.0f}" y="67" width="14" height="14" rx="3" fill="{COLOURS[type]}"/>'
-            f'<text x="{x + 20:.0f}" y="79">{meaning}</text>'
+            f'<rect x="{x:.0f}" y="87" width="14" height="14" rx="3" fill="{COLOURS[type]}"/>'
+            f'<text x="{x + 20:.0f}" y="99">{meaning}</text>'
         )
         x += 20 + CHARACTER * len(meaning) + 20
     return parts, x
 
 
-def _box(op: Operation, span: Span, top: int, failed: bool) -> str:
+def _box(op: Operation, span: Span, top: int, rows: int) -> str:
+    """An operation's rectangle; the impossible one's has rows below its words."""
     left, right = span
     fill = COLOURS[op.type] if op.end_index is not None else "url(#open)"
-    outline = f' stroke="{RED}" stroke-width="3"' if failed else ""
+    outline = f' stroke="{RED}" stroke-width="3"' if rows else ""
     return (
         f'<rect id="operation-{op.start_index}" class="{op.type}" x="{left:.1f}" y="{top}" '
-        f'width="{right - left:.1f}" height="{BOX}" rx="3" fill="{fill}"{outline}>'
+        f'width="{right - left:.1f}" height="{BOX + LINE * rows}" rx="3" fill="{fill}"{outline}>'
         f"<title>{markup(details(op))}</title></rect>"
     )
 
@@ -202,10 +234,9 @@ def _text(op: Operation, span: Span, top: int) -> str:
 
 
 def _path(path: Sequence[Step], points: Sequence[tuple[float, float]], colour: str) -> list[str]:
-    """A line to each step from the one before it; hovering tells what the register holds then."""
+    """A line to each step from the point before it; hovering tells what the register holds then."""
     parts = []
-    before = points[0]
-    for step, (x, y) in zip(path, points, strict=True):
+    for step, (before, (x, y)) in zip(path, pairwise(points), strict=True):
         stroke = RED if step.problem else colour
         parts.append(
             f'<g class="step" stroke="{stroke}" stroke-width="2">'
@@ -213,29 +244,15 @@ def _path(path: Sequence[Step], points: Sequence[tuple[float, float]], colour: s
             f'<path d="M{before[0]:.1f} {before[1]:.1f}L{x:.1f} {y:.1f}"/>'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{stroke}"/></g>'
         )
-        before = x, y
     return parts
 
 
 def _after(step: Step) -> str:
-    if step.problem:
-        return step.problem
-    state = "is absent" if step.state is None else f"holds {shorten(edn.dumps(step.state), 60)}"
-    return f"{shorten(describe(step.operation), 60)}: the register {state}"
-
-
-def _reasons(paths: Sequence[Sequence[Step]], span: Span, top: int) -> tuple[list[str], float]:
-    """Below the operation why it is impossible at the end of each path; and how far that goes."""
-    texts = [f"{number}. {shorten(path[-1].problem, 120)}" for number, path in enumerate(paths, 1)]
-    left, right = span
-    length = WIDE_CHARACTER * max(map(len, texts), default=0)
-    to_the_left = right - length > LABEL
-    place = f'x="{right:.1f}" text-anchor="end"' if to_the_left else f'x="{left:.1f}"'
-    return [
-        f'<text {place} y="{top + BOX + LINE * row}" class="bad">{markup(text)}</text>'
-        for row, text in enumerate(texts, 1)
-    ], right if to_the_left else left + length
+    label = shorten(describe(step.operation), 60)
+    return step.problem or f"{label}: before it {step.before}, after it {step.after}"
 
 
 def _in_words(path: Sequence[Step]) -> str:
-    return ", ".join(_label(step.operation) for step in path[:-1]) or "nothing before it"
+    """The value before the first step, and the steps."""
+    steps = ", ".join(_label(step.operation) for step in path[:-1]) or "nothing"
+    return f"first {shorten(path[0].before, 24)}, then {steps}"

@@ -37,8 +37,9 @@ def write(folder: Path, history: list[Op], results: Results, workload: Workload)
     _save(folder / "history.txt", "".join(f"{to_txt(op)}\n" for op in history))
     _save(folder / "results.edn", edn.pretty(results) + "\n")
     try:
-        page = timeline.html(operations(clients(history)), f"{folder.parent.name} {folder.name}")
-        _save(folder / "timeline.html", page)
+        nemesis = [op for op in history if op.process == "nemesis"]
+        title = f"{folder.parent.name} {folder.name}"
+        _save(folder / "timeline.html", timeline.html(operations(clients(history)), title, nemesis))
     except HistoryError:  # of a run that was cut off: the history itself is there to be read
         pass
     keys = by_key(history) if workload.analyses else {}

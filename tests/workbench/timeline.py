@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from . import edn
-from .history import Operation
+from .history import Op, Operation, shorten
 
 COLOURS = {"ok": "#6DB6FE", "info": "#FFAA26", "fail": "#FEB5DA"}
 MILLISECOND = 1_000_000  # ns
@@ -36,13 +36,14 @@ main {{ flex: 1; min-height: 0; overflow: auto; padding: 0 16px; }}
                       text-overflow: ellipsis; }}
 .names div {{ line-height: 26px; }}
 .run div {{ border-radius: 3px; }}
+.run .band {{ left: 0; width: 100%; background: #8884; border-radius: 0; font-weight: 600; }}
 .ok, .info, .fail {{ color: #111; }}
 .ok {{ background: {ok}; }} .info {{ background: {info}; }} .fail {{ background: {fail}; }}
 </style></head><body>
 <header><h1>{title}</h1>
 <p>Time goes down, not to scale; each column is a process. <mark class="ok">ok</mark>
 <mark class="info">unknown</mark> <mark class="fail">failed</mark>
-Hover over an operation for more. {note}</p></header>
+{faults}Hover over an operation for more. {note}</p></header>
 <main tabindex="0">
 <div class="names">
 {names}
@@ -54,18 +55,36 @@ Hover over an operation for more. {note}</p></header>
 """
 
 
-def html(operations: Sequence[Operation], title: str) -> str:
-    """A page with a box for each operation; it opens from disk and needs no script."""
+def html(operations: Sequence[Operation], title: str, nemesis: Sequence[Op] = ()) -> str:
+    """A page with a box for each operation, and a band behind them for each fault.
+
+    It opens from disk and needs no script.
+    """
     shown = operations[:MOST]
     indexes = [op.start_index for op in shown]
     indexes += [op.end_index for op in shown if op.end_index is not None]
+    until = max(indexes, default=0)
+    cut = len(operations) - len(shown)
+    nemesis = [op for op in nemesis if not cut or op.index < until]
+    indexes += [op.index for op in nemesis]
     rows = {index: row for row, index in enumerate(sorted(indexes))}
-    columns = {
-        process: COLUMN * number
-        for number, process in enumerate(sorted({op.process for op in shown}, key=by_number))
-    }
+    processes = {op.process for op in shown} | {op.process for op in nemesis}
+    names = sorted(processes, key=by_number)
+    columns = {name: COLUMN * number for number, name in enumerate(names)}
     last = len(rows) + 2
     boxes = []
+    for events in _faults(nemesis):
+        first, final = events[0], events[-1]
+        top, bottom = rows[first.index], rows[final.index] + 1 if _stops(final) else last
+        words = "\n".join(
+            f"{op.f} {shorten(edn.dumps(op.value), 500)} at {op.time / MILLISECOND:,.3f} ms"
+            for op in events
+        )
+        boxes.append(
+            f'<div class="band" title="{markup(words)}" '
+            f'style="top:{top * ROW + 4}px;height:{(bottom - top) * ROW - 1}px">'
+            f"{markup(shorten(first.f, 60))}</div>"
+        )
     for op in shown:
         top = rows[op.start_index]
         # An unknown operation may go on for ever; its process does nothing else.
@@ -75,7 +94,6 @@ def html(operations: Sequence[Operation], title: str) -> str:
             f'height:{(bottom - top) * ROW - 1}px;left:{columns[op.process]}px">'
             f"{markup(shorten(describe(op), 60))}</div>"
         )
-    cut = len(operations) - len(shown)
     return PAGE.format(
         **COLOURS,
         title=markup(title),
@@ -83,13 +101,39 @@ def html(operations: Sequence[Operation], title: str) -> str:
         width=COLUMN * max(1, len(columns)),
         inner=COLUMN - 6,
         row=ROW,
+        faults="Across them, in grey, the faults of the nemesis. " if nemesis else "",
         note=f"Only the first {MOST:,} operations are shown, {cut:,} are left out." if cut else "",
         names="\n".join(
-            f'<div style="left:{left}px">process {markup(str(process))}</div>'
-            for process, left in columns.items()
+            f'<div style="left:{left}px">{markup(_heading(name))}</div>'
+            for name, left in columns.items()
         ),
         boxes="\n".join(boxes),
     )
+
+
+def _heading(name: int | str) -> str:
+    return f"process {name}" if isinstance(name, int) else name
+
+
+def _faults(nemesis: Sequence[Op]) -> Iterator[list[Op]]:
+    """The events of each fault: `start-X`, and the `stop-X` after it where there is one.
+
+    Jepsen notes each twice: what is wanted, and what was done.
+    """
+    under_way: dict[str, list[Op]] = {}
+    for op in nemesis:
+        kind = op.f.partition("-")[2]
+        events = under_way.setdefault(kind, [])
+        if events and _stops(events[-1]) and not _stops(op):
+            yield events
+            events = under_way[kind] = []
+        if events or not _stops(op):
+            events.append(op)
+    yield from filter(None, under_way.values())
+
+
+def _stops(op: Op) -> bool:
+    return op.f.startswith("stop")
 
 
 def by_number(process: int | str) -> tuple[int, str]:
@@ -114,16 +158,8 @@ def details(op: Operation) -> str:
         lines.append(f"completed at {op.end / MILLISECOND:,.3f} ms (index {op.end_index})")
         lines.append(f"took {(op.end - op.start) / MILLISECOND:,.3f} ms")
     if op.error is not None:
-        lines.append(f"error: {shorten(str(op.error), 500)}")
+        lines.append(f"error: {shorten(edn.dumps(op.error), 500)}")
     return "\n".join(lines)
-
-
-def shorten(text: str, length: int) -> str:
-    """Leaves out the middle of a long text: a sentence's end often says more than its middle."""
-    if len(text) <= length:
-        return text
-    tail = (length - 1) // 3
-    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def markup(text: str) -> str:
