@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import selectors
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,8 @@ sys.path.insert(0, str(ROOT))
 
 from raft import Map  # noqa: E402  (needs the path above)
 
-NODE = [sys.executable, str(ROOT / "raft.py")]
+RAFT = [sys.executable, str(ROOT / "raft.py")]
+CHAPTER_1 = [*RAFT, "--unreplicated"]
 BARE_LOOP = [sys.executable, str(Path(__file__).with_name("bare_loop.py"))]
 IMPORTS = [sys.executable, "-c", "import json, threading"]
 READ_SIZE = 1 << 16
@@ -50,6 +52,87 @@ def requests(count: int, clients: int) -> Iterator[bytes]:
         else:
             body |= {"type": "write", "value": n % 5}
         yield message(n % clients, body)
+
+
+class Cluster:
+    """Nodes as processes, and a network without latency; a line's `dest` says where it goes."""
+
+    def __init__(self, command: list[str], nodes: int) -> None:
+        self.ids = [f"n{n}" for n in range(nodes)]
+        self.processes = {
+            node_id: subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+            )
+            for node_id in self.ids
+        }
+        self.selector = selectors.DefaultSelector()
+        self.unfinished = dict.fromkeys(self.ids, b"")
+        for node_id, process in self.processes.items():
+            assert process.stdout is not None
+            self.selector.register(process.stdout, selectors.EVENT_READ, node_id)
+        for node_id in self.ids:
+            self.write(node_id, message(0, INIT | {"node_id": node_id, "node_ids": self.ids}))
+        answers = 0
+        while answers < nodes:
+            answers += self.route()
+
+    def write(self, node_id: str, data: bytes) -> None:
+        stdin = self.processes[node_id].stdin
+        assert stdin is not None
+        stdin.write(data)
+
+    def route(self) -> int:
+        """Waits for lines and hands them over, one write for each node; how many were answers."""
+        answers = 0
+        boxes: dict[str, list[bytes]] = {}
+        for key, _ in self.selector.select():
+            chunk = self.unfinished[key.data] + os.read(key.fd, READ_SIZE)
+            *lines, self.unfinished[key.data] = chunk.split(b"\n")
+            for line in lines:
+                dest = line.split(b'"dest":"', 1)[1].split(b'"', 1)[0].decode()
+                if dest in self.unfinished:
+                    boxes.setdefault(dest, []).append(line)
+                else:
+                    answers += 1
+        for dest, lines in boxes.items():
+            self.write(dest, b"\n".join([*lines, b""]))
+        return answers
+
+    def end(self) -> float:
+        """Ends the nodes; their CPU seconds together."""
+        seconds = 0.0
+        for process in self.processes.values():
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.close()
+            process.stdout.close()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            seconds += usage.ru_utime + usage.ru_stime
+        return seconds
+
+
+def cluster_cpu(nodes: int, count: int, clients: int) -> float:
+    """CPU seconds of all nodes for `count` requests in a closed loop, spread over the nodes."""
+    cluster = Cluster(RAFT, nodes)
+    lines = requests(count, clients)
+    free, under_way = clients, 0
+    while batch := list(islice(lines, free)) or under_way:
+        if isinstance(batch, list):
+            for n, line in enumerate(batch):
+                cluster.write(cluster.ids[n % nodes], line)
+            under_way += len(batch)
+        free = cluster.route()
+        under_way -= free
+    return cluster.end()
+
+
+def cluster_cpu_per_request(nodes: int, count: int, clients: int) -> float:
+    """CPU seconds for one request, without those of starting the nodes."""
+    return (cluster_cpu(nodes, count, clients) - cluster_cpu(nodes, 0, clients)) / count
 
 
 def cpu_seconds(command: list[str], count: int, clients: int) -> float:
@@ -136,11 +219,19 @@ def main() -> None:
     print(f"{'medians':<58} {'this':>8} {'that':>8} {'ratio':>6}")
     for clients in (1, 10, 50, 200):
         compare(
-            f"CPU us a request, {clients} clients: raft.py, a bare loop",
+            f"CPU us a request, {clients} clients: chapter 1, a bare loop",
             1e6,
             args.rounds,
-            partial(cpu_per_request, NODE, args.requests, clients),
+            partial(cpu_per_request, CHAPTER_1, args.requests, clients),
             partial(cpu_per_request, BARE_LOOP, args.requests, clients),
+        )
+    for nodes in (1, 3, 5):
+        compare(
+            f"CPU us a request, 50 clients: Raft on {nodes} nodes, a bare loop",
+            1e6,
+            args.rounds,
+            partial(cluster_cpu_per_request, nodes, args.requests, 50),
+            partial(cpu_per_request, BARE_LOOP, args.requests, 50),
         )
     # With all keys active, what is left of the difference are the processor's cache misses.
     for active in (10, 1_000_000):
@@ -162,7 +253,7 @@ def main() -> None:
         "start, ms: raft.py to init_ok, import json and threading",
         1e3,
         args.rounds * 3,
-        partial(start_seconds, NODE, message(0, INIT)),
+        partial(start_seconds, CHAPTER_1, message(0, INIT)),
         partial(start_seconds, IMPORTS),
     )
 
