@@ -439,7 +439,20 @@ def _finite(text: str) -> float:
     return number
 
 
-encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+def _make_encoder() -> Callable[[Any], str]:
+    """An encoder to JSON that is made once, where the json module lets us have its own."""
+    plain = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+    try:
+        parts = (None, plain.default, json.encoder.encode_basestring_ascii, None)
+        make = getattr(json.encoder, "c_make_encoder")  # noqa: B009 (not in its stubs)
+        chunks = make(*parts, ":", ",", False, False, False)
+        assert "".join(chunks({"a": [1.5, None, "\n"]}, 0)) == '{"a":[1.5,null,"\\n"]}'
+    except Exception:
+        return plain.encode
+    return lambda value: "".join(chunks(value, 0))
+
+
+encode = _make_encoder()
 _decode = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
 # int() refuses numbers of thousands of digits; here they need not be right.
 _decode_any_number = json.JSONDecoder(parse_int=lambda text: int(text[:1000])).decode

@@ -18,11 +18,11 @@ import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from weakref import ref
 
-from node import Body, Handler, Message, Node, RPCError, Timer, encode
+from node import Body, Message, Node, RPCError, encode
 
 # Times are in seconds of node.now().
 TICK = 0.04
@@ -45,11 +45,11 @@ GENERATION = 16_384  # answers
 MAX_TERMS = 10**9  # that a message can be ahead
 
 Operation = Sequence[Any]  # client, msg_id, body
-# The fields that each must have, and those that it may have.
-OPERATIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "read": (("type", "key"), ()),
-    "write": (("type", "key", "value"), ()),
-    "cas": (("type", "key", "from", "to"), ("create_if_not_exists",)),
+Arrived = tuple[list[Operation], list[Operation]]
+OPERATIONS: Final = {  # the fields that each must have
+    "read": ("type", "key"),
+    "write": ("type", "key", "value"),
+    "cas": ("type", "key", "from", "to"),
 }
 
 
@@ -167,7 +167,7 @@ class Log:
     - terms never decrease from one entry to the next;
     - two logs that have an entry of the same index and term agree on it and on all before it
       (section 5.3, Log Matching): Raft.accept checks what comes before, so it stays true;
-    - a committed entry is never changed or removed: Raft.accept refuses to.
+    - a committed entry is never changed or removed: Raft.place refuses to.
     """
 
     def __init__(self) -> None:
@@ -187,9 +187,11 @@ class Log:
         return self._entries[index]
 
     def append(self, entries: Iterable[Entry]) -> None:
+        total = self._bytes[-1]
         for entry in entries:
+            total += weight(entry.body)
             self._entries.append(entry)
-            self._bytes.append(self._bytes[-1] + weight(entry.body))
+            self._bytes.append(total)
 
     def from_index(self, index: int, end: int) -> list[Entry]:
         """The entries from this index on, before `end`."""
@@ -197,73 +199,58 @@ class Log:
 
     def truncate(self, size: int) -> None:
         """Keeps the first `size` entries."""
-        del self._entries[size + 1 :]
-        del self._bytes[size + 1 :]
+        del self._entries[size + 1 :], self._bytes[size + 1 :]
 
     def bytes_between(self, index: int, end: int) -> int:
         """About how much the entries after `index` up to `end` weigh in a message."""
         return self._bytes[end] - self._bytes[index]
 
 
+@dataclass
 class Batch:
     """The operations that clients sent to a node in one turn; that node *owns* them.
 
     It is what is forwarded, tried again and kept track of, as a whole.
     """
 
-    def __init__(self, seq: int, deadline: float) -> None:
-        self.seq = seq  # tells it from the owner's other ones, even from those before a crash
-        self.deadline = deadline  # when the clients are told, in the owner's time
-        self.reads: list[Operation] = []
-        self.writes: list[Operation] = []
-        self.birth = 0
-        self.left = False  # another node may have it: from then on a write may happen
-        self.sent_at = -math.inf
-        self.sent_to = ""
+    seq: int  # tells it from the owner's other ones, even from those before a crash
+    deadline: float  # when the clients are told, in the owner's time
+    reads: list[Operation]
+    writes: list[Operation]
+    birth: int = 0
+    left: bool = False  # another node may have it: from then on a write may happen
+    sent_at: float = -math.inf
+    sent_to: str = ""
 
 
+@dataclass
 class Accepted:
     """A batch as the leader has it: what is to be done of it still."""
 
-    def __init__(self, owner: str, seq: int, via: str, until: float) -> None:
-        self.owner = owner
-        self.seq = seq
-        self.via = via  # the node that it came from: the owner, or one that passed it on
-        self.until = until  # nothing may be answered from then on, in the leader's time
-        self.last_index = 0  # of its writes; 0 without any
-        self.reads: list[Operation] = []
-        self.stamp = 0.0  # of the last messages sent before the reads came
-        self.done = False
+    owner: str
+    seq: int
+    via: str  # the node that it came from: the owner, or one that passed it on
+    until: float  # nothing may be answered from then on, in the leader's time
+    stamp: float  # of the last messages sent before it came
+    reads: list[Operation]
+    last_index: int = 0  # of its writes
+    done: bool = False
 
 
+@dataclass
 class Follower:
     """What a leader knows of a follower. It changes with the term."""
 
-    def __init__(self, next_index: int, now: float) -> None:
-        self.next_index = next_index  # of the next entry to send; moves on when it is sent
-        self.match_index = 0  # the highest entry known to be in both logs
-        self.heard_of = now  # when something last came from it
-        self.acked = -math.inf  # stamp of the latest message that it answered
-        self.promised = -math.inf  # until when it votes for nobody, by our clock
-        self.sent_at = -math.inf
-        self.stamp = -math.inf  # of the latest message to it
-        self.progress = now  # when its match index last moved, or what is under way was sent
-        self.backed = -math.inf  # stamp of the last step back
-        self.answered: list[Any] = []  # seqs that it is to hear of: its own, or [owner, seq]
-
-
-class Routes:
-    """Ways to a leader that this node does not hear: voters that do, and named it in a refusal."""
-
-    def __init__(self) -> None:
-        self.term = 0
-        self.offsets: dict[str, float] = {}  # at least so far is the voter's clock ahead of ours
-
-    def learn(self, voter: str, term: int, offset: float) -> None:
-        if term > self.term:
-            self.term, self.offsets = term, {}
-        if term == self.term:
-            self.offsets[voter] = max(offset, self.offsets.get(voter, -math.inf))
+    next_index: int  # of the next entry to send; moves on when it is sent
+    heard_of: float  # when something last came from it
+    match_index: int = 0  # the highest entry known to be in both logs
+    acked: float = -math.inf  # stamp of the latest message that it answered
+    promised: float = -math.inf  # until when it votes for nobody, by our clock
+    sent_at: float = -math.inf
+    stamp: float = -math.inf  # of the latest message to it
+    progress: float = -math.inf  # since when what is under way is not acknowledged
+    backed: float = -math.inf  # stamp of the last step back
+    answered: list[Any] = field(default_factory=list)  # seqs it is to hear of, or [owner, seq]
 
 
 class Raft(Server):
@@ -278,75 +265,69 @@ class Raft(Server):
     def __init__(self, node: Node | None = None, reads: str = "lease", debug: bool = False) -> None:
         super().__init__(node)
         self.reads = reads  # how a leader makes sure that a read is not stale
+        self.debug = debug
 
         # Persistent state on all servers (figure 2)
         self.term = 0  # changed in advance_term
         self.voted_for: str | None = None  # changed in advance_term and vote
-        self.log = Log()  # changed in append and accept
+        self.log = Log()  # changed in append and place
 
         # Volatile state on all servers
         self.role = "follower"  # or "candidate", or "leader"
         self.leader: str | None = None  # of this term, if it was heard
         self.commit_index = 0
+        self.known_commit = 0  # the largest that was heard of
         self.last_applied = 0
-        self.answers = Answers()  # with the state machine, what is replicated
-        self.known_commit = 0  # the largest commit index heard of
+        self.answers = Answers()  # replicated like the state machine
 
         # Volatile state of elections
         self.votes: dict[tuple[bool, int], set[str]] = {}  # by (pre, term)
-        self.failures = 0  # elections without a leader since the last one
+        self.failures = 0  # elections since a leader was heard
         self.promise = -math.inf  # no vote before: a leader's lease counts on it
-        self.election_deadline = math.inf
-        self.election_timer: Timer | None = None
-        self.election_timer_due = math.inf
+        self.deadline = math.inf  # of the next election
+        self.election_timer = self.node.after(0, lambda: None)
+        self.election_timer_at = math.inf
 
         # Volatile state on followers
         self.verified = 0  # the log equals this term's leader's up to here
-        self.early: dict[int, tuple[int, list[Entry]]] = {}  # appends that overtook others, by prev
-        self.ack: Body | None = None  # to be sent when the input is drained
+        self.early: dict[int, list[Entry]] = {}  # entries that overtook others, by prev_log_index
+        self.ack: Body = {}  # to be sent when the input is drained
         self.offset = Recent(1.0)  # by how much the leader's clock is ahead of ours, at least
 
         # Volatile state on leaders
         self.followers: dict[str, Follower] = {}
         self.term_start = 0  # the index of this term's no-op
         self.stamp = -math.inf  # of the latest messages, strictly increasing
-        self.accepted: dict[tuple[str, int], Accepted] = {}
+        self.accepted: dict[tuple[str, int], Accepted] = {}  # in this term, lately
         self.awaiting: deque[Accepted] = deque()  # those with writes not yet applied, in order
         self.waiting_reads: list[Accepted] = []
 
         # Operations of this node's clients
-        self.arrived_reads: list[Operation] = []  # in this turn
-        self.arrived_writes: list[Operation] = []
+        self.arrived: Arrived = ([], [])  # in this turn: reads, writes
         self.pending: dict[int, Batch] = {}
-        self.routes = Routes()
-        self.new_route = False  # to the leader: in this turn
         self.seq = 0
+        self.routes: dict[str, tuple[int, float]] = {}  # who hears a leader: term, offset of clock
+        self.new_route = False  # to a leader, found in this turn
         self.relayed: dict[str, list[int]] = {}  # seqs that the leader has done, by their owner
 
         # Times, in seconds; a follower has them from its leader
         self.round_trip = RoundTrip()
+        self.min_heartbeat = HEARTBEAT
         self.timeout = 0.0  # of elections
         self.ticked = (0.0, 0.0)  # when the last two ticks were
 
         self.node.on_init(self.init)
         self.node.on_drained(self.drained)
-        for handler in (
-            self.request_vote,
-            self.request_vote_res,
-            self.append_entries,
-            self.append_entries_res,
-            self.forward,
-            self.answered,
-        ):
-            self.node.on(handler.__name__, partial(self.receive, handler, debug))
+        for type in MESSAGES:
+            self.node.on(type, self.receive)
 
-    def receive(self, handler: Handler, debug: bool, msg: Message) -> None:
-        """Checks another server's message, then handles it."""
-        if debug:
+    def receive(self, msg: Message) -> None:
+        """Another server's message; its handler has the name of its type."""
+        if self.debug:
             self.node.log(f"{self.node.node_id} < {encode(msg)}")
         with self.lock:
-            self.check(msg)
-            handler(msg)
+            check_message(msg, self.node.other_node_ids, self.term)
+            getattr(self, msg["body"]["type"])(msg["src"], msg["body"])
 
     def init(self) -> None:
         """The nodes are known. The first one leads, if all is new: nobody else can.
@@ -358,29 +339,30 @@ class Raft(Server):
             now = self.node.now()
             self.seq = int(now * 1e6)
             self.ticked = (now, now)
+            others = len(self.node.node_ids) - 1
+            self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
             self.timeout = self.min_timeout
             self.node.every(TICK, self.tick)
             if self.node.node_id == self.node.node_ids[0] and self.log.size == self.term == 0:
                 self.become_candidate()
             else:
-                self.set_election_deadline(now + FIRST_ELECTION + self.random_timeout())
+                self.set_deadline(now + FIRST_ELECTION + self.random_timeout())
 
     def drained(self) -> None:
         """What follows from the messages and timers of a turn; then its output leaves."""
         with self.lock:
-            if not self.node.node_id:
-                return
             if self.new_route:
                 self.new_route = False
                 self.hand_over_pending()
-            self.hand_over_arrived()
+            if self.arrived != ([], []):
+                self.hand_over_arrived()
             if self.role == "leader":
                 self.advance_commit_index()
-            self.advance_state_machine()
-            if self.role == "leader":
+                self.advance_state_machine()
                 self.serve_reads()
                 self.replicate_log()
             else:
+                self.advance_state_machine()
                 self.acknowledge()
 
     def tick(self) -> None:
@@ -388,7 +370,7 @@ class Raft(Server):
         with self.lock:
             now = self.node.now()
             if self.role == "leader":
-                self.maybe_lose_quorum(now)
+                self.step_down_without_majority(now)
                 self.review_followers(now)
             self.review_pending(now)
             self.ticked = (self.ticked[1], now)
@@ -397,15 +379,18 @@ class Raft(Server):
         """A line on stderr: who, in which term, is what now, and why."""
         self.node.log(f"{self.node.node_id} term {self.term}: {text}")
 
+    def send(self, dest: str, type: str, **fields: Any) -> None:
+        self.node.send(dest, {"type": type, **fields})
+
     # Client operations: their owner, the node that got them
 
     def client_req(self, msg: Message) -> None:
-        """Takes a client's operation on; it is answered by the leader, or by `review_pending`."""
+        """Takes a client's operation on; the leader answers it, or else `review_pending`."""
         body = msg["body"]
         with self.lock:
             operation = (msg["src"], body.get("msg_id"), check_operation(body))
-            by_log = self.reads == "log" or body["type"] != "read"
-            (self.arrived_writes if by_log else self.arrived_reads).append(operation)
+            is_write = body["type"] != "read" or self.reads == "log"
+            self.arrived[is_write].append(operation)
 
     def hand_over_arrived(self) -> None:
         """Makes a batch of the operations that came in this turn, and sends it on its way.
@@ -413,54 +398,44 @@ class Raft(Server):
         Its deadline counts from the last tick but one: after a pause, what has waited in the pipe
         looks new, and is not.
         """
-        if not self.arrived_reads and not self.arrived_writes:
-            return
         self.seq += 1
         deadline = self.ticked[0] + max(PATIENCE, 2 * self.round_trip.seconds)
-        batch = self.pending[self.seq] = Batch(self.seq, deadline)
-        batch.reads, self.arrived_reads = self.arrived_reads, []
-        batch.writes, self.arrived_writes = self.arrived_writes, []
+        batch = self.pending[self.seq] = Batch(self.seq, deadline, *self.arrived)
+        self.arrived = ([], [])
         self.hand_over(batch)
 
     def hand_over(self, batch: Batch) -> None:
         """Gives a batch to the leader, to one that hears it, or to nobody for now.
 
         The second try goes through another node, for the link to the leader may be cut; so does
-        the first when only others hear the leader.
+        the first one when only others hear the leader.
         """
         if not batch.left:
             batch.birth = self.known_commit
+        me = self.node.node_id
         if self.role == "leader":
-            batch.left, batch.sent_to = True, self.node.node_id
-            me, until = self.node.node_id, batch.deadline
-            self.accept_batch(me, me, batch.seq, until, batch.birth, batch.reads, batch.writes)
+            batch.left, batch.sent_to = True, me
+            fields = (batch.birth, batch.reads, batch.writes)
+            self.accept_batch(me, me, batch.seq, batch.deadline, *fields)
             return
         if self.leader:
             term, clock, offset = self.term, self.leader, self.offset.value
             others = [id for id in self.node.other_node_ids if id != batch.sent_to]
-            first = not batch.sent_to or not others
-            dest = self.leader if first else self.node.random.choice(others)
-        elif self.routes.offsets:
-            voters = [voter for voter in self.routes.offsets if voter != batch.sent_to]
-            dest = self.node.random.choice(voters or list(self.routes.offsets))
-            term, clock, offset = self.routes.term, dest, self.routes.offsets[dest]
+            retry = batch.sent_to and others
+            dest = self.node.random.choice(others) if retry else self.leader
+        elif self.routes:
+            term, _ = max(self.routes.values())
+            voters = [voter for voter, route in self.routes.items() if route[0] == term]
+            others = [voter for voter in voters if voter != batch.sent_to]
+            clock = dest = self.node.random.choice(others or voters)
+            offset = self.routes[dest][1]
         else:
             return
         batch.left, batch.sent_to, batch.sent_at = True, dest, self.node.now()
-        self.node.send(
-            dest,
-            {
-                "type": "forward",
-                "term": term,
-                "owner": self.node.node_id,
-                "seq": batch.seq,
-                "birth": batch.birth,
-                "clock": clock,
-                "until": batch.deadline + offset,
-                "reads": batch.reads,
-                "writes": batch.writes,
-            },
-        )
+        self.send(
+            dest, "forward", term=term, owner=me, seq=batch.seq, birth=batch.birth, clock=clock,
+            until=batch.deadline + offset, reads=batch.reads, writes=batch.writes,
+        )  # fmt: skip
 
     def hand_over_pending(self) -> None:
         """There is another leader, or another way to one: everything goes there, at once."""
@@ -491,31 +466,29 @@ class Raft(Server):
         """Answers a client, whichever node it had asked: it looks at in_reply_to alone."""
         self.node.send(client, {**res, "in_reply_to": msg_id})
 
-    def answered(self, msg: Message) -> None:
+    def answered(self, src: str, body: Body) -> None:
         """A node that had passed batches on says that the leader has done them."""
-        self.hear_commit(msg["body"]["commit"])
-        for seq in msg["body"]["seqs"]:
+        self.known_commit = max(self.known_commit, body["commit"])
+        for seq in body["seqs"]:
             self.pending.pop(seq, None)
 
-    def forward(self, msg: Message) -> None:
+    def forward(self, src: str, body: Body) -> None:
         """Another node's batch. The leader of its term takes it; who hears that one passes it on.
 
         Passed on it is but once, from its owner. To a forward of another term the answer is who
         leads now. So a delayed one can never do harm.
         """
-        src, body = msg["src"], msg["body"]
-        me, term, owner, clock, until = (
-            self.node.node_id, body["term"], body["owner"], body["clock"], body["until"]
-        )  # fmt: skip
-        if self.role == "leader" and term == self.term and clock == me:
-            reads, writes = body["reads"], body["writes"]
-            self.accept_batch(owner, src, body["seq"], until, body["birth"], reads, writes)
-        elif self.leader and self.leader != src and term == self.term and owner == src:
-            if clock == me:
+        owner, clock, until = body["owner"], body["clock"], body["until"]
+        is_now = body["term"] == self.term
+        if self.role == "leader" and is_now and clock == self.node.node_id:
+            fields = (body["birth"], body["reads"], body["writes"])
+            self.accept_batch(owner, src, body["seq"], until, *fields)
+        elif self.leader not in (None, src, self.node.node_id) and is_now and owner == src:
+            if clock == self.node.node_id:
                 until += self.offset.value
             self.node.send(self.leader, {**body, "clock": self.leader, "until": until})
         elif owner == src:
-            self.refuse_vote(src, False, None)
+            self.send_vote(src, False, self.term, False, None)
 
     # Client operations: the leader
 
@@ -523,87 +496,77 @@ class Raft(Server):
         self, owner: str, via: str, seq: int, until: float, birth: int,
         reads: list[Operation], writes: list[Operation],
     ) -> None:  # fmt: skip
-        """Takes a batch as the leader, once in its term: writes into the log, reads aside."""
-        accepted = self.accepted.get((owner, seq))
-        if accepted:
+        """Takes a batch, once in its term: its writes into the log, its reads aside."""
+        if accepted := self.accepted.get((owner, seq)):
             accepted.via = via  # the way that it came by last is the best one back
             if accepted.done:
                 self.finish(accepted)
-            return
-        if self.node.now() >= until:
-            return  # the clients are gone
-        accepted = self.accepted[owner, seq] = Accepted(owner, seq, via, until)
-        if writes:
-            self.append([Entry(self.term, birth, *operation) for operation in writes])
-            accepted.last_index = self.log.size
-            self.awaiting.append(accepted)
-        if reads:
-            accepted.reads, accepted.stamp = reads, self.stamp
-            self.waiting_reads.append(accepted)
+        elif self.node.now() < until:  # else the clients are gone
+            accepted = Accepted(owner, seq, via, until, self.stamp, reads)
+            self.accepted[owner, seq] = accepted
+            if writes:
+                self.append(Entry(self.term, birth, *operation) for operation in writes)
+                accepted.last_index = self.log.size
+                self.awaiting.append(accepted)
+            if reads:
+                self.waiting_reads.append(accepted)
 
     def finish(self, accepted: Accepted) -> None:
         """A batch whose reads are served and whose writes are applied: its owner is to know."""
         accepted.done = True
-        accepted.reads = []
         if accepted.owner == self.node.node_id:
             self.pending.pop(accepted.seq, None)
         elif follower := self.followers.get(accepted.via):
             own = accepted.via == accepted.owner
             follower.answered.append(accepted.seq if own else [accepted.owner, accepted.seq])
 
-    def append(self, entries: list[Entry]) -> None:
+    def append(self, entries: Iterable[Entry]) -> None:
         """Appends entries of this term to the leader's log (section 5.3)."""
         self.log.append(entries)
 
     # Elections (sections 5.1, 5.2, 5.4.1; PreVote: thesis 9.6)
 
-    @property
-    def majority(self) -> int:
-        return majority(len(self.node.node_ids))
+    def of_majority(self, mine: float, theirs: Iterable[float]) -> float:
+        """The highest value that a majority has reached, this node among it."""
+        return float(median([mine, *theirs]))
 
     @property
     def heartbeat(self) -> float:
-        """Seconds between the messages to a follower. Many followers get them less often."""
-        others = len(self.node.node_ids) - 1
-        return max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND, self.timeout / 4)
+        """Seconds between the messages to a follower."""
+        return max(self.min_heartbeat, self.timeout / 4)
 
     @property
     def min_timeout(self) -> float:
-        """An election timeout of almost two heartbeats, on a network without latency."""
-        others = len(self.node.node_ids) - 1
-        return 1.8 * max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
+        """Almost two heartbeats: the election timeout on a network without latency."""
+        return 1.8 * self.min_heartbeat
 
     def random_timeout(self) -> float:
         """Random, so that votes are seldom split (section 5.2); longer after each failure."""
-        spread = 1 + self.node.random.uniform(0, 0.5)
-        return self.timeout * spread * float(1.4 ** max(0, min(self.failures - 1, 6)))
+        longer = float(1.4 ** max(0, min(self.failures - 1, 6)))
+        return self.timeout * longer * self.node.random.uniform(1, 1.5)
 
     def reset_election_deadline(self) -> None:
         """Don't start an election for a while."""
-        self.set_election_deadline(self.node.now() + self.random_timeout())
+        self.set_deadline(self.node.now() + self.random_timeout())
 
-    def set_election_deadline(self, deadline: float) -> None:
-        """Starts the timer, unless one runs that fires no later: it looks where the deadline is.
+    def set_deadline(self, deadline: float) -> None:
+        """Moves the next election, but not before the end of a promise: it binds us, too.
 
-        No election before the end of a promise: a leader's lease counts on our vote, too.
+        A timer that fires earlier looks where the deadline is by then: moving it costs nothing.
         """
-        self.election_deadline = deadline = max(deadline, self.promise)
-        if self.election_timer and deadline < self.election_timer_due:
+        self.deadline = max(deadline, self.promise)
+        if self.deadline < self.election_timer_at:
             self.election_timer.cancel()
-            self.election_timer = None
-        if not self.election_timer:
-            self.election_timer_due = deadline
-            wait = max(0.0, deadline - self.node.now())
+            wait = max(0.0, self.deadline - self.node.now())
             self.election_timer = self.node.after(wait, self.election_timer_fires)
+            self.election_timer_at = self.deadline
 
     def election_timer_fires(self) -> None:
         with self.lock:
-            self.election_timer = None
-            if self.role == "leader":
-                return
-            if self.node.now() < self.election_deadline:
-                self.set_election_deadline(self.election_deadline)
-            else:
+            self.election_timer_at = math.inf
+            if self.node.now() < self.deadline:
+                self.set_deadline(self.deadline)
+            elif self.role != "leader":
                 self.campaign()
 
     def advance_term(self, term: int) -> None:
@@ -629,7 +592,7 @@ class Raft(Server):
         self.leader = None
         self.verified = self.commit_index
         self.early.clear()
-        self.ack = None
+        self.ack = {}
         self.offset = Recent(1.0)
 
     def become_follower(self, why: str) -> None:
@@ -662,131 +625,114 @@ class Raft(Server):
         self.request_votes(pre=False)
 
     def become_leader(self) -> None:
-        now = self.node.now()
         self.role = "leader"
         self.forget_leader()
         self.leader = self.node.node_id
         self.log_role(f"leader, elected by {' '.join(sorted(self.votes[False, self.term]))}")
         self.votes.clear()
         self.failures = 0
-        self.timeout = max(self.min_timeout, 2.5 * self.round_trip.seconds)
-        next_index = self.log.size + 1
-        self.followers = {id: Follower(next_index, now) for id in self.node.other_node_ids}
+        self.adapt_timeout()
+        now, last = self.node.now(), self.log.size
+        self.followers = {id: Follower(last + 1, now) for id in self.node.other_node_ids}
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8).
         self.append([Entry(self.term)])
         self.term_start = self.log.size
         self.new_route = True
 
-    def maybe_lose_quorum(self, now: float) -> None:
+    def heard_majority(self) -> float:
+        """When a majority was last heard, all of it."""
+        heard = (follower.heard_of for follower in self.followers.values())
+        return self.of_majority(self.node.now(), heard)
+
+    def step_down_without_majority(self, now: float) -> None:
         """A leader that a majority does not answer lets go, and its clients look elsewhere."""
-        if self.of_majority(now, (follower.heard_of for follower in self.followers.values())) < (
-            now - 2 * self.timeout
-        ):
+        if self.heard_majority() < now - 2 * self.timeout:
             self.forget_leader()
             self.become_follower("heard no majority")
 
     def request_votes(self, pre: bool) -> None:
-        """Asks the others for their votes in this term, or whether they would vote in the next."""
-        term = self.term + pre
+        """Asks the others for their votes in this term, or whether they would vote in the next.
+
+        Late votes for this node still count while it asks again.
+        """
+        term, last = self.term + pre, self.log.last.term
         self.votes = {key: votes for key, votes in self.votes.items() if key == (False, self.term)}
         self.votes[pre, term] = {self.node.node_id}
-        self.node.broadcast(
-            {
-                "type": "request_vote",
-                "pre": pre,
-                "term": term,
-                "last_log_index": self.log.size,
-                "last_log_term": self.log.last.term,
-                "sent": self.node.now(),
-            }
-        )
+        for dest in self.node.other_node_ids:
+            self.send(
+                dest, "request_vote", pre=pre, term=term, last_log_index=self.log.size,
+                last_log_term=last, sent=self.node.now(),
+            )  # fmt: skip
         self.count_votes(pre, term)
 
-    def request_vote(self, msg: Message) -> None:
+    def request_vote(self, src: str, body: Body) -> None:
         """A candidate asks for this node's vote."""
-        src, body = msg["src"], msg["body"]
-        pre, term, sent = body["pre"], body["term"], body["sent"]
+        pre, term = body["pre"], body["term"]
         # While a leader is alive nobody is elected, so that it may serve reads by its lease
         # (thesis 6.4.1), and a node that comes back from a partition does not depose it.
-        if self.is_led():
-            self.refuse_vote(src, pre, sent)
-            return
-        if not pre:
+        led = self.is_led()
+        if not led and not pre:
             self.maybe_step_down(term, f"{src} asks for a vote")
         # Section 5.4.1: the candidate's log must be at least as up-to-date as this one.
         theirs = (body["last_log_term"], body["last_log_index"])
         ours = (self.log.last.term, self.log.size)
-        if theirs < ours:
+        if led or theirs < ours:
             granted = False
         elif pre:
             # Of two that pre-campaign one goes on; the other one draws its own deadline anew.
-            rival = (True, self.term + 1) in self.votes
+            rival = term == self.term + 1 and (True, term) in self.votes
             granted = term > self.term and not (
-                rival and term == self.term + 1 and (*ours, self.node.node_id) > (*theirs, src)
+                rival and (*ours, self.node.node_id) > (*theirs, src)
             )
             if granted and rival:
-                del self.votes[True, self.term + 1]
+                self.votes.pop((True, term))
                 self.reset_election_deadline()
         else:
             granted = term == self.term and self.voted_for in (None, src)
             if granted:
                 self.vote(src)
                 self.reset_election_deadline()
-        if granted:
-            self.send_vote(src, pre, term, True, sent)
-        else:
-            self.refuse_vote(src, pre, sent)
+        self.send_vote(src, pre, term if granted else self.term, granted, body["sent"])
 
     def is_led(self) -> bool:
         """Whether a leader has this node's promise, or is this node, with a majority behind it."""
         now = self.node.now()
-        if self.role != "leader":
-            return now < self.promise
-        heard = self.of_majority(now, (follower.heard_of for follower in self.followers.values()))
-        return heard >= now - self.timeout
-
-    def refuse_vote(self, dest: str, pre: bool, sent: float | None) -> None:
-        """Says no, and who leads; also the answer to a forward that cannot be passed on."""
-        self.send_vote(dest, pre, self.term, False, sent)
+        if self.role == "leader":
+            return self.heard_majority() >= now - self.timeout
+        return now < self.promise
 
     def send_vote(self, dest: str, pre: bool, term: int, granted: bool, sent: float | None) -> None:
-        self.node.send(
-            dest,
-            {
-                "type": "request_vote_res",
-                "pre": pre,
-                "term": term,
-                "granted": granted,
-                "leader": self.leader if not granted and self.is_led() else None,
-                "sent": sent,
-                "now": self.node.now(),
-                "commit": self.known_commit,
-            },
-        )
+        """Yes, or no and who leads. The no is also the answer to a forward that leads nowhere."""
+        self.send(
+            dest, "request_vote_res", pre=pre, term=term, granted=granted, sent=sent,
+            leader=self.leader if not granted and self.is_led() else None,
+            now=self.node.now(), commit=self.known_commit,
+        )  # fmt: skip
 
-    def request_vote_res(self, msg: Message) -> None:
+    def request_vote_res(self, src: str, body: Body) -> None:
         """A vote, or a refusal, which may say that there is a leader."""
-        src, body = msg["src"], msg["body"]
-        pre, term = body["pre"], body["term"]
-        self.hear_commit(body["commit"])
+        pre, term, leader = body["pre"], body["term"], body["leader"]
+        self.known_commit = max(self.known_commit, body["commit"])
         if body["sent"] is not None:
             self.measure(body["sent"])
         if body["granted"]:
             if (pre, term) in self.votes:
                 self.votes[pre, term].add(src)
                 self.count_votes(pre, term)
-            return
-        if body["leader"] is None:
-            self.routes.offsets.pop(src, None)
+        elif leader is None:
+            self.routes.pop(src, None)
             self.maybe_step_down(term, f"{src} is in a later term")
-        elif not self.leader and body["leader"] != self.node.node_id and term >= self.term:
-            # Its term is not taken over: this node would have a leader of which it hears nothing.
-            self.new_route = self.new_route or not self.routes.offsets
-            self.routes.learn(src, term, body["now"] - self.node.now())
+        elif not self.leader and leader != self.node.node_id:
+            offset = body["now"] - self.node.now()
+            known_term, known_offset = self.routes.get(src, (term, offset))
+            if term >= known_term:
+                self.new_route = self.new_route or not self.routes
+                best = max(offset, known_offset) if term == known_term else offset
+                self.routes[src] = (term, best)
 
     def count_votes(self, pre: bool, term: int) -> None:
         """A majority of pre-votes makes a candidate, one of votes a leader (section 5.2)."""
-        if len(self.votes[pre, term]) < self.majority:
+        if len(self.votes[pre, term]) < majority(len(self.node.node_ids)):
             return
         if pre:
             if term == self.term + 1 and not self.leader and self.node.now() >= self.promise:
@@ -796,35 +742,29 @@ class Raft(Server):
 
     # Replication (section 5.3): the leader
 
-    def of_majority(self, mine: float, theirs: Iterable[float]) -> float:
-        """The highest value that a majority has reached, this node among it."""
-        return float(median([mine, *theirs]))
-
     def replicate_log(self) -> None:
         """Sends to each follower what it lacks, or a heartbeat if it is time for one."""
-        now = self.node.now()
+        now, heartbeat = self.node.now(), self.heartbeat
         self.stamp = max(now, math.nextafter(self.stamp, math.inf))
         asked = max((accepted.stamp for accepted in self.waiting_reads), default=-math.inf)
         for node_id, follower in self.followers.items():
             last = self.last_to_send(follower, now)
             confirm = follower.stamp <= asked  # reads wait for the answer to a later message
-            due = now - follower.sent_at >= self.heartbeat
-            if last >= follower.next_index or confirm or due:
+            if last >= follower.next_index or confirm or now - follower.sent_at >= heartbeat:
                 self.send_entries(node_id, follower, last)
 
     def last_to_send(self, follower: Follower, now: float) -> int:
-        """The last index of the entries to send now: less than next_index for none."""
+        """The last index of the entries to send now; 0 for none."""
         next_index, match_index, log = follower.next_index, follower.match_index, self.log
         if next_index > log.size:
             return 0
         if now - follower.heard_of > self.timeout:
             return 0  # heartbeats will do, until it answers one
-        in_flight = next_index - 1 - match_index
+        under_way = next_index - 1 - match_index
         rtt = self.round_trip.seconds
-        if in_flight and rtt < NEAR and now - follower.sent_at < rtt / 2:
+        if under_way and rtt < NEAR and now - follower.sent_at < rtt / 2:
             return 0  # Nagle's rule: the answer comes soon, and until then there will be more
-        room = WINDOW_BYTES - log.bytes_between(match_index, next_index - 1)
-        if in_flight >= WINDOW_ENTRIES or (in_flight and room <= 0):
+        if under_way and log.bytes_between(match_index, next_index - 1) > WINDOW_BYTES:
             return 0
         last = min(log.size, next_index - 1 + CHUNK_ENTRIES, match_index + WINDOW_ENTRIES)
         while last > next_index and log.bytes_between(next_index - 1, last) > CHUNK_BYTES:
@@ -834,63 +774,52 @@ class Raft(Server):
     def send_entries(self, node_id: str, follower: Follower, last: int) -> None:
         """Sends append_entries with the entries up to `last`, maybe none."""
         now, previous = self.node.now(), follower.next_index - 1
-        entries = self.log.from_index(follower.next_index, last + 1)
-        if entries:
-            if previous == follower.match_index:
-                follower.progress = now
-            follower.next_index = last + 1
+        entries = self.log.from_index(previous + 1, last + 1)
+        if entries and previous == follower.match_index:
+            follower.progress = now
+        follower.next_index += len(entries)
         follower.sent_at, follower.stamp = now, self.stamp
-        self.node.send(
-            node_id,
-            {
-                "type": "append_entries",
-                "term": self.term,
-                "prev_log_index": previous,
-                "prev_log_term": self.log[previous].term,
-                "entries": entries,
-                "leader_commit": self.commit_index,
-                "sent": self.stamp,
-                "timeout": self.timeout,
-                "rtt": self.round_trip.seconds,
-                "answered": follower.answered,
-            },
-        )
+        self.send(
+            node_id, "append_entries", term=self.term, prev_log_index=previous,
+            prev_log_term=self.log[previous].term, entries=entries,
+            leader_commit=self.commit_index, sent=self.stamp, timeout=self.timeout,
+            rtt=self.round_trip.seconds, answered=follower.answered,
+        )  # fmt: skip
         follower.answered = []
 
-    def append_entries_res(self, msg: Message) -> None:
+    def append_entries_res(self, src: str, body: Body) -> None:
         """A follower says how far its log equals the leader's, or where to go on."""
-        src, body = msg["src"], msg["body"]
-        self.maybe_step_down(body["term"], f"{src} is in a later term")
-        if self.role != "leader" or body["term"] != self.term:
+        term, match, sent = body["term"], body["match"], body["sent"]
+        self.maybe_step_down(term, f"{src} is in a later term")
+        if self.role != "leader" or term != self.term:
             return  # an answer to what was sent in an earlier term
-        match, sent, follower = body["match"], body["sent"], self.followers[src]
         if match > self.log.size or sent > self.stamp:
             raise RPCError.malformed_request(f"nothing was sent up to {match} at {sent}")
         self.measure(sent)
-        follower.heard_of = now = self.node.now()
+        now, follower = self.node.now(), self.followers[src]
+        follower.heard_of = now
         follower.acked = max(follower.acked, sent)
-        promised = sent + min(body["timeout"], MAX_TIMEOUT) * LEASE
-        follower.promised = max(follower.promised, promised)
+        # The timeout of that very message: today's may be longer than what was promised then.
+        follower.promised = max(follower.promised, sent + body["timeout"] * LEASE)
         if body["success"]:
             if match > follower.match_index:
                 follower.match_index, follower.progress = match, now
                 follower.next_index = max(follower.next_index, match + 1)
-        elif sent > follower.backed:
+        elif sent > follower.backed:  # else it answers what was sent before the last step back
             follower.backed = self.stamp
-            follower.next_index = min(max(follower.match_index, match) + 1, follower.next_index)
+            follower.next_index = max(follower.match_index, match) + 1
 
     def review_followers(self, now: float) -> None:
         """Sends again what was not acknowledged in time; forgets the batches of long ago."""
         stall = 1.25 * self.round_trip.seconds + TICK
         for follower in self.followers.values():
-            in_flight = follower.next_index - 1 > follower.match_index
-            if in_flight and now - follower.progress > stall:
+            if follower.next_index - 1 > follower.match_index and now - follower.progress > stall:
                 follower.next_index = follower.match_index + 1
         while self.accepted:
-            oldest = next(iter(self.accepted))
-            if now < self.accepted[oldest].until + KEPT_BATCHES:
+            oldest = next(iter(self.accepted.values()))
+            if now < oldest.until + KEPT_BATCHES:
                 break
-            del self.accepted[oldest]
+            del self.accepted[oldest.owner, oldest.seq]
 
     def advance_commit_index(self) -> None:
         """Commits what a majority has, if it is of this term (sections 5.3 and 5.4.2)."""
@@ -898,66 +827,52 @@ class Raft(Server):
         index = int(self.of_majority(self.log.size, matches))
         if index > self.commit_index and self.log[index].term == self.term:
             self.commit_index = index
-            self.hear_commit(index)
+            self.known_commit = max(self.known_commit, index)
 
     # Replication: the follower
 
-    def append_entries(self, msg: Message) -> None:
+    def append_entries(self, src: str, body: Body) -> None:
         """The leader's entries, or its heartbeat."""
-        src, body = msg["src"], msg["body"]
         term, sent, timeout = body["term"], body["sent"], body["timeout"]
+        reply = {"term": self.term, "success": False, "match": 0, "sent": sent, "timeout": timeout}
         if term < self.term:
-            self.node.send(src, self.append_entries_reply(False, 0, sent, timeout))
+            self.send(src, "append_entries_res", **reply)
             return
         self.maybe_step_down(term, f"{src} leads")
         if self.leader != src:
             self.follow(src)
         now = self.node.now()
-        self.failures = 0
-        self.votes.clear()
-        self.timeout = max(min(timeout, MAX_TIMEOUT), self.min_timeout)
-        self.round_trip.take(body["rtt"])
         self.promise = max(self.promise, now + timeout)
         self.offset.add(now, sent - now)
+        self.timeout = timeout
+        self.round_trip.seconds = body["rtt"]
         for seq in body["answered"]:
             if seq.__class__ is int:
                 self.pending.pop(seq, None)
             else:
                 self.relayed.setdefault(seq[0], []).append(seq[1])
-        previous = body["prev_log_index"]
         entries = [Entry(*entry) for entry in body["entries"]]
-        match = self.accept(previous, body["prev_log_term"], entries)
-        self.hear_commit(body["leader_commit"])
+        refused = self.accept(body["prev_log_index"], body["prev_log_term"], entries)
         # The leader's commit index says nothing of entries that may differ from its own.
         self.commit_index = max(self.commit_index, min(body["leader_commit"], self.verified))
-        if self.ack and self.ack["sent"] > sent:
-            sent, timeout = self.ack["sent"], self.ack["timeout"]
-        refused = match is not None
-        self.ack = self.append_entries_reply(not refused, match or 0, sent, timeout)
-        if not refused:
-            self.ack["match"] = self.verified
+        self.known_commit = max(self.known_commit, body["leader_commit"])
+        if self.ack and self.ack["sent"] > sent:  # one answer for all of a turn, to the latest
+            reply["sent"], reply["timeout"] = self.ack["sent"], self.ack["timeout"]
+        success = refused is None
+        match = self.verified if success else refused
+        self.ack = reply | {"term": self.term, "success": success, "match": match}
 
     def follow(self, leader: str) -> None:
         """The leader of this term is heard for the first time."""
         if self.leader:
             raise RPCError.malformed_request(f"{self.leader} leads term {self.term}, not {leader}")
         self.forget_leader()
-        self.leader = leader
-        self.routes = Routes()
-        if self.role == "candidate":
-            self.role = "follower"
-        self.log_role(f"follower of {leader}")
+        self.role, self.leader = "follower", leader
+        self.failures = 0
+        self.votes.clear()
+        self.routes.clear()
         self.new_route = True
-
-    def append_entries_reply(self, success: bool, match: int, sent: float, timeout: float) -> Body:
-        return {
-            "type": "append_entries_res",
-            "term": self.term,
-            "success": success,
-            "match": match,
-            "sent": sent,
-            "timeout": timeout,
-        }
+        self.log_role(f"follower of {leader}")
 
     def accept(self, previous: int, previous_term: int, entries: list[Entry]) -> int | None:
         """Takes entries into the log after `previous`, if the logs agree there (section 5.3).
@@ -967,7 +882,7 @@ class Raft(Server):
         """
         if previous > self.log.size:
             if len(self.early) < EARLY_APPENDS:
-                self.early[previous] = (previous_term, entries)
+                self.early[previous] = entries
             return None
         if previous > self.verified and self.log[previous].term != previous_term:
             conflict = self.log[previous].term
@@ -975,19 +890,17 @@ class Raft(Server):
                 previous -= 1
             return previous
         self.place(previous, entries)
-        while self.early and min(self.early) <= self.verified:
-            previous = min(self.early)
-            self.place(previous, self.early.pop(previous)[1])
+        while self.early and (previous := min(self.early)) <= self.verified:
+            self.place(previous, self.early.pop(previous))
         return None
 
     def place(self, previous: int, entries: list[Entry]) -> None:
         """Puts entries where they belong; what is there already stays, whatever follows it.
 
-        Only a conflict cuts the log: a message may be old, and what it does not hold acknowledged.
+        Only a conflict cuts the log: a message may be old, and what it lacks acknowledged.
         """
-        for index, entry in enumerate(entries, previous + 1):
-            if index <= self.verified:
-                continue
+        known = max(0, self.verified - previous)
+        for index, entry in enumerate(entries[known:], previous + known + 1):
             if index > self.log.size or self.log[index].term != entry.term:
                 if index <= self.commit_index:
                     raise RPCError.malformed_request(f"entry {index} is committed, and stays")
@@ -997,18 +910,14 @@ class Raft(Server):
         self.verified = max(self.verified, previous + len(entries))
 
     def acknowledge(self) -> None:
-        """One answer for all of the leader's messages of this turn; and what others ask for."""
+        """Answers the leader's messages of this turn; tells others what it has done for them."""
         if self.ack and self.leader:
-            self.node.send(self.leader, self.ack)
+            self.send(self.leader, "append_entries_res", **self.ack)
             self.reset_election_deadline()
-        self.ack = None
+        self.ack = {}
         for owner, seqs in self.relayed.items():
-            self.node.send(owner, {"type": "answered", "seqs": seqs, "commit": self.known_commit})
+            self.send(owner, "answered", seqs=seqs, commit=self.known_commit)
         self.relayed.clear()
-
-    def hear_commit(self, index: int) -> None:
-        """An index is committed somewhere: an operation that is new now cannot be there."""
-        self.known_commit = max(self.known_commit, index)
 
     # The state machine
 
@@ -1016,29 +925,25 @@ class Raft(Server):
         """Applies what is committed (section 5.3), and answers what this leader has appended."""
         while self.last_applied < self.commit_index:
             self.last_applied += 1
-            index, entry = self.last_applied, self.log[self.last_applied]
+            entry = self.log[self.last_applied]
             if entry.client is None:
                 continue
-            res = self.apply(index, entry)
+            res = self.apply(self.last_applied, entry, (entry.client, entry.msg_id))
             if self.awaiting and entry.term == self.term:
                 batch = self.awaiting[0]
                 if res and self.node.now() < batch.until:
                     self.answer(entry.client, entry.msg_id, res)
-                if index == batch.last_index:
+                if self.last_applied == batch.last_index:
                     self.awaiting.popleft()
                     if not batch.reads:
                         self.finish(batch)
 
-    def apply(self, index: int, entry: Entry) -> Body | None:
+    def apply(self, index: int, entry: Entry, id: tuple[str, int]) -> Body | None:
         """Applies an operation once, however often it is in the log (section 8), or never: None."""
-        assert entry.client is not None
-        id = (entry.client, entry.msg_id)
-        if res := self.answers.get(id):
-            return res
-        if entry.birth < self.answers.floor:
-            return None  # it may have been applied, and its answer forgotten
-        self.state_machine, res = self.state_machine.apply(entry.body)
-        self.answers.add(index, id, res)
+        res = self.answers.get(id)
+        if not res and entry.birth >= self.answers.floor:  # else it may have been forgotten
+            self.state_machine, res = self.state_machine.apply(entry.body)
+            self.answers.add(index, id, res)
         return res
 
     # Reads (section 8; thesis 6.4)
@@ -1053,24 +958,23 @@ class Raft(Server):
         if not self.waiting_reads or self.commit_index < self.term_start:
             return
         followers, now = self.followers.values(), self.node.now()
-        confirmed = self.of_majority(math.inf, (follower.acked for follower in followers))
-        if self.reads == "lease":
-            lease = self.of_majority(math.inf, (follower.promised for follower in followers))
-            if now < lease:
-                confirmed = math.inf
+        promised = self.of_majority(math.inf, (follower.promised for follower in followers))
+        acked = self.of_majority(math.inf, (follower.acked for follower in followers))
+        by_lease = self.reads == "lease" and now < promised
         waiting = []
-        for accepted in self.waiting_reads:
-            if accepted.stamp >= confirmed:
-                waiting.append(accepted)
+        for batch in self.waiting_reads:
+            if now >= batch.until:
+                continue  # its clients are gone
+            if not by_lease and acked <= batch.stamp:
+                waiting.append(batch)
                 continue
-            for client, msg_id, body in accepted.reads:
-                if now < accepted.until:
-                    _, res = self.state_machine.apply(body)
-                    self.answer(client, msg_id, res)
-            accepted.reads = []
-            if accepted.last_index <= self.last_applied:
-                self.finish(accepted)
-        self.waiting_reads = [accepted for accepted in waiting if now < accepted.until]
+            for client, msg_id, body in batch.reads:
+                _, res = self.state_machine.apply(body)
+                self.answer(client, msg_id, res)
+            batch.reads = []
+            if batch.last_index <= self.last_applied:
+                self.finish(batch)
+        self.waiting_reads = waiting
 
     # Times
 
@@ -1080,29 +984,14 @@ class Raft(Server):
         A pause is not latency: nothing is measured when this node has just slept itself.
         """
         now = self.node.now()
-        if now - self.ticked[1] > 3 * TICK:
-            return
-        self.round_trip.measure(now, now - sent)
-        if self.role == "leader":
-            self.timeout = min(max(self.min_timeout, 2.5 * self.round_trip.seconds), MAX_TIMEOUT)
+        if now - self.ticked[1] < 3 * TICK:
+            self.round_trip.measure(now, now - sent)
+            if self.role == "leader":
+                self.adapt_timeout()
 
-    # What other servers may say
-
-    def check(self, msg: Message) -> None:
-        """Error 12 unless a message is of another server, and has what its type must have."""
-        body = msg["body"]
-        if msg["src"] not in self.node.node_ids or msg["src"] == self.node.node_id:
-            raise RPCError.malformed_request(f"{show(msg['src'])} is not another server")
-        for name, is_right in MESSAGES[body["type"]].items():
-            if name not in body or not is_right(body[name]):
-                value = show(body[name]) if name in body else "missing"
-                raise RPCError.malformed_request(f"{name} of {body['type']} is wrong: {value}")
-        if body.get("term", 0) > self.term + MAX_TERMS:
-            raise RPCError.malformed_request(f"no term can be as high as {body['term']}")
-        if body["type"] == "append_entries":
-            terms = [body["prev_log_term"], *(entry[0] for entry in body["entries"]), body["term"]]
-            if terms != sorted(terms):
-                raise RPCError.malformed_request("terms never decrease")
+    def adapt_timeout(self) -> None:
+        wanted = max(self.min_timeout, 2.5 * self.round_trip.seconds)
+        self.timeout = min(wanted, MAX_TIMEOUT)
 
 
 # From here on: what the chapter does not have. A Ruby Hash takes any key and tells 1 from true.
@@ -1370,8 +1259,7 @@ class Recent:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._since = -math.inf
-        self._current = self._previous = -math.inf
+        self._since = self._current = self._previous = -math.inf
 
     def add(self, now: float, value: float) -> None:
         if now - self._since > self._seconds:
@@ -1387,7 +1275,7 @@ class RoundTrip:
     """How long a message and its answer take, in seconds: the mean, or more if it varies much."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = 0.0  # a follower has it from its leader
         self._last: deque[float] = deque(maxlen=5)
         self._measured = -math.inf
         self._smallest = Recent(10.0)  # negative
@@ -1402,136 +1290,98 @@ class RoundTrip:
         sample = min(median(self._last), 0.05 - 8 * self._smallest.value)
         if not self.seconds:
             self.seconds = min(sample, FIRST_ROUND_TRIP)
-        gain = RISE if sample > self.seconds else FALL
-        self.seconds += gain * (sample - self.seconds)
-
-    def take(self, seconds: float) -> None:
-        """The leader has measured it."""
-        self.seconds = seconds
+        self.seconds += (RISE if sample > self.seconds else FALL) * (sample - self.seconds)
 
 
-def is_index(value: Any) -> bool:
-    return value.__class__ is int and value >= 0
+# What the servers say to each other: the fields of each type of message, and what they hold.
+MESSAGES: Final = {
+    "request_vote": "pre:bool term:index last_log_index:index last_log_term:index sent:time",
+    "request_vote_res": "pre:bool term:index granted:bool leader:node? sent:time? now:time "
+    "commit:index",
+    "append_entries": "term:index prev_log_index:index prev_log_term:index entries:entries "
+    "leader_commit:index sent:time timeout:seconds rtt:seconds answered:seqs",
+    "append_entries_res": "term:index success:bool match:index sent:time timeout:seconds",
+    "forward": "term:index owner:node seq:index birth:index clock:node until:time "
+    "reads:operations writes:operations",
+    "answered": "seqs:indexes commit:index",
+}
+IS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "bool": lambda value: value.__class__ is bool,
+    "index": lambda value: value.__class__ is int and value >= 0,
+    "indexes": lambda value: value.__class__ is list and all(map(IS["index"], value)),
+    "node": lambda value: value.__class__ is str,
+    "node?": lambda value: value is None or value.__class__ is str,
+    "time": lambda value: value.__class__ is float or value.__class__ is int,
+    "time?": lambda value: value is None or IS["time"](value),
+    "seconds": lambda value: IS["time"](value) and 0 <= value <= MAX_TIMEOUT,
+    "entries": lambda value: value.__class__ is list and all(map(is_entry, value)),
+    "operations": lambda value: value.__class__ is list and all(map(is_operation, value)),
+    "seqs": lambda value: value.__class__ is list and all(map(is_seq, value)),
+}
+FIELDS: Final = {
+    type: [(name, IS[kind]) for name, kind in (field.split(":") for field in fields.split())]
+    for type, fields in MESSAGES.items()
+}
 
 
-def is_bool(value: Any) -> bool:
-    return value.__class__ is bool
-
-
-def is_string(value: Any) -> bool:
-    return value.__class__ is str
-
-
-def is_time(value: Any) -> bool:
-    return value.__class__ is float or value.__class__ is int
-
-
-def is_duration(value: Any) -> bool:
-    return is_time(value) and 0 <= value <= MAX_TIMEOUT
-
-
-def is_list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value.__class__ is list and all(map(is_right, value))
+def check_message(msg: Message, others: Sequence[str], term: int) -> None:
+    """Error 12 unless a message is of another server, and has what its type must have."""
+    body = msg["body"]
+    if msg["src"] not in others:
+        raise RPCError.malformed_request(f"{show(msg['src'])} is not another server")
+    for name, is_right in FIELDS[body["type"]]:
+        if name not in body or not is_right(body[name]):
+            value = show(body[name]) if name in body else "missing"
+            raise RPCError.malformed_request(f"{name} of {body['type']} is wrong: {value}")
+    if body.get("term", 0) > term + MAX_TERMS:
+        raise RPCError.malformed_request(f"no term can be as high as {body['term']}")
+    if body["type"] == "append_entries":
+        terms = [body["prev_log_term"], *(entry[0] for entry in body["entries"]), body["term"]]
+        if terms != sorted(terms):
+            raise RPCError.malformed_request("terms never decrease")
 
 
 def is_entry(value: Any) -> bool:
     if value.__class__ is not list or len(value) != 5:
         return False
     term, birth, client, msg_id, body = value
-    no_op = client is None and is_index(msg_id) and body.__class__ is dict
-    return is_index(term) and is_index(birth) and (no_op or is_operation([client, msg_id, body]))
+    numbers = term.__class__ is birth.__class__ is msg_id.__class__ is int
+    return numbers and body.__class__ is dict and (client is None or client.__class__ is str)
 
 
 def is_operation(value: Any) -> bool:
-    return (
-        value.__class__ is list
-        and [item.__class__ for item in value] == [str, int, dict]
-        and value[2].get("type") in OPERATIONS
-    )
+    return value.__class__ is list and [item.__class__ for item in value] == [str, int, dict]
 
 
 def is_seq(value: Any) -> bool:
     """A batch's number; with its owner, unless that is who gets the message."""
-    return is_index(value) or (
-        value.__class__ is list and len(value) == 2 and is_string(value[0]) and is_index(value[1])
-    )
-
-
-def or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or is_right(value)
-
-
-# What the servers say to each other: the fields of each type, and what is right for them.
-MESSAGES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
-    "request_vote": {
-        "pre": is_bool,
-        "term": is_index,
-        "last_log_index": is_index,
-        "last_log_term": is_index,
-        "sent": is_time,
-    },
-    "request_vote_res": {
-        "pre": is_bool,
-        "term": is_index,
-        "granted": is_bool,
-        "leader": or_none(is_string),
-        "sent": or_none(is_time),
-        "now": is_time,
-        "commit": is_index,
-    },
-    "append_entries": {
-        "term": is_index,
-        "prev_log_index": is_index,
-        "prev_log_term": is_index,
-        "entries": is_list_of(is_entry),
-        "leader_commit": is_index,
-        "sent": is_time,
-        "timeout": is_duration,
-        "rtt": is_duration,
-        "answered": is_list_of(is_seq),
-    },
-    "append_entries_res": {
-        "term": is_index,
-        "success": is_bool,
-        "match": is_index,
-        "sent": is_time,
-        "timeout": is_duration,
-    },
-    "forward": {
-        "term": is_index,
-        "owner": is_string,
-        "seq": is_index,
-        "birth": is_index,
-        "clock": is_string,
-        "until": is_time,
-        "reads": is_list_of(is_operation),
-        "writes": is_list_of(is_operation),
-    },
-    "answered": {"seqs": is_list_of(is_index), "commit": is_index},
-}
+    if value.__class__ is list:
+        return len(value) == 2 and value[0].__class__ is str and IS["index"](value[1])
+    return IS["index"](value)
 
 
 def check_operation(body: Body) -> Body:
     """What the log keeps of a client's request; error 12 if it lacks something."""
     if "msg_id" not in body:
         raise RPCError.malformed_request("nobody waits for the answer of a request without msg_id")
-    needed, optional = OPERATIONS[body["type"]]
+    needed = OPERATIONS[body["type"]]
     if missing := [name for name in needed if name not in body]:
         raise RPCError.malformed_request(f"the operation lacks {', '.join(missing)}")
-    operation = {name: body[name] for name in (*needed, *optional) if name in body}
+    operation = {name: body[name] for name in needed}
     for value in operation.values():
         identity(value)
-    may_create(operation)
+    if may_create(body):
+        operation["create_if_not_exists"] = True
     return operation
 
 
 def weight(body: Body) -> int:
     """About how many bytes an entry takes in a message."""
-    return ENTRY_BYTES + sum(
-        len(value) if value.__class__ is str else len(encode(value))
-        for value in body.values()
-        if value.__class__ is not int
-    )
+    size = ENTRY_BYTES
+    for value in body.values():
+        if value.__class__ is not int:
+            size += len(value) if value.__class__ is str else len(encode(value))
+    return size
 
 
 def majority(count: int) -> int:
@@ -1551,24 +1401,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--unreplicated",
-        action="store_true",
-        help="chapter 1: each node has a map of its own, and two of them are found out",
-    )
-    parser.add_argument(
-        "--reads",
-        choices=("lease", "index", "log"),
-        default="lease",
+    add = parser.add_argument
+    add("--unreplicated", action="store_true",
+        help="chapter 1: each node has a map of its own, and two of them are found out")
+    add("--reads", choices=("lease", "index", "log"), default="lease",
         help="how a read is kept from being stale: by the promises of a majority to elect nobody "
-        "else, by asking a majority each time, or as an entry of the log (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--log",
-        choices=("roles", "debug"),
-        default="roles",
-        help="what goes to stderr: changes of role and term, or each message between servers, too",
-    )
+        "else, by asking a majority each time, or as an entry of the log (default: %(default)s)")
+    add("--log", choices=("roles", "debug"), default="roles",
+        help="on stderr: changes of role and term, or each message between servers, too")
     args = parser.parse_args()
     server = Server() if args.unreplicated else Raft(None, args.reads, args.log == "debug")
     server.node.main()
