@@ -181,7 +181,11 @@ class Node:
 
     def send(self, dest: str, body: Body) -> None:
         """Sends a message when the turn ends; TypeError or ValueError if it is not JSON."""
-        self._in_turn(self._outbox.append, self._line(dest, body))
+        line = self._line(dest, body)
+        if self._turn_of == threading.get_ident():
+            self._outbox.append(line)
+        else:
+            self._in_turn(self._outbox.append, line)
 
     def broadcast(self, body: Body) -> None:
         for node_id in self.other_node_ids:

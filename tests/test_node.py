@@ -240,6 +240,8 @@ def test_what_others_write_to_stdout_is_no_message() -> None:
     )
     peer.init()
     assert peer.call({"type": "x"}) == {"type": "x_ok"}
+    # At once, and not when the node ends.
+    assert b"hello" in os.pread(peer.stderr.fileno(), 1000, 0)
     status, stderr = peer.end()
     assert status == 0 and sorted(stderr.split()) == ["child", "early", "hello", "logged"]
 

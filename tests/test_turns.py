@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from in_process import Ended, InProcessNode, World
 
-from node import Message, RPCError
+from node import Message, Node, RPCError
 
 
 def lone(node_ids: tuple[str, ...] = ("n1",), init: bool = True) -> tuple[World, InProcessNode]:
@@ -267,3 +268,47 @@ def test_a_good_line_among_bad_ones_is_handled_and_lines_do_not_run_together() -
         node._turn(node._receive, b"\n".join([bad, good, b'b"']))
         assert [msg["body"]["in_reply_to"] for msg in world.inbox] == [7], bad
         world.inbox.clear()
+
+
+def test_a_callback_that_fails_ends_nothing() -> None:
+    world, node = lone(("n1", "n2"))
+    answer_pings(world.nodes["n2"])
+
+    def fail(msg: Message) -> None:
+        raise ValueError("no")
+
+    node.rpc("n2", {"type": "ping"}, fail)
+    world.advance(1.0)
+    assert "ValueError: no" in "".join(node.log_lines)
+
+
+def test_two_bad_lines_do_not_make_up_for_a_third_that_holds_too_much() -> None:
+    world, node = lone()
+    node.on("add", lambda msg: node.reply(msg, {"type": "add_ok"}))
+    good = b'{"src":"c1","dest":"n1","body":{"type":"add","msg_id":7}}'
+    halves = [b'{"src":"c1","dest":"n1","body":{"type":"add","msg_id":8,"x":"a', b'b"}}']
+    node._turn(node._receive, b"\n".join([*halves, good + b"," + good]))
+    assert not world.inbox
+
+
+class PipeNode(Node):
+    """Writes to a pipe that the test reads."""
+
+    def _take_stdout(self) -> int:
+        self.reader, writer = os.pipe()
+        return writer
+
+
+def test_what_the_system_does_not_take_at_once_is_written_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node, write = PipeNode(), os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:3]))
+    node._write(b"0123456789")
+    assert os.read(node.reader, 100) == b"0123456789"
+
+
+def test_output_that_nobody_reads_any_more_ends_nothing() -> None:
+    node = PipeNode()
+    os.close(node.reader)
+    node._write(b"hello\n")

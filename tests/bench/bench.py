@@ -122,8 +122,8 @@ def cluster_cpu(nodes: int, count: int, clients: int) -> float:
     free, under_way = clients, 0
     while batch := list(islice(lines, free)) or under_way:
         if isinstance(batch, list):
-            for n, line in enumerate(batch):
-                cluster.write(cluster.ids[n % nodes], line)
+            for n, node_id in enumerate(cluster.ids):
+                cluster.write(node_id, b"".join(batch[n::nodes]))
             under_way += len(batch)
         free = cluster.route()
         under_way -= free
