@@ -60,7 +60,7 @@ class Map:
 
     def __init__(self, map: PersistentMap | Mapping[Any, Any] | None = None) -> None:
         # Ruby's merge copies the whole map for each write; this one's `set` does not.
-        self.map = map if isinstance(map, PersistentMap) else PersistentMap((map or {}).items())
+        self.map = map if map.__class__ is PersistentMap else PersistentMap((map or {}).items())
 
     def apply(self, op: Body) -> tuple[Map, Body]:
         """The resulting Map and the completed operation; never raises, whatever a log holds."""
@@ -1090,7 +1090,7 @@ class Raft(Server):
 ABSENT: Final = object()  # what a version holds for a key that it does not hold
 MAX_NESTING = 100  # arrays and objects within each other; JSON itself sets no limit
 SHOWN = 100  # characters of a value in an error text
-FOLD_EVERY, MOVES = 16, 32  # writes; steps then, of a walk over the past
+FOLD_EVERY, MOVES = 16, 24  # writes; steps then, of a walk over the past
 PLAIN = frozenset([str, int, float, type(None)])  # what is its own identity
 # A version written to: its number, who holds it, and the items (or None) that it lost since.
 Past = tuple[int, Callable[[], Any], dict[Hashable, tuple[Any, Any] | None]]
@@ -1126,7 +1126,7 @@ class PersistentMap:
         identity(value)
         if (at := self._at) is None:
             return PersistentMap(self.items()).set(key, value)
-        table, past = self._table, self._past
+        table, past, order = self._table, self._past, self._order
         before = table.get(id)
         entry = (self._number, ref(self), {id: before})
         if len(past) == 1 and past[0][1]() is None:  # as a rule nobody holds an older version
@@ -1135,11 +1135,11 @@ class PersistentMap:
             at = keep(past, entry, at)
         self._at = None  # between the record and the change, for readers
         if before is None:
-            self._order.append(id)
+            order.append(id)
         table[id] = (key if before is None else before[0], value)
         newest = new(PersistentMap)
         newest._table, newest._past, newest._at = table, past, at
-        newest._order, newest._size = self._order, len(self._order)
+        newest._order, newest._size = order, len(order)
         newest._number = self._number + 1
         return newest
 
@@ -1188,7 +1188,8 @@ class PersistentMap:
 def keep(past: list[Past], entry: Past, at: int) -> int:
     """Adds to the past; now and then folds it, in MOVES steps from `at`; returns where it is."""
     if len(past) > 1 and past[-1][1]() is None:  # nobody holds it: its one item moves
-        past[-2][2].setdefault(*next(iter(past[-1][2].items())))
+        ((id, item),) = past[-1][2].items()
+        past[-2][2].setdefault(id, item)
         past[-1] = entry
     else:
         past.append(entry)
