@@ -1138,9 +1138,8 @@ class PersistentMap:
             order.append(id)
         table[id] = (key if before is None else before[0], value)
         newest = new(PersistentMap)
-        newest._table, newest._past, newest._at = table, past, at
-        newest._order, newest._size = order, len(order)
-        newest._number = self._number + 1
+        newest._table, newest._past, newest._order = table, past, order
+        newest._number, newest._size, newest._at = self._number + 1, len(order), at
         return newest
 
     def get(self, key: Any, default: Any = None) -> Any:
