@@ -15,10 +15,10 @@ import argparse
 import json
 import math
 import threading
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, NamedTuple
 from weakref import ref
 
@@ -54,24 +54,16 @@ OPERATIONS: Final = {  # the fields that each must have
 
 
 class Map:
-    """The state machine: an immutable map from keys to values; `apply` returns a new one.
-
-    Keys and values are any JSON. No version is copied: see `PersistentMap`.
-    """
+    """The state machine: an immutable map from keys to values, both of them any JSON."""
 
     __slots__ = ("map",)
 
     def __init__(self, map: PersistentMap | Mapping[Any, Any] | None = None) -> None:
         # Ruby's merge copies the whole map for each write; this one's `set` does not.
-        if map.__class__ is not PersistentMap:
-            map = PersistentMap(map.items() if map else ())
-        self.map: PersistentMap = map
+        self.map = map if map.__class__ is PersistentMap else PersistentMap((map or {}).items())
 
     def apply(self, op: Body) -> tuple[Map, Body]:
-        """Applies an operation (e.g. {"type": "write", "key": 1, "value": 2}) to this Map.
-
-        Returns a tuple of the resulting Map and the completed operation. It never raises.
-        """
+        """The resulting Map and the completed operation; never raises, whatever a log holds."""
         try:
             k = op["key"]
             match op["type"]:
@@ -82,36 +74,24 @@ class Map:
                         return self, {"type": "read_ok", "value": value}
                     else:
                         return self, RPCError.key_does_not_exist("not found").to_json()
-
                 case "write":
                     return Map(self.map.set(k, op["value"])), {"type": "write_ok"}
-
                 case "cas":
                     # create_if_not_exists is from Maelstrom's doc/services.md, lin-kv.
                     old, new, create = op["from"], op["to"], may_create(op)
                     value = self.map.get(k, ABSENT)
-                    if value is not ABSENT:
-                        if identity(value) == identity(old):  # to Python, True == 1
-                            return Map(self.map.set(k, new)), {"type": "cas_ok"}
-                        else:
-                            return self, RPCError.precondition_failed(
-                                f"expected {show(old)}, but had {show(value)}"
-                            ).to_json()
-                    elif create:
+                    if value is ABSENT and not create:
+                        return self, RPCError.key_does_not_exist("not found").to_json()
+                    elif value is ABSENT or identity(value) == identity(old):
                         return Map(self.map.set(k, new)), {"type": "cas_ok"}
                     else:
-                        return self, RPCError.key_does_not_exist("not found").to_json()
-
-                # Ruby's case ends here, with nil. A client must be told.
-                case str(other):
+                        text = f"expected {show(old)}, but had {show(value)}"
+                        return self, RPCError.precondition_failed(text).to_json()
+                case str(other):  # Ruby's case ends before, with nil; a client must be told
                     raise RPCError.not_supported(f"no such operation: {show(other)}")
-
                 case _:
                     raise RPCError.malformed_request("the type must be a string")
-
-        # The chapter's ops are always whole. A client's need not be, and what a log has
-        # committed must never stop the node that applies it.
-        except KeyError as error:
+        except KeyError as error:  # the chapter's ops are whole; a client's need not be
             return self, RPCError.malformed_request(f"the operation lacks {error}").to_json()
         except RPCError as error:
             return self, error.to_json()
@@ -997,79 +977,67 @@ class Raft(Server):
 ABSENT: Final = object()  # what a version holds for a key that it does not hold
 MAX_NESTING = 100  # arrays and objects within each other; JSON itself sets no limit
 SHOWN = 100  # characters of a value in an error text
-MOVES = 16  # records that one write moves at most, on behalf of versions that are gone
-Record = dict[Hashable, Any]  # what a version held of what later writes changed
+FOLD_EVERY, MOVES = 16, 24  # writes; steps then, of a walk over the past
+PLAIN = frozenset([str, int, float, type(None)])  # what is its own identity
+# A version written to: its number, who holds it, and the items (or None) that it lost since.
+Past = tuple[int, Callable[[], Any], dict[Hashable, tuple[Any, Any] | None]]
 new = object.__new__  # without __init__, which would make a table
 
 
 class PersistentMap:
     """An immutable mapping of JSON to JSON: `set` returns a new version and copies nothing.
 
-    All versions share one table, that of the newest. A write first records what it is about to
-    overwrite, for the version that it is applied to, and then changes the table:
+    All versions share the newest one's table. Before a write changes it, the version written to
+    records what it held (H. Baker, Shallow binding makes functional arrays fast, 1991):
 
         v1 = {a: 1}    v1 [a was 1] -> v2 [b was absent] -> v3    table {a: 2, b: 3}
 
-    So an old version has, for each key, what its own record says, else the record of the next
-    newer version, and so on, else the table. (H. Baker, Shallow binding makes functional arrays
-    fast, 1991.) The record of a version that nobody holds any more matters only to older ones
-    that are held: each write moves a few such entries into the record before, where the oldest
-    value of a key stays, or drops them if there is none. So a version that is held costs one
-    entry for each key written since, and no operation does more than MOVES of this work.
-
-    Old versions can be read in any thread without a lock, while one thread writes: a record is
-    made before the table changes, and entries move towards the past, where they appear before
-    they disappear; a reader looks at the table first, then at the records from new to old.
-
-    Nothing is ever deleted. Values are kept as they are given: do not change a list or an
-    object after handing it in. Writing to an old version is rare, and copies it.
+    So a version holds what the table says, unless a record from the newest to its own does; the
+    last word counts. Records of versions that nobody holds move back, piece by piece, so one that
+    is held costs an item for each key written since. Any thread may read while one writes: what a
+    reader needs is where it looks next before it goes from where it has looked.
+    Do not change values given. A write to an old version is rare, and copies it.
     """
 
-    __slots__ = ("__weakref__", "_record", "_shared")
-    _shared: _Shared
-    _record: Record | None  # None: this is the newest version
+    __slots__ = ("__weakref__", "_at", "_number", "_order", "_past", "_size", "_table")
+    _at: int | None  # where `keep` is; None: this is not the newest version
 
     def __init__(self, items: Iterable[tuple[Any, Any]] = ()) -> None:
-        self._shared, self._record = _Shared(), None
-        for key, value in items:
-            id = identity(key)
-            if id not in self._shared.table:
-                self._shared.add_key(id, key)
-            self._shared.table[id] = value
+        self._table = {identity(key): (key, value) for key, value in items}
+        self._order, self._size = list(self._table), len(self._table)
+        self._past, self._number, self._at = list[Past](), 0, 0
 
     def set(self, key: Any, value: Any) -> PersistentMap:
         """The version after this one. Raises RPCError 12 for what is not JSON."""
-        id = identity(key)
+        id = key if key.__class__ in PLAIN else identity(key)
         identity(value)
-        if self._record is not None:
+        if (at := self._at) is None:
             return PersistentMap(self.items()).set(key, value)
-        shared = self._shared
-        table = shared.table
-        before = table.get(id, ABSENT)
-        record = {id: before}
-        past = shared.past
-        if len(past) == 1 and past[0][0]() is None:  # as a rule nobody holds an older version
-            past[0] = (ref(self), record)
+        table, past, order = self._table, self._past, self._order
+        before = table.get(id)
+        entry = (self._number, ref(self), {id: before})
+        if len(past) == 1 and past[0][1]() is None:  # as a rule nobody holds an older version
+            past[0] = entry
         else:
-            shared.keep(ref(self), record)
-        self._record = record
-        if before is ABSENT:
-            shared.add_key(id, key)
-        table[id] = value
+            at = keep(past, entry, at)
+        self._at = None  # between the record and the change, for readers
+        if before is None:
+            order.append(id)
+        table[id] = (key if before is None else before[0], value)
         newest = new(PersistentMap)
-        newest._shared, newest._record = shared, None
+        newest._table, newest._past, newest._order = table, past, order
+        newest._number, newest._size, newest._at = self._number + 1, len(order), at
         return newest
 
     def get(self, key: Any, default: Any = None) -> Any:
-        id = identity(key)
-        value = self._shared.table.get(id, ABSENT)
-        if self._record is not None:  # else it was the newest when it looked at the table
-            value = self._before(id, value)
-        return default if value is ABSENT else value
+        id = key if key.__class__ in PLAIN else identity(key)
+        item = self._table.get(id)
+        if self._at is None:  # else it was the newest when it looked
+            item = self._find(id)
+        return default if item is None else item[1]
 
     def __getitem__(self, key: Any) -> Any:
-        value = self.get(key, ABSENT)
-        if value is ABSENT:
+        if (value := self.get(key, ABSENT)) is ABSENT:
             raise KeyError(key)
         return value
 
@@ -1077,140 +1045,72 @@ class PersistentMap:
         return self.get(key, ABSENT) is not ABSENT
 
     def __len__(self) -> int:
-        order = self._shared.order
-        return bisect_left(order, True, key=lambda id: self._find(id)[1] is ABSENT)
+        return self._size
 
     def items(self) -> Iterator[tuple[Any, Any]]:
-        """In the order in which the keys were first written; each as it was given then.
-
-        Can be taken in pieces, with writes in between: it stays the items of this version.
-        """
-        for id in self._shared.order:
-            key, value = self._find(id)
-            if value is ABSENT:
-                return
-            yield key, value
+        """By their keys' first writes, as given then. Newer versions may be written meanwhile."""
+        return map(self._find, islice(self._order, self._size))
 
     def changes_since(self, older: PersistentMap) -> Iterator[tuple[Any, Any]]:
-        """The items written after `older`, as they are in this version: costs what they are.
-
-        If this version does not come from `older` by writes: the items that `older` has not.
-        """
-        if older is self:
-            return
-        own = self._record  # looked at before the records: they may be more a moment later
-        records = older._records() if older._shared is self._shared else []
-        is_own = [record is own for record in records]
-        if True in is_own:
-            records = records[is_own.index(True) + 1 :]
-        elif own is not None or not records:
-            for key, value in self.items():
-                if older.get(key, ABSENT) is not value:
-                    yield key, value
+        """The items written since `older`, at that cost; all if that is no older version of it."""
+        if older._past is not self._past or older._number > self._number:
+            yield from self.items()
             return
         seen = set[Hashable]()
-        for record in records:  # from new to old: meanwhile entries may move, but only that way
-            for id in list(record):
+        for number, _, record in self._past[::-1]:  # items may move meanwhile, but only that way
+            for id in list(record) if older._number <= number < self._number else ():
                 if id not in seen:
                     seen.add(id)
                     yield self._find(id)
 
-    def _find(self, id: Hashable) -> tuple[Any, Any]:
-        """The key as it was given, and its value in this version, or ABSENT."""
-        value = self._shared.table.get(id, ABSENT)
-        return self._shared.given.get(id, id), self._before(id, value)
-
-    def _before(self, id: Hashable, value: Any) -> Any:
-        """What this version had before the writes that led to the table's value."""
-        for record in self._records():
-            value = record.get(id, value)
-        return value
-
-    def _records(self) -> list[Record]:
-        """From the newest there is to this version's own."""
-        records: list[Record] = []
-        if self._record is not None:
-            for _, record in reversed(self._shared.past[:]):
-                records.append(record)
-                if record is self._record:
-                    break
-        return records
+    def _find(self, id: Hashable) -> Any:
+        item = self._table.get(id)
+        for number, _, record in self._past[::-1]:
+            if number >= self._number:
+                item = record.get(id, item)
+        return item
 
 
-class _Shared:
-    """What the versions of a PersistentMap have in common: all but which of them they are."""
-
-    __slots__ = ("given", "order", "past", "sweeper", "table")
-
-    def __init__(self) -> None:
-        self.table: dict[Hashable, Any] = {}  # of the newest version, by the keys' identities
-        self.order: list[Hashable] = []  # the identities; each version has the first so many
-        self.given: dict[Hashable, Any] = {}  # the keys that are not their own identities
-        self.past: Past = []
-        self.sweeper = sweep(self.past)
-
-    def add_key(self, id: Hashable, key: Any) -> None:
-        if id is not key:
-            self.given[id] = key
-        self.order.append(id)
-
-    def keep(self, version: ref[PersistentMap], record: Record) -> None:
-        past = self.past
-        if len(past) > 1 and past[-1][0]() is None:  # nobody holds it: its one entry moves
-            ((id, value),) = past[-1][1].items()
-            past[-2][1].setdefault(id, value)
-            past[-1] = (version, record)
-        else:
-            past.append((version, record))
-        if len(past) > 1:
-            next(self.sweeper)
-
-
-Past = list[tuple["ref[PersistentMap]", Record]]  # versions that have records, by age
-
-
-def sweep(past: Past) -> Iterator[None]:
-    """Looks for versions that nobody holds, again and again: one version or MOVES entries a step.
-
-    The last version is the one that is being written to. So between two steps only the end of
-    the past changes, and the record of the last version but one, by one entry.
-    """
-    position = moves = 0
-    while True:
-        if position >= len(past):
-            position = 0
-        version, record = past[position]
-        if version() is None:
-            while record:
-                id, value = next(reversed(record.items()))
-                if position:
-                    past[position - 1][1].setdefault(id, value)
-                record.popitem()
-                moves += 1
-                if moves % MOVES == 0:
-                    yield
-            del past[position]
-        else:
-            position += 1
-        yield
+def keep(past: list[Past], entry: Past, at: int) -> int:
+    """Adds to the past; now and then folds it, in MOVES steps from `at`; returns where it is."""
+    if len(past) > 1 and past[-1][1]() is None:  # nobody holds it: its one item moves
+        ((id, item),) = past[-1][2].items()
+        past[-2][2].setdefault(id, item)
+        past[-1] = entry
+    else:
+        past.append(entry)
+    if entry[0] % FOLD_EVERY:
+        return at
+    for _ in range(MOVES):
+        if at >= len(past) - 1:
+            return 0
+        _, holder, record = past[at]
+        if holder() is not None:
+            at += 1
+            continue
+        if at:
+            past[at - 1][2].setdefault(*next(reversed(record.items())))
+        record.popitem()  # not before the item is there
+        if not record:
+            del past[at]
+    return at
 
 
 def may_create(op: Body) -> bool:
-    """Whether a cas may create its key: create_if_not_exists, false if it is not there."""
+    """Whether a cas may create its key."""
     create = op.get("create_if_not_exists", False)
-    if create.__class__ is not bool:
+    if not isinstance(create, bool):
         raise RPCError.malformed_request("create_if_not_exists must be true or false")
-    return bool(create)
+    return create
 
 
 def identity(value: Any, nesting: int = 0) -> Hashable:
     """Something hashable that is equal for two values exactly when they are the same JSON.
 
-    To Python 1 == True, and a list has no hash. Raises error 12 for what is not JSON, or too
-    deeply nested to be sure that it can be sent on.
+    To Python 1 == True, and a list has no hash. Error 12: not JSON, or nested too deeply to send.
     """
     type = value.__class__
-    if type is str or type is int or type is float or value is None:
+    if type in PLAIN:
         return value  # type: ignore[no-any-return]
     if type is bool:
         return (bool, value)

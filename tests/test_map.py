@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raft import MAX_NESTING, MOVES, Map, PersistentMap
+from raft import FOLD_EVERY, MAX_NESTING, MOVES, Map, PersistentMap
 
 ABSENT = {"type": "error", "code": 20, "text": "not found"}
 
@@ -177,15 +177,15 @@ def written(version: PersistentMap, count: int, keys: int) -> PersistentMap:
 
 def records(version: PersistentMap) -> list[int]:
     """How many entries are kept for each old version, oldest first."""
-    return [len(record) for _, record in version._shared.past]
+    return [len(record) for _, _, record in version._past]
 
 
 def test_a_write_copies_nothing() -> None:
     version = PersistentMap((key, 0) for key in range(1000))
-    table = version._shared.table
+    table = version._table
     for key in range(1000):
         version = version.set(key, 1)
-    assert version._shared.table is table
+    assert version._table is table
     assert records(version) == [1]
 
 
@@ -253,27 +253,28 @@ def test_changes_cost_what_was_written_and_not_what_there_is() -> None:
     class Counting(PersistentMap):
         __slots__ = ()
 
-        def _find(self, id: Any) -> tuple[Any, Any]:
+        def _find(self, id: Any) -> Any:
             nonlocal finds
             finds += 1
             return super()._find(id)
 
     newest = Counting()
-    newest._shared = version._shared
+    for slot in PersistentMap.__slots__[1:]:
+        setattr(newest, slot, getattr(version, slot))
     assert list(newest.changes_since(newest)) == []
     assert sorted(newest.changes_since(older)) == [(0, 6), (1, 7), (2, 8)]
     assert finds == 3
 
 
-def test_changes_since_a_version_of_another_line_are_what_that_one_has_not() -> None:
+def test_changes_since_what_is_no_older_version_of_the_line_are_all_items() -> None:
     version = PersistentMap([(1, "a"), (2, "b")])
     after = version.set(1, "c")
-    assert list(after.changes_since(PersistentMap([(2, "b")]))) == [(1, "c")]
-    assert list(version.changes_since(after)) == [(1, "a")]
+    assert list(after.changes_since(PersistentMap([(1, "c")]))) == [(1, "c"), (2, "b")]
+    assert list(version.changes_since(after)) == [(1, "a"), (2, "b")]
     newest = after.set(2, "d")
-    assert list(version.changes_since(after)) == [(1, "a")]
+    assert list(version.changes_since(after)) == [(1, "a"), (2, "b")]
     assert list(version.set(2, "e").changes_since(after)) == [(1, "a"), (2, "e")]
-    assert list(newest.changes_since(PersistentMap([(2, "d")]))) == [(1, "c")]
+    assert list(newest.changes_since(version)) == [(2, "d"), (1, "c")]
 
 
 def test_a_version_that_is_held_costs_one_record_for_each_key_written_since() -> None:
@@ -314,13 +315,14 @@ def test_what_a_version_let_go_leaves_is_cleared_in_pieces(older_is_held: bool) 
     if not older_is_held:
         del oldest
     version = written(version, 1000, 1000)
-    entries = version._shared.past[-2][1]
+    entries = version._past[-2][2]
     del held
     pieces = []
     while entries:
         before = len(entries)
         version = version.set("k", 1)
         pieces.append(before - len(entries))
+        assert len(version._past) <= 3  # which readers go through
     assert 0 < max(pieces) <= MOVES
     assert sum(records(version)) == (1002 if older_is_held else 1)
 
@@ -330,8 +332,8 @@ def test_a_map_is_freed_at_once_when_nobody_holds_it() -> None:
         pass
 
     version = PersistentMap()
-    version._shared.table = Table()
-    table = weakref.ref(version._shared.table)
+    version._table = Table()
+    table = weakref.ref(version._table)
     version = written(version, 3, 2)
     gc.disable()
     try:
@@ -383,7 +385,7 @@ def test_a_write_in_the_middle_of_a_read_does_not_change_what_is_read(when: str)
             version.set(1, "new").set(1, "newer")
 
     version = PersistentMap([(1, "old")])
-    version._shared.table = table = Interrupted({1: "old"})
+    version._table = table = Interrupted({1: (1, "old")})
     table.during = during
     assert version.get(1) == "old"
 
@@ -392,7 +394,7 @@ def test_a_read_in_the_middle_of_a_write_does_not_see_it() -> None:
     read: list[Any] = []
     oldest = PersistentMap([(1, "old")])
     version = oldest.set(1, "newer")
-    version._shared.table = table = Interrupted(version._shared.table)
+    version._table = oldest._table = table = Interrupted(version._table)
 
     def during(moment: str) -> None:
         if moment == "after set":
@@ -410,17 +412,17 @@ def test_a_read_while_records_move_misses_none() -> None:
     held = version = version.set(0, "between")
     for key in range(5):
         version = version.set(key, "new")
-    past = version._shared.past
-    moving = Interrupted(past[1][1])
+    past = version._past
+    moving = Interrupted(past[1][2])
 
     def during(moment: str) -> None:
         if moment == "after pop":
             read.extend(oldest[key] for key in range(5))
 
     moving.during = during
-    past[1] = (past[1][0], moving)
+    past[1] = (*past[1][:2], moving)
     del held
-    for _ in range(3):
+    for _ in range(FOLD_EVERY):
         version = version.set("k", 1)
     assert read == ["old"] * len(read) and read
 
