@@ -1,0 +1,512 @@
+#!/usr/bin/env python3
+"""`make directed`: faults at chosen moments, and what clients see of them.
+
+Nodes are processes of raft.py in real time, on the workbench's network. A scenario prints one
+line a trial, then a summary with the limits that are wanted. The exit status is 1 if a rule was
+broken; a figure that misses its limit is only marked, for these machines are shared and noisy.
+
+    python3 tests/bench/directed.py [SCENARIO...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import signal
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from workbench.checker import check_history  # noqa: E402  (needs the path above)
+from workbench.client import Client, outcome  # noqa: E402
+from workbench.cluster import Processes  # noqa: E402
+from workbench.edn import Keyword  # noqa: E402
+from workbench.history import Op  # noqa: E402
+from workbench.loop import SECOND, RealLoop  # noqa: E402
+from workbench.nemesis import split  # noqa: E402
+from workbench.network import Latency, Network, ProtocolError  # noqa: E402
+from workbench.workload import Body, LinKv  # noqa: E402
+
+NODE = [sys.executable, str(ROOT / "raft.py")]
+KEYS = 3  # in use at a time
+PROBE = SECOND // 100  # between two writes that look for a node that serves
+SETTLE = 1.0  # seconds until a process has surely loaded its modules, and waits for init
+INIT_TIMEOUT = 10 * SECOND
+BUDGET = 300_000  # configurations a key, until the checker gives up
+SERVED = (Keyword("key-does-not-exist"), Keyword("precondition-failed"))
+LEADS = re.compile(r"(\w+) term (\d+): leader, elected by")
+PATIENCE = 30.0  # seconds until a scenario is stuck
+Place = tuple[int, int]  # a key and a value that is written to it, once
+
+
+class Stuck(Exception):
+    """What a scenario waits for does not happen."""
+
+
+class Answer(NamedTuple):
+    """An operation and what its client was told: type and error as in a history; times in ns."""
+
+    node_id: str
+    f: str
+    asked: int
+    told: int
+    type: str
+    error: Any
+
+    @property
+    def served(self) -> bool:
+        """Whether the client knows the register's state now: ok, or error 20 or 22."""
+        definite = isinstance(self.error, list) and self.error[0] in SERVED
+        return self.type == "ok" or definite
+
+    @property
+    def seconds(self) -> float:
+        return (self.told - self.asked) / SECOND
+
+
+class Report:
+    """What is printed of the scenarios, and which rules were broken."""
+
+    def __init__(self) -> None:
+        self.broken: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def line(self, text: str) -> None:
+        print(text, flush=True)
+
+    def limit(self, what: str, value: float, at_most: float, unit: str) -> None:
+        """A line of the summary."""
+        missed = "" if value <= at_most else "   MISSED"
+        self.line(f"= {what}: {value:.3g} {unit} (wanted: at most {at_most:g}){missed}")
+
+    def share(self, what: str, answers: Sequence[Answer], at_least: float = 0.99) -> None:
+        """The share of operations that were served, for the summary."""
+        if not answers:
+            self.line(f"= {what}: no operations")
+            return
+        share = sum(answer.served for answer in answers) / len(answers)
+        missed = "" if share >= at_least else "   MISSED"
+        found = f"{share:.2%} of {len(answers):,} served (wanted: {at_least:.0%})"
+        self.line(f"= {what}: {found}{missed}")
+
+    def breaks(self, rule: str, text: str) -> None:
+        """A rule was broken; the first case of each is shown at once."""
+        if not self.broken[rule]:
+            self.line(f"! {rule}: {text}")
+        self.broken[rule] += 1
+
+
+class Rules:
+    """Cheap checks while operations run, which count: the checker only finds the first case.
+
+    Each value is written at most once, so a value that was surely replaced may never be seen
+    again: neither by a stale read nor because a write took effect a second time.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._asked: dict[Place, int] = {}  # when a client asked for a value to be written
+        self._known: dict[Place, int] = {}  # when a value had surely been in its register
+        self._replaced: dict[Place, int] = {}  # when a cas from a value was acknowledged
+        self._latest: dict[int, int] = {}  # of each key: when the latest known value was asked for
+        self._denied: set[Place] = set()  # a definite error said that these were not written
+
+    def ask(self, key: int, written: int | None, now: int) -> int:
+        """An operation begins; returns the key's `floor`, for `tell`."""
+        if written is not None:
+            self._asked[key, written] = now
+        return self._latest.get(key, -1)
+
+    def tell(self, key: int, value: Any, answer: Answer, floor: int) -> None:
+        """An operation has ended: the value read, or written, or [from, to]."""
+        if answer.f != "read" and answer.type == "fail":
+            place = (key, value[1] if answer.f == "cas" else value)
+            self._denied.add(place)
+            if place in self._known:
+                self._lie(place)
+        if answer.error and answer.error[0] == SERVED[0] and floor >= 0:
+            self._report.breaks("stale", f"{answer} found key {key} absent")
+        if answer.type != "ok":
+            return
+        if answer.f == "read":
+            place = (key, value)
+            replaced = self._replaced.get(place, answer.asked) < answer.asked
+            if replaced or self._known.get(place, floor) < floor:
+                self._report.breaks("stale", f"{answer} read {value} of key {key}, long replaced")
+            self._see(place, answer.told)
+        elif answer.f == "write":
+            self._see((key, value), answer.told)
+        else:
+            old, new = (key, value[0]), (key, value[1])
+            if old in self._replaced:
+                self._report.breaks("twice", f"two cas from {old[1]} of key {key} were ok")
+            self._replaced.setdefault(old, answer.told)
+            self._see(old, answer.told)
+            self._see(new, answer.told)
+
+    def _see(self, place: Place, now: int) -> None:
+        if place in self._denied:
+            self._lie(place)
+        self._known.setdefault(place, now)
+        self._latest[place[0]] = max(self._latest.get(place[0], -1), self._asked[place])
+
+    def _lie(self, place: Place) -> None:
+        text = f"the write of {place[1]} to key {place[0]} was denied, and took effect"
+        self._report.breaks("lie", text)
+
+
+class Nodes(Processes):
+    """Processes that can be sent a signal."""
+
+    def signal(self, node_id: str, number: signal.Signals) -> None:
+        os.kill(self._nodes[node_id].process.pid, number)
+
+
+class ForgivingNetwork(Network):
+    """Hears a node even after it has broken a rule: so all cases are counted."""
+
+    def from_node(self, node_id: str, line: bytes) -> None:
+        try:
+            super().from_node(node_id, line)
+        finally:
+            self._silenced.discard(node_id)
+
+
+class Bench:
+    """A cluster, its network and clients. It listens to the nodes."""
+
+    def __init__(
+        self, report: Report, logs: Path, count: int, latency: float, independent: bool
+    ) -> None:
+        self.report = report
+        self.node_ids = [f"n{number}" for number in range(count)]
+        self.loop = RealLoop()
+        self.rng = random.Random(f"{count} {latency}")
+        self.nodes = Nodes(self.loop, NODE, logs)
+        self.network: Network = ForgivingNetwork(
+            self.loop,
+            self.rng,
+            Latency(latency, "constant"),
+            self.nodes.deliver,
+            lambda direction, message: None,
+            independent,
+        )
+        self.timeout = int(max(1.0, 10 * latency / 1000) * SECOND)
+        self.leader = ""
+        self.term = 0
+        self.on_leader: Callable[[], object] = lambda: None
+        self.answers: list[Answer] = []
+        self.history: list[Op] = []
+        self.said: list[tuple[int, str]] = []  # the nodes' lines on stderr, and when
+        self.crash = ""
+        self._rules = Rules(report)
+        self._workload = LinKv(self.rng, count)
+        self._clients = 0
+        self._free: list[Client] = []
+        self._working = 0  # changes when the clients that ask by themselves stop
+        self._first_key = 0
+        self._values = 0
+        self._newest: dict[int, int] = {}  # of each key: the value of the latest answer
+
+    # The nodes
+
+    def on_line(self, node_id: str, line: bytes) -> None:
+        """A node's message goes to the network."""
+        try:
+            self.network.from_node(node_id, line)
+        except ProtocolError as error:
+            rule = "late" if "after its time-out" in str(error) else "protocol"
+            self.report.breaks(rule, str(error))
+
+    def on_exit(self, node_id: str, why: str) -> None:
+        """No node may end by itself."""
+        self.crash = f"{node_id} {why}"
+
+    def on_stderr(self, node_id: str, line: str) -> None:
+        """Nodes say who leads."""
+        self.said.append((self.loop.now(), line))
+        found = LEADS.match(line)
+        if found and int(found[2]) > self.term:
+            self.leader, self.term = found[1], int(found[2])
+            self.on_leader()
+
+    def start(self) -> None:
+        """Starts the processes; `init` is to follow."""
+        for node_id in self.node_ids:
+            self.nodes.start(node_id, self)
+            self.network.add_node(node_id)
+        self.run(SETTLE)
+
+    def init(self) -> None:
+        """Tells the nodes who they are, all at once, and waits until they know."""
+        waiting = set(self.node_ids)
+        for node_id in self.node_ids:
+            body = {"type": "init", "node_id": node_id, "node_ids": self.node_ids}
+            done = partial(self._initialized, waiting)
+            self._client().call(node_id, body, INIT_TIMEOUT, done)
+        self.wait(lambda: not waiting, "init_ok")
+
+    def _initialized(self, waiting: set[str], reply: Body | None, node_id: str) -> None:
+        if reply and reply.get("type") == "init_ok":
+            waiting.discard(node_id)
+
+    def others(self, *node_ids: str) -> list[str]:
+        """The nodes but for these."""
+        return [node_id for node_id in self.node_ids if node_id not in node_ids]
+
+    @contextmanager
+    def cut(self, side: Sequence[str], other: Sequence[str]) -> Iterator[None]:
+        """Cuts the links between two sides, in both directions."""
+        self.network.grudges["cut"] = split(side, other)
+        try:
+            yield
+        finally:
+            del self.network.grudges["cut"]
+
+    # Time
+
+    def run(self, seconds: float) -> None:
+        """Lets it run for so long."""
+        end = self.loop.now() + int(seconds * SECOND)
+        self.loop.at(end, lambda: None)
+        self.loop.run_until(lambda: bool(self.crash) or self.loop.now() >= end)
+        if self.crash:
+            raise Stuck(self.crash)
+
+    def wait(self, done: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+        """Lets it run until done() is true; Stuck if that takes too long."""
+        end = self.loop.now() + int(seconds * SECOND)
+        self.loop.at(end, lambda: None)
+        self.loop.run_until(lambda: bool(self.crash) or done() or self.loop.now() >= end)
+        if not done():
+            raise Stuck(self.crash or f"no {what} within {seconds} s")
+
+    def lines_since(self, moment: int) -> None:
+        """Prints what the nodes have said since then: evidence for a trial that went wrong."""
+        for time, line in self.said:
+            if time >= moment:
+                self.report.line(f"      {(time - moment) / SECOND:+.3f} s  {line}")
+
+    # The clients
+
+    def _client(self) -> Client:
+        self._clients += 1
+        broken = partial(self.report.breaks, "two answers")
+        return Client(f"c{self._clients}", self.loop, self.network, broken)
+
+    def new_keys(self) -> None:
+        """From now on other keys are used: the checker likes short histories."""
+        self._first_key += KEYS
+
+    def ask(
+        self, node_id: str, f: str = "", done: Callable[[Answer], object] = lambda answer: None
+    ) -> None:
+        """Asks a node: half reads, a write or two cas otherwise, unless `f` says which."""
+        key = self._first_key + self.rng.randrange(KEYS)
+        f = f or self.rng.choice(["read", "read", "read", "write", "cas", "cas"])
+        if f == "cas" and key not in self._newest:
+            f = "write"
+        argument: Any = None
+        if f != "read":
+            self._values += 1
+            argument = self._values if f == "write" else [self._newest[key], self._values]
+        client = self._free.pop() if self._free else self._client()
+        process, asked = int(client.client_id[1:]), self.loop.now()
+        floor = self._rules.ask(key, None if f == "read" else self._values, asked)
+        self._note(process, "invoke", f, [key, argument])
+
+        def told(reply: Body | None, src: str) -> None:
+            found = outcome(self._workload, f, [key, argument], reply)
+            if found.problem:
+                self.report.breaks("protocol", f"{src} answered {f} by {reply}: {found.problem}")
+            answer = Answer(node_id, f, asked, self.loop.now(), found.type, found.error)
+            self._note(process, found.type, f, found.value, found.error)
+            value = found.value[1]
+            if answer.type == "ok":
+                self._newest[key] = value[1] if f == "cas" else value
+            self._rules.tell(key, value, answer, floor)
+            self.answers.append(answer)
+            if found.type == "info":
+                self.network.close_client(client.client_id)
+            else:
+                self._free.append(client)
+            done(answer)
+
+        request = self._workload.request(f, [key, argument])
+        client.call(node_id, request, self.timeout, told)
+
+    def _note(self, process: int, type: str, f: str, value: Any, error: Any = None) -> None:
+        op = Op(process, type, f, value, self.loop.now(), len(self.history), error)
+        self.history.append(op)
+
+    def closed_loop(self, clients: int) -> None:
+        """Clients, spread over all nodes, that ask again as soon as they have an answer."""
+        working = self._working
+
+        def again(answer: Answer) -> None:
+            if self._working == working:
+                self.ask(answer.node_id, done=again)
+
+        for number in range(clients):
+            self.ask(self.node_ids[number % len(self.node_ids)], done=again)
+
+    def open_loop(self, rate: float) -> None:
+        """So many operations a second, at one node after the other, whatever the answers."""
+        working, start = self._working, self.loop.now()
+
+        def next_one(number: int) -> None:
+            if self._working == working:
+                self.ask(self.node_ids[number % len(self.node_ids)])
+                due = start + int((number + 1) * SECOND / rate)
+                self.loop.at(due, partial(next_one, number + 1))
+
+        next_one(0)
+
+    def rest(self) -> None:
+        """The clients stop, and wait for the last answers."""
+        self._working += 1
+        self.run(self.timeout / SECOND + 0.1)
+
+    def until_written(self, node_ids: Collection[str], everywhere: bool = False) -> float:
+        """Seconds until a write through one of these nodes works, or through each of them.
+
+        Each gets a new one every PROBE ns until one is acknowledged.
+        """
+        start = end = self.loop.now()
+        waiting = set(node_ids)
+
+        def finished() -> bool:
+            return not waiting or (not everywhere and len(waiting) < len(node_ids))
+
+        def done(answer: Answer) -> None:
+            nonlocal end
+            if answer.type == "ok" and not finished():
+                waiting.discard(answer.node_id)
+                end = answer.told
+
+        def probe() -> None:
+            if not finished():
+                for node_id in sorted(waiting):
+                    self.ask(node_id, "write", done)
+                self.loop.after(PROBE, probe)
+
+        probe()
+        self.wait(finished, f"write through {', '.join(node_ids)}")
+        return (end - start) / SECOND
+
+
+@contextmanager
+def cluster(
+    report: Report, count: int = 3, latency: float = 0.0, independent: bool = False
+) -> Iterator[Bench]:
+    """Nodes whose processes run; at the end they are stopped, and their history is judged."""
+    with tempfile.TemporaryDirectory() as logs:
+        bench = Bench(report, Path(logs), count, latency, independent)
+        try:
+            bench.start()
+            yield bench
+        finally:
+            bench.nodes.stop()
+    for key, analysis in check_history(bench.history, BUDGET).items():
+        if analysis.valid is False:
+            report.breaks("not linearizable", f"key {key}: {analysis.why}")
+        elif analysis.valid is None:
+            report.line(f"  key {key}: {analysis.why}")
+
+
+@contextmanager
+def running(
+    report: Report, count: int = 3, latency: float = 0.0, independent: bool = False
+) -> Iterator[Bench]:
+    """A cluster in which each node serves."""
+    with cluster(report, count, latency, independent) as bench:
+        bench.init()
+        bench.until_written(bench.node_ids, everywhere=True)
+        yield bench
+
+
+# Scenarios
+
+
+def fail_over(bench: Bench) -> float:
+    """Cuts off the leader: seconds until the others have acknowledged a write. Then heals."""
+    others = bench.others(bench.leader)
+    with bench.cut([bench.leader], others):
+        seconds = bench.until_written(others)
+    bench.until_written(bench.node_ids, everywhere=True)
+    return seconds
+
+
+def failover(report: Report) -> None:
+    """The leader is cut off from both others: how long until they have another one?"""
+    found = []
+    with running(report) as bench:
+        for trial in range(1, 21):
+            bench.new_keys()
+            bench.run(1 + bench.rng.random())
+            before, moment = bench.leader, bench.loop.now()
+            found.append(fail_over(bench))
+            report.line(f"  failover {trial}: {found[-1]:.3f} s, {before} to {bench.leader}")
+            if found[-1] > 0.7:
+                bench.lines_since(moment)
+    report.limit("failover, median", statistics.median(found), 0.35, "s")
+    report.limit("failover, max", max(found), 0.7, "s")
+
+
+def start(report: Report) -> None:
+    """From init to the first acknowledged write."""
+    for latency, wanted in ((0, 0.1), (100, 1.2)):
+        found = []
+        for trial in range(1, 11):
+            with cluster(report, latency=latency) as bench:
+                moment = bench.loop.now()
+                bench.init()
+                known = (bench.loop.now() - moment) / SECOND
+                found.append(known + bench.until_written(bench.node_ids))
+                text = f"{found[-1]:.3f} s, of these {known:.3f} until all had init_ok"
+                report.line(f"  start {trial}, {latency} ms: {text}")
+                if found[-1] > wanted:
+                    bench.lines_since(moment)
+        report.limit(f"start at {latency} ms, max", max(found), wanted, "s")
+
+
+SCENARIOS: Mapping[str, Callable[[Report], None]] = {
+    "failover": failover,
+    "start": start,
+}
+
+
+def main() -> None:
+    """Runs the scenarios that are named, or all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scenarios", metavar="SCENARIO", nargs="*", help=", ".join(SCENARIOS))
+    names = parser.parse_args().scenarios or list(SCENARIOS)
+    if unknown := set(names) - SCENARIOS.keys():
+        parser.error(f"no scenario {', '.join(sorted(unknown))}: there are {', '.join(SCENARIOS)}")
+    report = Report()
+    for name in names:
+        report.line(f"{name}: {SCENARIOS[name].__doc__}")
+        try:
+            SCENARIOS[name](report)
+        except Stuck as stuck:
+            report.breaks("stuck", f"{name}: {stuck}")
+    broken = ", ".join(f"{rule} {count:,} times" for rule, count in report.broken.items())
+    report.line(f"rules broken: {broken or 'none'}")
+    raise SystemExit(1 if broken else 0)
+
+
+if __name__ == "__main__":
+    main()
