@@ -34,7 +34,7 @@ from workbench.cluster import Processes  # noqa: E402
 from workbench.edn import Keyword  # noqa: E402
 from workbench.history import Op  # noqa: E402
 from workbench.loop import SECOND, RealLoop  # noqa: E402
-from workbench.nemesis import split  # noqa: E402
+from workbench.nemesis import Nemesis, split  # noqa: E402
 from workbench.network import Latency, Network, ProtocolError  # noqa: E402
 from workbench.workload import Body, LinKv  # noqa: E402
 
@@ -481,9 +481,85 @@ def start(report: Report) -> None:
         report.limit(f"start at {latency} ms, max", max(found), wanted, "s")
 
 
+def leader_cut(report: Report) -> None:
+    """The leader is cut off for 1 s every 2 s, while clients ask both sides: stale reads?"""
+    with running(report) as bench:
+        end = bench.loop.now() + 150 * SECOND
+        reads = 0
+        bench.closed_loop(10)
+        while reads < 100_000 and bench.loop.now() < end:
+            bench.new_keys()
+            bench.run(1)
+            with bench.cut([bench.leader], bench.others(bench.leader)):
+                bench.run(1)
+            reads = sum(answer.f == "read" and answer.type == "ok" for answer in bench.answers)
+        bench.rest()
+        report.line(f"  {len(bench.answers):,} operations, {reads:,} reads ok")
+    report.limit(f"leader-cut, stale reads of {reads:,}", report.broken["stale"], 0, "reads")
+
+
+def link_cut(report: Report) -> None:
+    """The link between the leader and one follower is cut for 20 s: is the follower of use?"""
+    with running(report) as bench:
+        bench.open_loop(150)
+        bench.run(2)
+        follower, leader = bench.others(bench.leader)[0], bench.leader
+        moment = bench.loop.now()
+        with bench.cut([leader], [follower]):
+            bench.run(20)
+            end = bench.loop.now()
+        bench.rest()
+        report.line(f"  {leader} and {follower} cut; then {bench.leader} leads")
+        asked = [
+            answer
+            for answer in bench.answers
+            if answer.node_id == follower and moment <= answer.asked < end
+        ]
+        show_unserved(report, asked, moment)
+        bench.lines_since(moment)
+    report.share("link-cut, at the follower", asked)
+
+
+def show_unserved(report: Report, answers: Sequence[Answer], moment: int) -> None:
+    """When and how operations were not served, by tenths of a second: evidence."""
+    failed = Counter(
+        ((answer.asked - moment) * 10 // SECOND, answer.node_id, answer.f, str(answer.error))
+        for answer in answers
+        if not answer.served
+    )
+    for (tenths, node_id, f, error), count in sorted(failed.items()):
+        report.line(f"      {tenths / 10:+.1f} s  {count} {f} at {node_id}: {error}")
+
+
+def lossy(report: Report) -> None:
+    """Partitions every 0.8 s, and 3 % of the messages are lost: is anything applied twice?"""
+    for count in (3, 5):
+        with running(report, count) as bench:
+            nemesis = Nemesis(
+                bench.loop, bench.rng, bench.node_ids, bench.network, ["partition"], 0.8,
+                lambda f, value: None,
+            )  # fmt: skip
+            bench.network.loss = 0.03
+            nemesis.start(bench.loop.now() + 40 * SECOND)
+            bench.closed_loop(2 * count)
+            for _ in range(20):
+                bench.new_keys()
+                bench.run(2)
+            nemesis.heal()
+            bench.network.loss = 0.0
+            bench.rest()
+            served = sum(answer.served for answer in bench.answers)
+            report.line(f"  {count} nodes: {len(bench.answers):,} operations, {served:,} served")
+    twice = sum(report.broken[rule] for rule in ("stale", "twice", "not linearizable"))
+    report.limit("lossy, values that came back", twice, 0, "")
+
+
 SCENARIOS: Mapping[str, Callable[[Report], None]] = {
     "failover": failover,
     "start": start,
+    "leader-cut": leader_cut,
+    "link-cut": link_cut,
+    "lossy": lossy,
 }
 
 
