@@ -35,7 +35,7 @@ from workbench.edn import Keyword  # noqa: E402
 from workbench.history import Op  # noqa: E402
 from workbench.loop import SECOND, RealLoop  # noqa: E402
 from workbench.nemesis import Nemesis, split  # noqa: E402
-from workbench.network import Latency, Network, ProtocolError  # noqa: E402
+from workbench.network import Grudge, Latency, Network, ProtocolError  # noqa: E402
 from workbench.workload import Body, LinKv  # noqa: E402
 
 NODE = [sys.executable, str(ROOT / "raft.py")]
@@ -67,8 +67,12 @@ class Answer(NamedTuple):
     @property
     def served(self) -> bool:
         """Whether the client knows the register's state now: ok, or error 20 or 22."""
-        definite = isinstance(self.error, list) and self.error[0] in SERVED
-        return self.type == "ok" or definite
+        return self.type == "ok" or self.error_name in SERVED
+
+    @property
+    def error_name(self) -> Any:
+        """The error without its text; None if there is none."""
+        return self.error[0] if isinstance(self.error, list) else self.error
 
     @property
     def seconds(self) -> float:
@@ -135,7 +139,7 @@ class Rules:
             self._denied.add(place)
             if place in self._known:
                 self._lie(place)
-        if answer.error and answer.error[0] == SERVED[0] and floor >= 0:
+        if answer.error_name == SERVED[0] and floor >= 0:
             self._report.breaks("stale", f"{answer} found key {key} absent")
         if answer.type != "ok":
             return
@@ -554,12 +558,161 @@ def lossy(report: Report) -> None:
     report.limit("lossy, values that came back", twice, 0, "")
 
 
+def pause(report: Report) -> None:
+    """A node is stopped for 4 s and goes on: does it serve again, and answer nobody too late?"""
+    found, elections = [], []
+    with running(report) as bench:
+        for trial in range(1, 21):
+            bench.new_keys()
+            bench.open_loop(100)
+            bench.run(1)
+            node_id = bench.rng.choice(bench.node_ids)
+            role = "the leader" if node_id == bench.leader else "a follower"
+            bench.nodes.signal(node_id, signal.SIGSTOP)
+            bench.run(4)
+            moment = bench.loop.now()
+            bench.nodes.signal(node_id, signal.SIGCONT)
+            found.append(bench.until_written(bench.node_ids, everywhere=True))
+            elections.append(fail_over(bench))
+            text = f"all serve after {found[-1]:.3f} s, then a failover of {elections[-1]:.3f} s"
+            report.line(f"  pause {trial} of {node_id}, {role}: {text}")
+            if found[-1] > 1 or elections[-1] > 0.7:
+                bench.lines_since(moment)
+            bench.rest()
+    report.limit("pause, until all serve, max", max(found), 1, "s")
+    report.limit("pause, failover after it, max", max(elections), 0.7, "s")
+    report.limit("pause, late answers", report.broken["late"], 0, "")
+
+
+def latency(report: Report) -> None:
+    """What an operation takes: at 100 ms in units of these, and at 0 ms."""
+    with running(report, latency=100, independent=True) as bench:
+        bench.open_loop(50)
+        bench.run(5)
+        bench.answers.clear()
+        bench.run(30)
+        bench.rest()
+        served = [answer for answer in bench.answers if answer.served]
+        report.line(f"  100 ms: {len(served):,} of {len(bench.answers):,} served")
+        for node_id in bench.node_ids:
+            took = [a.seconds * 10 for a in served if a.node_id == node_id]
+            role = "leader" if node_id == bench.leader else "follower"
+            report.line(f"  100 ms: mean at {node_id}, {role}: {statistics.mean(took):.2f}")
+    reads, writes = (
+        statistics.mean(answer.seconds * 10 for answer in served if (answer.f == "read") is read)
+        for read in (True, False)
+    )
+    report.limit("latency at 100 ms, reads, mean", reads, 0.7, "one-way")
+    report.limit("latency at 100 ms, writes and cas, mean", writes, 2.8, "one-way")
+    with running(report) as bench:
+        bench.closed_loop(10)
+        bench.run(2)
+        bench.answers.clear()
+        for _ in range(5):
+            bench.new_keys()
+            bench.run(2)
+        took = [answer.seconds * 1000 for answer in bench.answers]
+        report.line(f"  0 ms: {len(took) / 10:,.0f} operations/s in a closed loop of 10")
+        bench.rest()
+    report.limit("latency at 0 ms, median", statistics.median(took), 0.6, "ms")
+
+
+def messages(report: Report) -> None:
+    """Messages between servers: for an operation, and while nothing is asked."""
+    with running(report, 5) as bench:
+        bench.open_loop(100)
+        bench.run(2)
+        sent, asked = bench.network.between_servers.sent, len(bench.answers)
+        bench.run(20)
+        sent, asked = bench.network.between_servers.sent - sent, len(bench.answers) - asked
+        bench.rest()
+    report.limit("messages for an operation, 5 nodes", sent / asked, 5.5, "")
+    for count in (3, 5, 7, 15):
+        with running(report, count) as bench:
+            bench.rest()
+            sent = bench.network.between_servers.sent
+            bench.run(10)
+            sent = bench.network.between_servers.sent - sent
+        report.limit(f"messages a second, {count} nodes, idle", sent / 10, 50, "")
+
+
+class Moment(NamedTuple):
+    """From when on which nodes were cut, and who led."""
+
+    time: int
+    cut: Grudge
+    leader: str
+
+    def should_serve(self, node_id: str, node_ids: Sequence[str]) -> bool:
+        """Whether a node reaches a majority, and the leader through at most one other node."""
+        near = self._reached(node_id, node_ids)
+        led = any(self.leader in self._reached(other, node_ids) for other in near)
+        return len(near) > len(node_ids) // 2 and led
+
+    def _reached(self, node_id: str, node_ids: Sequence[str]) -> list[str]:
+        """The nodes that hear this one and are heard by it, and itself."""
+        return [
+            other
+            for other in node_ids
+            if other not in self.cut.get(node_id, ()) and node_id not in self.cut.get(other, ())
+        ]
+
+
+def partitions(report: Report) -> None:
+    """The four kinds of partitions, every 5 s for a minute: who could serve, does."""
+    with running(report, 5) as bench:
+        moments: list[Moment] = []
+
+        def note() -> None:
+            cut = bench.network.grudges.get("partition", {})
+            moments.append(Moment(bench.loop.now(), cut, bench.leader))
+
+        def changed(f: str, value: Any) -> None:
+            note()
+            if value is not None:
+                what = f"{f}: {value}, {bench.leader} leads"
+                bench.said.append((bench.loop.now(), what))
+
+        nemesis = Nemesis(
+            bench.loop, bench.rng, bench.node_ids, bench.network, ["partition"], 5, changed
+        )
+        note()
+        bench.on_leader = note
+        moment = bench.loop.now()
+        nemesis.start(moment + 60 * SECOND)
+        bench.open_loop(100)
+        for _ in range(15):
+            bench.new_keys()
+            bench.run(4)
+        nemesis.heal()
+        bench.rest()
+
+        def should_be_served(answer: Answer) -> bool:
+            """Whether its node could serve during all of its second."""
+            before = [m for m in moments if m.time <= answer.asked][-1:]
+            during = [m for m in moments if answer.asked < m.time < answer.asked + SECOND]
+            return all(m.should_serve(answer.node_id, bench.node_ids) for m in before + during)
+
+        answers = [answer for answer in bench.answers if answer.asked >= moment]
+        served = sum(answer.served for answer in answers) / len(answers)
+        report.line(f"  {served:.1%} of all {len(answers):,} operations were served")
+        expected = [answer for answer in answers if should_be_served(answer)]
+        show_unserved(report, expected, moment)
+        if not all(answer.served for answer in expected):
+            bench.lines_since(moment)
+    report.share("partitions, where a node could serve", expected)
+
+
 SCENARIOS: Mapping[str, Callable[[Report], None]] = {
     "failover": failover,
     "start": start,
     "leader-cut": leader_cut,
     "link-cut": link_cut,
     "lossy": lossy,
+    "pause": pause,
+    "latency": latency,
+    "messages": messages,
+    "partitions": partitions,
 }
 
 
