@@ -18,6 +18,7 @@ import signal
 import statistics
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -176,6 +177,12 @@ class Nodes(Processes):
     def signal(self, node_id: str, number: signal.Signals) -> None:
         os.kill(self._nodes[node_id].process.pid, number)
 
+    def cpu_seconds(self, node_id: str) -> float:
+        """CPU time that a node has used (proc(5): utime and stime)."""
+        stat = Path(f"/proc/{self._nodes[node_id].process.pid}/stat").read_text()
+        ticks = stat.rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
 
 class ForgivingNetwork(Network):
     """Hears a node even after it has broken a rule: so all cases are counted."""
@@ -265,6 +272,10 @@ class Bench:
         if reply and reply.get("type") == "init_ok":
             waiting.discard(node_id)
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time that each node has used."""
+        return {node_id: self.nodes.cpu_seconds(node_id) for node_id in self.node_ids}
+
     def others(self, *node_ids: str) -> list[str]:
         """The nodes but for these."""
         return [node_id for node_id in self.node_ids if node_id not in node_ids]
@@ -298,9 +309,9 @@ class Bench:
 
     def lines_since(self, moment: int) -> None:
         """Prints what the nodes have said since then: evidence for a trial that went wrong."""
-        for time, line in self.said:
-            if time >= moment:
-                self.report.line(f"      {(time - moment) / SECOND:+.3f} s  {line}")
+        for said, line in self.said:
+            if said >= moment:
+                self.report.line(f"      {(said - moment) / SECOND:+.3f} s  {line}")
 
     # The clients
 
@@ -608,11 +619,16 @@ def latency(report: Report) -> None:
         bench.closed_loop(10)
         bench.run(2)
         bench.answers.clear()
+        before, own = bench.cpu_seconds(), time.process_time()
         for _ in range(5):
             bench.new_keys()
             bench.run(2)
         took = [answer.seconds * 1000 for answer in bench.answers]
+        own = time.process_time() - own
         report.line(f"  0 ms: {len(took) / 10:,.0f} operations/s in a closed loop of 10")
+        cpu = {node_id: used - before[node_id] for node_id, used in bench.cpu_seconds().items()}
+        shares = ", ".join(f"{node_id} {used / 10:.0%}" for node_id, used in cpu.items())
+        report.line(f"  0 ms: CPU of this bench {own / 10:.0%}, {shares}; {bench.leader} leads")
         bench.rest()
     report.limit("latency at 0 ms, median", statistics.median(took), 0.6, "ms")
 
