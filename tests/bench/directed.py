@@ -365,16 +365,22 @@ class Bench:
         op = Op(process, type, f, value, self.loop.now(), len(self.history), error)
         self.history.append(op)
 
-    def closed_loop(self, clients: int) -> None:
-        """Clients, spread over all nodes, that ask again as soon as they have an answer."""
+    def closed_loop(self, clients: int, apart: bool = False) -> None:
+        """Clients, spread over all nodes, that ask again as soon as they have an answer.
+
+        With `apart` half of them only read and the others never do, as in lin-kv: on the wrong
+        side of a cut who writes is soon stuck, and only who never does goes on reading.
+        """
         working = self._working
 
-        def again(answer: Answer) -> None:
+        def ask(node_id: str, reads: bool) -> None:
             if self._working == working:
-                self.ask(answer.node_id, done=again)
+                f = "read" if reads else self.rng.choice(["write", "cas", "cas"])
+                self.ask(node_id, f if apart else "", lambda answer: ask(node_id, reads))
 
         for number in range(clients):
-            self.ask(self.node_ids[number % len(self.node_ids)], done=again)
+            row, column = divmod(number, len(self.node_ids))
+            ask(self.node_ids[column], row % 2 == 0)
 
     def open_loop(self, rate: float) -> None:
         """So many operations a second, at one node after the other, whatever the answers."""
@@ -501,7 +507,7 @@ def leader_cut(report: Report) -> None:
     with running(report) as bench:
         end = bench.loop.now() + 150 * SECOND
         reads = 0
-        bench.closed_loop(10)
+        bench.closed_loop(10, apart=True)
         while reads < 100_000 and bench.loop.now() < end:
             bench.new_keys()
             bench.run(1)
@@ -556,7 +562,7 @@ def lossy(report: Report) -> None:
             )  # fmt: skip
             bench.network.loss = 0.03
             nemesis.start(bench.loop.now() + 40 * SECOND)
-            bench.closed_loop(2 * count)
+            bench.closed_loop(2 * count, apart=True)
             for _ in range(20):
                 bench.new_keys()
                 bench.run(2)
