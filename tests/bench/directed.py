@@ -11,6 +11,7 @@ broken; a figure that misses its limit is only marked, for these machines are sh
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import random
 import re
@@ -19,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -221,6 +222,7 @@ class Bench:
         self.history: list[Op] = []
         self.said: list[tuple[int, str]] = []  # the nodes' lines on stderr, and when
         self.crash = ""
+        self._lags = deque([0], maxlen=2 * SECOND // PROBE)  # of the loop, in the last 2 s
         self._rules = Rules(report)
         self._workload = LinKv(self.rng, count)
         self._clients = 0
@@ -238,7 +240,8 @@ class Bench:
             self.network.from_node(node_id, line)
         except ProtocolError as error:
             rule = "late" if "after its time-out" in str(error) else "protocol"
-            self.report.breaks(rule, str(error))
+            lag = max(self._lags) / SECOND
+            self.report.breaks(rule, f"{error}\n      (the bench itself was {lag:.3f} s late)")
 
     def on_exit(self, node_id: str, why: str) -> None:
         """No node may end by itself."""
@@ -254,6 +257,7 @@ class Bench:
 
     def start(self) -> None:
         """Starts the processes; `init` is to follow."""
+        self._measure_lag()
         for node_id in self.node_ids:
             self.nodes.start(node_id, self)
             self.network.add_node(node_id)
@@ -290,6 +294,16 @@ class Bench:
             del self.network.grudges["cut"]
 
     # Time
+
+    def _measure_lag(self) -> None:
+        """Whether the bench keeps up: what a slow one reads late was not said late."""
+        due = self.loop.now() + PROBE
+
+        def measure() -> None:
+            self._lags.append(self.loop.now() - due)
+            self._measure_lag()
+
+        self.loop.at(due, measure)
 
     def run(self, seconds: float) -> None:
         """Lets it run for so long."""
@@ -747,6 +761,7 @@ def main() -> None:
     names = parser.parse_args().scenarios or list(SCENARIOS)
     if unknown := set(names) - SCENARIOS.keys():
         parser.error(f"no scenario {', '.join(sorted(unknown))}: there are {', '.join(SCENARIOS)}")
+    gc.disable()  # with so many operations remembered, a collection is a pause that clients feel
     report = Report()
     for name in names:
         report.line(f"{name}: {SCENARIOS[name].__doc__}")
