@@ -6,7 +6,7 @@
 PYTHON = python3
 VENV = .venv/ready
 
-.PHONY: help run test check bench maelstrom clean
+.PHONY: help run test check bench directed maelstrom clean
 
 help:  ## list the targets (this)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ check: $(VENV)  ## ruff and mypy --strict
 
 bench:  ## measure
 	$(PYTHON) tests/bench/bench.py $(ARGS)
+
+directed:  ## faults at chosen moments, and what clients see: make directed ARGS=failover
+	$(PYTHON) tests/bench/directed.py $(ARGS)
 
 maelstrom:  ## install the real Maelstrom under .maelstrom/ (it needs java)
 	@$(PYTHON) tests/workbench/install.py

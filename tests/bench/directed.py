@@ -1,0 +1,778 @@
+#!/usr/bin/env python3
+"""`make directed`: faults at chosen moments, and what clients see of them.
+
+Nodes are processes of raft.py in real time, on the workbench's network. A scenario prints one
+line a trial, then a summary with the limits that are wanted. The exit status is 1 if a rule was
+broken; a figure that misses its limit is only marked, for these machines are shared and noisy.
+
+    python3 tests/bench/directed.py [SCENARIO...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import random
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from workbench.checker import check_history  # noqa: E402  (needs the path above)
+from workbench.client import Client, outcome  # noqa: E402
+from workbench.cluster import Processes  # noqa: E402
+from workbench.edn import Keyword  # noqa: E402
+from workbench.history import Op  # noqa: E402
+from workbench.loop import SECOND, RealLoop  # noqa: E402
+from workbench.nemesis import Nemesis, split  # noqa: E402
+from workbench.network import Grudge, Latency, Network, ProtocolError  # noqa: E402
+from workbench.workload import Body, LinKv  # noqa: E402
+
+NODE = [sys.executable, str(ROOT / "raft.py")]
+KEYS = 3  # in use at a time
+PROBE = SECOND // 100  # between two writes that look for a node that serves
+SETTLE = 1.0  # seconds until a process has surely loaded its modules, and waits for init
+INIT_TIMEOUT = 10 * SECOND
+BUDGET = 300_000  # configurations a key, until the checker gives up
+SERVED = (Keyword("key-does-not-exist"), Keyword("precondition-failed"))
+LEADS = re.compile(r"(\w+) term (\d+): leader, elected by")
+PATIENCE = 30.0  # seconds until a scenario is stuck
+Place = tuple[int, int]  # a key and a value that is written to it, once
+
+
+class Stuck(Exception):
+    """What a scenario waits for does not happen."""
+
+
+class Answer(NamedTuple):
+    """An operation and what its client was told: type and error as in a history; times in ns."""
+
+    node_id: str
+    f: str
+    asked: int
+    told: int
+    type: str
+    error: Any
+
+    @property
+    def served(self) -> bool:
+        """Whether the client knows the register's state now: ok, or error 20 or 22."""
+        return self.type == "ok" or self.error_name in SERVED
+
+    @property
+    def error_name(self) -> Any:
+        """The error without its text; None if there is none."""
+        return self.error[0] if isinstance(self.error, list) else self.error
+
+    @property
+    def seconds(self) -> float:
+        return (self.told - self.asked) / SECOND
+
+
+class Report:
+    """What is printed of the scenarios, and which rules were broken."""
+
+    def __init__(self) -> None:
+        self.broken: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def line(self, text: str) -> None:
+        print(text, flush=True)
+
+    def limit(self, what: str, value: float, at_most: float, unit: str) -> None:
+        """A line of the summary."""
+        missed = "" if value <= at_most else "   MISSED"
+        self.line(f"= {what}: {value:.3g} {unit} (wanted: at most {at_most:g}){missed}")
+
+    def share(self, what: str, answers: Sequence[Answer], at_least: float = 0.99) -> None:
+        """The share of operations that were served, for the summary."""
+        if not answers:
+            self.line(f"= {what}: no operations")
+            return
+        share = sum(answer.served for answer in answers) / len(answers)
+        missed = "" if share >= at_least else "   MISSED"
+        found = f"{share:.2%} of {len(answers):,} served (wanted: {at_least:.0%})"
+        self.line(f"= {what}: {found}{missed}")
+
+    def breaks(self, rule: str, text: str) -> None:
+        """A rule was broken; the first case of each is shown at once."""
+        if not self.broken[rule]:
+            self.line(f"! {rule}: {text}")
+        self.broken[rule] += 1
+
+
+class Rules:
+    """Cheap checks while operations run, which count: the checker only finds the first case.
+
+    Each value is written at most once, so a value that was surely replaced may never be seen
+    again: neither by a stale read nor because a write took effect a second time.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._asked: dict[Place, int] = {}  # when a client asked for a value to be written
+        self._known: dict[Place, int] = {}  # when a value had surely been in its register
+        self._replaced: dict[Place, int] = {}  # when a cas from a value was acknowledged
+        self._latest: dict[int, int] = {}  # of each key: when the latest known value was asked for
+        self._denied: set[Place] = set()  # a definite error said that these were not written
+
+    def ask(self, key: int, written: int | None, now: int) -> int:
+        """An operation begins; returns the key's `floor`, for `tell`."""
+        if written is not None:
+            self._asked[key, written] = now
+        return self._latest.get(key, -1)
+
+    def tell(self, key: int, value: Any, answer: Answer, floor: int) -> None:
+        """An operation has ended: the value read, or written, or [from, to]."""
+        if answer.f != "read" and answer.type == "fail":
+            place = (key, value[1] if answer.f == "cas" else value)
+            self._denied.add(place)
+            if place in self._known:
+                self._lie(place)
+        if answer.error_name == SERVED[0] and floor >= 0:
+            self._report.breaks("stale", f"{answer} found key {key} absent")
+        if answer.type != "ok":
+            return
+        if answer.f == "read":
+            place = (key, value)
+            replaced = self._replaced.get(place, answer.asked) < answer.asked
+            if replaced or self._known.get(place, floor) < floor:
+                self._report.breaks("stale", f"{answer} read {value} of key {key}, long replaced")
+            self._see(place, answer.told)
+        elif answer.f == "write":
+            self._see((key, value), answer.told)
+        else:
+            old, new = (key, value[0]), (key, value[1])
+            if old in self._replaced:
+                self._report.breaks("twice", f"two cas from {old[1]} of key {key} were ok")
+            self._replaced.setdefault(old, answer.told)
+            self._see(old, answer.told)
+            self._see(new, answer.told)
+
+    def _see(self, place: Place, now: int) -> None:
+        if place in self._denied:
+            self._lie(place)
+        self._known.setdefault(place, now)
+        self._latest[place[0]] = max(self._latest.get(place[0], -1), self._asked[place])
+
+    def _lie(self, place: Place) -> None:
+        text = f"the write of {place[1]} to key {place[0]} was denied, and took effect"
+        self._report.breaks("lie", text)
+
+
+class Nodes(Processes):
+    """Processes that can be sent a signal."""
+
+    def signal(self, node_id: str, number: signal.Signals) -> None:
+        os.kill(self._nodes[node_id].process.pid, number)
+
+    def cpu_seconds(self, node_id: str) -> float:
+        """CPU time that a node has used (proc(5): utime and stime)."""
+        stat = Path(f"/proc/{self._nodes[node_id].process.pid}/stat").read_text()
+        ticks = stat.rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+class ForgivingNetwork(Network):
+    """Hears a node even after it has broken a rule: so all cases are counted."""
+
+    def from_node(self, node_id: str, line: bytes) -> None:
+        try:
+            super().from_node(node_id, line)
+        finally:
+            self._silenced.discard(node_id)
+
+
+class Bench:
+    """A cluster, its network and clients. It listens to the nodes."""
+
+    def __init__(
+        self, report: Report, logs: Path, count: int, latency: float, independent: bool
+    ) -> None:
+        self.report = report
+        self.node_ids = [f"n{number}" for number in range(count)]
+        self.loop = RealLoop()
+        self.rng = random.Random(f"{count} {latency}")
+        self.nodes = Nodes(self.loop, NODE, logs)
+        self.network: Network = ForgivingNetwork(
+            self.loop,
+            self.rng,
+            Latency(latency, "constant"),
+            self.nodes.deliver,
+            lambda direction, message: None,
+            independent,
+        )
+        self.timeout = int(max(1.0, 10 * latency / 1000) * SECOND)
+        self.leader = ""
+        self.term = 0
+        self.on_leader: Callable[[], object] = lambda: None
+        self.answers: list[Answer] = []
+        self.history: list[Op] = []
+        self.said: list[tuple[int, str]] = []  # the nodes' lines on stderr, and when
+        self.crash = ""
+        self._lags = deque([0], maxlen=2 * SECOND // PROBE)  # of the loop, in the last 2 s
+        self._rules = Rules(report)
+        self._workload = LinKv(self.rng, count)
+        self._clients = 0
+        self._free: list[Client] = []
+        self._working = 0  # changes when the clients that ask by themselves stop
+        self._first_key = 0
+        self._values = 0
+        self._newest: dict[int, int] = {}  # of each key: the value of the latest answer
+
+    # The nodes
+
+    def on_line(self, node_id: str, line: bytes) -> None:
+        """A node's message goes to the network."""
+        try:
+            self.network.from_node(node_id, line)
+        except ProtocolError as error:
+            rule = "late" if "after its time-out" in str(error) else "protocol"
+            lag = max(self._lags) / SECOND
+            self.report.breaks(rule, f"{error}\n      (the bench itself was {lag:.3f} s late)")
+
+    def on_exit(self, node_id: str, why: str) -> None:
+        """No node may end by itself."""
+        self.crash = f"{node_id} {why}"
+
+    def on_stderr(self, node_id: str, line: str) -> None:
+        """Nodes say who leads."""
+        self.said.append((self.loop.now(), line))
+        found = LEADS.match(line)
+        if found and int(found[2]) > self.term:
+            self.leader, self.term = found[1], int(found[2])
+            self.on_leader()
+
+    def start(self) -> None:
+        """Starts the processes; `init` is to follow."""
+        self._measure_lag()
+        for node_id in self.node_ids:
+            self.nodes.start(node_id, self)
+            self.network.add_node(node_id)
+        self.run(SETTLE)
+
+    def init(self) -> None:
+        """Tells the nodes who they are, all at once, and waits until they know."""
+        waiting = set(self.node_ids)
+        for node_id in self.node_ids:
+            body = {"type": "init", "node_id": node_id, "node_ids": self.node_ids}
+            done = partial(self._initialized, waiting)
+            self._client().call(node_id, body, INIT_TIMEOUT, done)
+        self.wait(lambda: not waiting, "init_ok")
+
+    def _initialized(self, waiting: set[str], reply: Body | None, node_id: str) -> None:
+        if reply and reply.get("type") == "init_ok":
+            waiting.discard(node_id)
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time that each node has used."""
+        return {node_id: self.nodes.cpu_seconds(node_id) for node_id in self.node_ids}
+
+    def others(self, *node_ids: str) -> list[str]:
+        """The nodes but for these."""
+        return [node_id for node_id in self.node_ids if node_id not in node_ids]
+
+    @contextmanager
+    def cut(self, side: Sequence[str], other: Sequence[str]) -> Iterator[None]:
+        """Cuts the links between two sides, in both directions."""
+        self.network.grudges["cut"] = split(side, other)
+        try:
+            yield
+        finally:
+            del self.network.grudges["cut"]
+
+    # Time
+
+    def _measure_lag(self) -> None:
+        """Whether the bench keeps up: what a slow one reads late was not said late."""
+        due = self.loop.now() + PROBE
+
+        def measure() -> None:
+            self._lags.append(self.loop.now() - due)
+            self._measure_lag()
+
+        self.loop.at(due, measure)
+
+    def run(self, seconds: float) -> None:
+        """Lets it run for so long."""
+        end = self.loop.now() + int(seconds * SECOND)
+        self.loop.at(end, lambda: None)
+        self.loop.run_until(lambda: bool(self.crash) or self.loop.now() >= end)
+        if self.crash:
+            raise Stuck(self.crash)
+
+    def wait(self, done: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+        """Lets it run until done() is true; Stuck if that takes too long."""
+        end = self.loop.now() + int(seconds * SECOND)
+        self.loop.at(end, lambda: None)
+        self.loop.run_until(lambda: bool(self.crash) or done() or self.loop.now() >= end)
+        if not done():
+            raise Stuck(self.crash or f"no {what} within {seconds} s")
+
+    def lines_since(self, moment: int) -> None:
+        """Prints what the nodes have said since then: evidence for a trial that went wrong."""
+        for said, line in self.said:
+            if said >= moment:
+                self.report.line(f"      {(said - moment) / SECOND:+.3f} s  {line}")
+
+    # The clients
+
+    def _client(self) -> Client:
+        self._clients += 1
+        broken = partial(self.report.breaks, "two answers")
+        return Client(f"c{self._clients}", self.loop, self.network, broken)
+
+    def new_keys(self) -> None:
+        """From now on other keys are used: the checker likes short histories."""
+        self._first_key += KEYS
+
+    def ask(
+        self, node_id: str, f: str = "", done: Callable[[Answer], object] = lambda answer: None
+    ) -> None:
+        """Asks a node: half reads, a write or two cas otherwise, unless `f` says which."""
+        key = self._first_key + self.rng.randrange(KEYS)
+        f = f or self.rng.choice(["read", "read", "read", "write", "cas", "cas"])
+        if f == "cas" and key not in self._newest:
+            f = "write"
+        argument: Any = None
+        if f != "read":
+            self._values += 1
+            argument = self._values if f == "write" else [self._newest[key], self._values]
+        client = self._free.pop() if self._free else self._client()
+        process, asked = int(client.client_id[1:]), self.loop.now()
+        floor = self._rules.ask(key, None if f == "read" else self._values, asked)
+        self._note(process, "invoke", f, [key, argument])
+
+        def told(reply: Body | None, src: str) -> None:
+            found = outcome(self._workload, f, [key, argument], reply)
+            if found.problem:
+                self.report.breaks("protocol", f"{src} answered {f} by {reply}: {found.problem}")
+            answer = Answer(node_id, f, asked, self.loop.now(), found.type, found.error)
+            self._note(process, found.type, f, found.value, found.error)
+            value = found.value[1]
+            if answer.type == "ok":
+                self._newest[key] = value[1] if f == "cas" else value
+            self._rules.tell(key, value, answer, floor)
+            self.answers.append(answer)
+            if found.type == "info":
+                self.network.close_client(client.client_id)
+            else:
+                self._free.append(client)
+            done(answer)
+
+        request = self._workload.request(f, [key, argument])
+        client.call(node_id, request, self.timeout, told)
+
+    def _note(self, process: int, type: str, f: str, value: Any, error: Any = None) -> None:
+        op = Op(process, type, f, value, self.loop.now(), len(self.history), error)
+        self.history.append(op)
+
+    def closed_loop(self, clients: int, apart: bool = False) -> None:
+        """Clients, spread over all nodes, that ask again as soon as they have an answer.
+
+        With `apart` half of them only read and the others never do, as in lin-kv: on the wrong
+        side of a cut who writes is soon stuck, and only who never does goes on reading.
+        """
+        working = self._working
+
+        def ask(node_id: str, reads: bool) -> None:
+            if self._working == working:
+                f = "read" if reads else self.rng.choice(["write", "cas", "cas"])
+                self.ask(node_id, f if apart else "", lambda answer: ask(node_id, reads))
+
+        for number in range(clients):
+            row, column = divmod(number, len(self.node_ids))
+            ask(self.node_ids[column], row % 2 == 0)
+
+    def open_loop(self, rate: float) -> None:
+        """So many operations a second, at one node after the other, whatever the answers."""
+        working, start = self._working, self.loop.now()
+
+        def next_one(number: int) -> None:
+            if self._working == working:
+                self.ask(self.node_ids[number % len(self.node_ids)])
+                due = start + int((number + 1) * SECOND / rate)
+                self.loop.at(due, partial(next_one, number + 1))
+
+        next_one(0)
+
+    def rest(self) -> None:
+        """The clients stop, and wait for the last answers."""
+        self._working += 1
+        self.run(self.timeout / SECOND + 0.1)
+
+    def until_written(self, node_ids: Collection[str], everywhere: bool = False) -> float:
+        """Seconds until a write through one of these nodes works, or through each of them.
+
+        Each gets a new one every PROBE ns until one is acknowledged.
+        """
+        start = end = self.loop.now()
+        waiting = set(node_ids)
+
+        def finished() -> bool:
+            return not waiting or (not everywhere and len(waiting) < len(node_ids))
+
+        def done(answer: Answer) -> None:
+            nonlocal end
+            if answer.type == "ok" and not finished():
+                waiting.discard(answer.node_id)
+                end = answer.told
+
+        def probe() -> None:
+            if not finished():
+                for node_id in sorted(waiting):
+                    self.ask(node_id, "write", done)
+                self.loop.after(PROBE, probe)
+
+        probe()
+        self.wait(finished, f"write through {', '.join(node_ids)}")
+        return (end - start) / SECOND
+
+
+@contextmanager
+def cluster(
+    report: Report, count: int = 3, latency: float = 0.0, independent: bool = False
+) -> Iterator[Bench]:
+    """Nodes whose processes run; at the end they are stopped, and their history is judged."""
+    with tempfile.TemporaryDirectory() as logs:
+        bench = Bench(report, Path(logs), count, latency, independent)
+        try:
+            bench.start()
+            yield bench
+        finally:
+            bench.nodes.stop()
+    for key, analysis in check_history(bench.history, BUDGET).items():
+        if analysis.valid is False:
+            report.breaks("not linearizable", f"key {key}: {analysis.why}")
+        elif analysis.valid is None:
+            report.line(f"  key {key}: {analysis.why}")
+
+
+@contextmanager
+def running(
+    report: Report, count: int = 3, latency: float = 0.0, independent: bool = False
+) -> Iterator[Bench]:
+    """A cluster in which each node serves."""
+    with cluster(report, count, latency, independent) as bench:
+        bench.init()
+        bench.until_written(bench.node_ids, everywhere=True)
+        yield bench
+
+
+# Scenarios
+
+
+def fail_over(bench: Bench) -> float:
+    """Cuts off the leader: seconds until the others have acknowledged a write. Then heals."""
+    others = bench.others(bench.leader)
+    with bench.cut([bench.leader], others):
+        seconds = bench.until_written(others)
+    bench.until_written(bench.node_ids, everywhere=True)
+    return seconds
+
+
+def failover(report: Report) -> None:
+    """The leader is cut off from both others: how long until they have another one?"""
+    found = []
+    with running(report) as bench:
+        for trial in range(1, 21):
+            bench.new_keys()
+            bench.run(1 + bench.rng.random())
+            before, moment = bench.leader, bench.loop.now()
+            found.append(fail_over(bench))
+            report.line(f"  failover {trial}: {found[-1]:.3f} s, {before} to {bench.leader}")
+            if found[-1] > 0.7:
+                bench.lines_since(moment)
+    report.limit("failover, median", statistics.median(found), 0.35, "s")
+    report.limit("failover, max", max(found), 0.7, "s")
+
+
+def start(report: Report) -> None:
+    """From init to the first acknowledged write."""
+    for latency, wanted in ((0, 0.1), (100, 1.2)):
+        found = []
+        for trial in range(1, 11):
+            with cluster(report, latency=latency) as bench:
+                moment = bench.loop.now()
+                bench.init()
+                known = (bench.loop.now() - moment) / SECOND
+                found.append(known + bench.until_written(bench.node_ids))
+                text = f"{found[-1]:.3f} s, of these {known:.3f} until all had init_ok"
+                report.line(f"  start {trial}, {latency} ms: {text}")
+                if found[-1] > wanted:
+                    bench.lines_since(moment)
+        report.limit(f"start at {latency} ms, max", max(found), wanted, "s")
+
+
+def leader_cut(report: Report) -> None:
+    """The leader is cut off for 1 s every 2 s, while clients ask both sides: stale reads?"""
+    with running(report) as bench:
+        end = bench.loop.now() + 150 * SECOND
+        reads = 0
+        bench.closed_loop(10, apart=True)
+        while reads < 100_000 and bench.loop.now() < end:
+            bench.new_keys()
+            bench.run(1)
+            with bench.cut([bench.leader], bench.others(bench.leader)):
+                bench.run(1)
+            reads = sum(answer.f == "read" and answer.type == "ok" for answer in bench.answers)
+        bench.rest()
+        report.line(f"  {len(bench.answers):,} operations, {reads:,} reads ok")
+    report.limit(f"leader-cut, stale reads of {reads:,}", report.broken["stale"], 0, "reads")
+
+
+def link_cut(report: Report) -> None:
+    """The link between the leader and one follower is cut for 20 s: is the follower of use?"""
+    with running(report) as bench:
+        bench.open_loop(150)
+        bench.run(2)
+        follower, leader = bench.others(bench.leader)[0], bench.leader
+        moment = bench.loop.now()
+        with bench.cut([leader], [follower]):
+            bench.run(20)
+            end = bench.loop.now()
+        bench.rest()
+        report.line(f"  {leader} and {follower} cut; then {bench.leader} leads")
+        asked = [
+            answer
+            for answer in bench.answers
+            if answer.node_id == follower and moment <= answer.asked < end
+        ]
+        show_unserved(report, asked, moment)
+        bench.lines_since(moment)
+    report.share("link-cut, at the follower", asked)
+
+
+def show_unserved(report: Report, answers: Sequence[Answer], moment: int) -> None:
+    """When and how operations were not served, by tenths of a second: evidence."""
+    failed = Counter(
+        ((answer.asked - moment) * 10 // SECOND, answer.node_id, answer.f, str(answer.error))
+        for answer in answers
+        if not answer.served
+    )
+    for (tenths, node_id, f, error), count in sorted(failed.items()):
+        report.line(f"      {tenths / 10:+.1f} s  {count} {f} at {node_id}: {error}")
+
+
+def lossy(report: Report) -> None:
+    """Partitions every 0.8 s, and 3 % of the messages are lost: is anything applied twice?"""
+    for count in (3, 5):
+        with running(report, count) as bench:
+            nemesis = Nemesis(
+                bench.loop, bench.rng, bench.node_ids, bench.network, ["partition"], 0.8,
+                lambda f, value: None,
+            )  # fmt: skip
+            bench.network.loss = 0.03
+            nemesis.start(bench.loop.now() + 40 * SECOND)
+            bench.closed_loop(2 * count, apart=True)
+            for _ in range(20):
+                bench.new_keys()
+                bench.run(2)
+            nemesis.heal()
+            bench.network.loss = 0.0
+            bench.rest()
+            served = sum(answer.served for answer in bench.answers)
+            report.line(f"  {count} nodes: {len(bench.answers):,} operations, {served:,} served")
+    twice = sum(report.broken[rule] for rule in ("stale", "twice", "not linearizable"))
+    report.limit("lossy, values that came back", twice, 0, "")
+
+
+def pause(report: Report) -> None:
+    """A node is stopped for 4 s and goes on: does it serve again, and answer nobody too late?"""
+    found, elections = [], []
+    with running(report) as bench:
+        for trial in range(1, 21):
+            bench.new_keys()
+            bench.open_loop(100)
+            bench.run(1)
+            node_id = bench.rng.choice(bench.node_ids)
+            role = "the leader" if node_id == bench.leader else "a follower"
+            bench.nodes.signal(node_id, signal.SIGSTOP)
+            bench.run(4)
+            moment = bench.loop.now()
+            bench.nodes.signal(node_id, signal.SIGCONT)
+            found.append(bench.until_written(bench.node_ids, everywhere=True))
+            elections.append(fail_over(bench))
+            text = f"all serve after {found[-1]:.3f} s, then a failover of {elections[-1]:.3f} s"
+            report.line(f"  pause {trial} of {node_id}, {role}: {text}")
+            if found[-1] > 1 or elections[-1] > 0.7:
+                bench.lines_since(moment)
+            bench.rest()
+    report.limit("pause, until all serve, max", max(found), 1, "s")
+    report.limit("pause, failover after it, max", max(elections), 0.7, "s")
+    report.limit("pause, late answers", report.broken["late"], 0, "")
+
+
+def latency(report: Report) -> None:
+    """What an operation takes: at 100 ms in units of these, and at 0 ms."""
+    with running(report, latency=100, independent=True) as bench:
+        bench.open_loop(50)
+        bench.run(5)
+        bench.answers.clear()
+        bench.run(30)
+        bench.rest()
+        served = [answer for answer in bench.answers if answer.served]
+        report.line(f"  100 ms: {len(served):,} of {len(bench.answers):,} served")
+        for node_id in bench.node_ids:
+            took = [a.seconds * 10 for a in served if a.node_id == node_id]
+            role = "leader" if node_id == bench.leader else "follower"
+            report.line(f"  100 ms: mean at {node_id}, {role}: {statistics.mean(took):.2f}")
+    reads, writes = (
+        statistics.mean(answer.seconds * 10 for answer in served if (answer.f == "read") is read)
+        for read in (True, False)
+    )
+    report.limit("latency at 100 ms, reads, mean", reads, 0.7, "one-way")
+    report.limit("latency at 100 ms, writes and cas, mean", writes, 2.8, "one-way")
+    with running(report) as bench:
+        bench.closed_loop(10)
+        bench.run(2)
+        bench.answers.clear()
+        before, own = bench.cpu_seconds(), time.process_time()
+        for _ in range(5):
+            bench.new_keys()
+            bench.run(2)
+        took = [answer.seconds * 1000 for answer in bench.answers]
+        own = time.process_time() - own
+        report.line(f"  0 ms: {len(took) / 10:,.0f} operations/s in a closed loop of 10")
+        cpu = {node_id: used - before[node_id] for node_id, used in bench.cpu_seconds().items()}
+        shares = ", ".join(f"{node_id} {used / 10:.0%}" for node_id, used in cpu.items())
+        report.line(f"  0 ms: CPU of this bench {own / 10:.0%}, {shares}; {bench.leader} leads")
+        bench.rest()
+    report.limit("latency at 0 ms, median", statistics.median(took), 0.6, "ms")
+
+
+def messages(report: Report) -> None:
+    """Messages between servers: for an operation, and while nothing is asked."""
+    with running(report, 5) as bench:
+        bench.open_loop(100)
+        bench.run(2)
+        sent, asked = bench.network.between_servers.sent, len(bench.answers)
+        bench.run(20)
+        sent, asked = bench.network.between_servers.sent - sent, len(bench.answers) - asked
+        bench.rest()
+    report.limit("messages for an operation, 5 nodes", sent / asked, 5.5, "")
+    for count in (3, 5, 7, 15):
+        with running(report, count) as bench:
+            bench.rest()
+            sent = bench.network.between_servers.sent
+            bench.run(10)
+            sent = bench.network.between_servers.sent - sent
+        report.limit(f"messages a second, {count} nodes, idle", sent / 10, 50, "")
+
+
+class Moment(NamedTuple):
+    """From when on which nodes were cut, and who led."""
+
+    time: int
+    cut: Grudge
+    leader: str
+
+    def should_serve(self, node_id: str, node_ids: Sequence[str]) -> bool:
+        """Whether a node reaches a majority, and the leader through at most one other node."""
+        near = self._reached(node_id, node_ids)
+        led = any(self.leader in self._reached(other, node_ids) for other in near)
+        return len(near) > len(node_ids) // 2 and led
+
+    def _reached(self, node_id: str, node_ids: Sequence[str]) -> list[str]:
+        """The nodes that hear this one and are heard by it, and itself."""
+        return [
+            other
+            for other in node_ids
+            if other not in self.cut.get(node_id, ()) and node_id not in self.cut.get(other, ())
+        ]
+
+
+def partitions(report: Report) -> None:
+    """The four kinds of partitions, every 5 s for a minute: who could serve, does."""
+    with running(report, 5) as bench:
+        moments: list[Moment] = []
+
+        def note() -> None:
+            cut = bench.network.grudges.get("partition", {})
+            moments.append(Moment(bench.loop.now(), cut, bench.leader))
+
+        def changed(f: str, value: Any) -> None:
+            note()
+            if value is not None:
+                what = f"{f}: {value}, {bench.leader} leads"
+                bench.said.append((bench.loop.now(), what))
+
+        nemesis = Nemesis(
+            bench.loop, bench.rng, bench.node_ids, bench.network, ["partition"], 5, changed
+        )
+        note()
+        bench.on_leader = note
+        moment = bench.loop.now()
+        nemesis.start(moment + 60 * SECOND)
+        bench.open_loop(100)
+        for _ in range(15):
+            bench.new_keys()
+            bench.run(4)
+        nemesis.heal()
+        bench.rest()
+
+        def should_be_served(answer: Answer) -> bool:
+            """Whether its node could serve during all of its second."""
+            before = [m for m in moments if m.time <= answer.asked][-1:]
+            during = [m for m in moments if answer.asked < m.time < answer.asked + SECOND]
+            return all(m.should_serve(answer.node_id, bench.node_ids) for m in before + during)
+
+        answers = [answer for answer in bench.answers if answer.asked >= moment]
+        served = sum(answer.served for answer in answers) / len(answers)
+        report.line(f"  {served:.1%} of all {len(answers):,} operations were served")
+        expected = [answer for answer in answers if should_be_served(answer)]
+        show_unserved(report, expected, moment)
+        if not all(answer.served for answer in expected):
+            bench.lines_since(moment)
+    report.share("partitions, where a node could serve", expected)
+
+
+SCENARIOS: Mapping[str, Callable[[Report], None]] = {
+    "failover": failover,
+    "start": start,
+    "leader-cut": leader_cut,
+    "link-cut": link_cut,
+    "lossy": lossy,
+    "pause": pause,
+    "latency": latency,
+    "messages": messages,
+    "partitions": partitions,
+}
+
+
+def main() -> None:
+    """Runs the scenarios that are named, or all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scenarios", metavar="SCENARIO", nargs="*", help=", ".join(SCENARIOS))
+    names = parser.parse_args().scenarios or list(SCENARIOS)
+    if unknown := set(names) - SCENARIOS.keys():
+        parser.error(f"no scenario {', '.join(sorted(unknown))}: there are {', '.join(SCENARIOS)}")
+    gc.disable()  # with so many operations remembered, a collection is a pause that clients feel
+    report = Report()
+    for name in names:
+        report.line(f"{name}: {SCENARIOS[name].__doc__}")
+        try:
+            SCENARIOS[name](report)
+        except Stuck as stuck:
+            report.breaks("stuck", f"{name}: {stuck}")
+    broken = ", ".join(f"{rule} {count:,} times" for rule, count in report.broken.items())
+    report.line(f"rules broken: {broken or 'none'}")
+    raise SystemExit(1 if broken else 0)
+
+
+if __name__ == "__main__":
+    main()
