@@ -1,0 +1,597 @@
+"""The rules of Raft, one test for each, in the order of the paper and with its sections.
+
+"The paper" is D. Ongaro and J. Ousterhout, In search of an understandable consensus algorithm;
+"thesis" is D. Ongaro's. A test drives one real node: it says what the node's peers say, and reads
+what the node sends them. Time stands still unless the test moves it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from in_process import World
+
+from node import Body, Message
+from raft import Raft
+
+TIMEOUT = 0.3  # that the leaders played here ask for, in seconds; no node has less
+TICK = 0.04
+LONG = 60.0
+
+
+class Scene:
+    """One real node among peers and clients that the test plays."""
+
+    def __init__(self, node_id: str, nodes: int = 3, reads: str = "lease") -> None:
+        self.world = World()
+        self.node_id = node_id
+        self.raft: Raft = self.world.add(node_id, lambda node: Raft(node, reads))
+        self.node = self.world.nodes[node_id]
+        self.peers = [f"n{i}" for i in range(nodes) if f"n{i}" != node_id]
+        ids = sorted([node_id, *self.peers])
+        init = {"type": "init", "node_id": node_id, "node_ids": ids}
+        assert self.world.call(node_id, init) == {"type": "init_ok"}
+
+    def says(self, peer: str, *bodies: Body) -> None:
+        """A peer's messages, which arrive in one turn."""
+        self.hears(*({"src": peer, "dest": self.node_id, "body": body} for body in bodies))
+
+    def hears(self, *messages: Message) -> None:
+        self.node.receive(*messages)
+
+    def sent(self, type: str, to: str | None = None) -> list[Body]:
+        """What the node has sent of this type, to this peer, since the test asked for it last."""
+        found = [
+            message
+            for message in self.world.inbox
+            if message["body"]["type"] == type and to in (None, message["dest"])
+        ]
+        self.world.inbox = [message for message in self.world.inbox if message not in found]
+        return [message["body"] for message in found]
+
+    def acks(self, *peers: str, timeout: float | None = None) -> None:
+        """These peers answer the newest append_entries to them: they have all it knows of."""
+        for peer in peers:
+            newest = self.sent("append_entries", peer)[-1]
+            match = newest["prev_log_index"] + len(newest["entries"])
+            kept = newest["timeout"] if timeout is None else timeout
+            self.says(peer, appended(newest["term"], match, newest["sent"], kept))
+
+    def request(self, body: Body, client: str = "c1") -> int:
+        return self.world.request(self.node_id, body, client)
+
+    def answer(self, msg_id: int) -> Body | None:
+        return self.world.answer(msg_id)
+
+    def advance(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    def until_sent(self, type: str, to: str | None = None) -> Body:
+        """Moves time on until the node sends such a message; returns the newest."""
+        found: list[Body] = self.world.until(lambda: self.sent(type, to))
+        return found[-1]
+
+    @property
+    def value(self) -> Any:
+        """What the node's map holds under the key x."""
+        return self.raft.state_machine.map.get("x")
+
+    @property
+    def terms(self) -> list[int]:
+        """Of the entries in the log."""
+        return [self.raft.log[index].term for index in range(1, self.raft.log.size + 1)]
+
+
+def new_leader(nodes: int = 3, reads: str = "lease") -> Scene:
+    """n0 has just been elected in term 1; its no-op is entry 1 and not committed."""
+    scene = Scene("n0", nodes, reads)
+    scene.says("n1", vote(1))
+    if nodes > 3:
+        scene.says("n2", vote(1))
+    assert scene.raft.role == "leader"
+    return scene
+
+
+def ready_leader(nodes: int = 3, reads: str = "lease") -> Scene:
+    """n0 leads term 1, its no-op is committed, and all peers have it."""
+    scene = new_leader(nodes, reads)
+    scene.acks(*scene.peers)
+    assert scene.raft.commit_index == 1
+    return scene
+
+
+def follower(term: int = 1, entries: list[Any] | None = None, commit: int = 0) -> Scene:
+    """n1 of n0, n1, n2 follows n0 and has its first entries."""
+    scene = Scene("n1")
+    scene.says("n0", append(term, entries=entries or [], commit=commit))
+    assert scene.sent("append_entries_res", "n0")[-1]["success"]
+    return scene
+
+
+def candidate() -> Scene:
+    """n0, of n0, n1 and n2, asks for votes in term 1."""
+    scene = Scene("n0")
+    assert scene.raft.role == "candidate"
+    return scene
+
+
+def become_leader(scene: Scene) -> None:
+    """The node hears nobody, campaigns, and is elected by as many peers as a majority needs."""
+    scene.sent("request_vote")
+    for pre in (True, False):
+        asked = scene.until_sent("request_vote")
+        assert asked["pre"] == pre
+        for voter in scene.peers[: (len(scene.peers) + 1) // 2]:
+            scene.says(voter, vote(asked["term"], pre=pre))
+    assert scene.raft.role == "leader"
+
+
+# What servers say: the messages of the paper's figure 2, as raft.py names their fields.
+
+
+def ask(term: int, last: tuple[int, int] = (0, 0), pre: bool = False) -> Body:
+    """request_vote; `last` is the last entry's (index, term)."""
+    index, last_term = last
+    return {
+        "type": "request_vote", "pre": pre, "term": term,
+        "last_log_index": index, "last_log_term": last_term, "sent": 0.0,
+    }  # fmt: skip
+
+
+def vote(
+    term: int, granted: bool = True, pre: bool = False, leader: str | None = None,
+    sent: float | None = None, now: float = 0.0, commit: int = 0,
+) -> Body:  # fmt: skip
+    """request_vote_res"""
+    return {
+        "type": "request_vote_res", "pre": pre, "term": term, "granted": granted,
+        "leader": leader, "sent": sent, "now": now, "commit": commit,
+    }  # fmt: skip
+
+
+def append(
+    term: int, prev: tuple[int, int] = (0, 0), entries: list[Any] | None = None, commit: int = 0,
+    sent: float = 0.0, timeout: float = TIMEOUT, answered: list[Any] | None = None,
+) -> Body:  # fmt: skip
+    """append_entries; `prev` is the (index, term) of what comes before the entries."""
+    index, prev_term = prev
+    return {
+        "type": "append_entries", "term": term, "prev_log_index": index,
+        "prev_log_term": prev_term, "entries": entries or [], "leader_commit": commit,
+        "sent": sent, "timeout": timeout, "rtt": 0.0, "answered": answered or [],
+    }  # fmt: skip
+
+
+def appended(
+    term: int, match: int, sent: float, timeout: float = TIMEOUT, success: bool = True
+) -> Body:
+    """append_entries_res"""
+    return {
+        "type": "append_entries_res", "term": term, "success": success, "match": match,
+        "sent": sent, "timeout": timeout,
+    }  # fmt: skip
+
+
+def forward(
+    term: int, seq: int, writes: list[Any] | None = None, reads: list[Any] | None = None,
+    owner: str = "n1", clock: str = "n0", until: float = LONG, birth: int = 0,
+) -> Body:  # fmt: skip
+    """Operations of n1's clients, as they come to n0, the leader, if nothing else is said."""
+    return {
+        "type": "forward", "term": term, "owner": owner, "seq": seq, "birth": birth,
+        "clock": clock, "until": until, "reads": reads or [], "writes": writes or [],
+    }  # fmt: skip
+
+
+def write(value: Any, key: Any = "x") -> Body:
+    return {"type": "write", "key": key, "value": value}
+
+
+def cas(old: Any, new: Any) -> Body:
+    return {"type": "cas", "key": "x", "from": old, "to": new}
+
+
+READ = {"type": "read", "key": "x"}
+
+
+def entry(term: int, body: Body | int, msg_id: int = 0, client: str = "c9", birth: int = 0) -> Any:
+    """An entry of the log: this operation, or the write of this number."""
+    operation = write(body) if isinstance(body, int) else body
+    return [term, birth, client, msg_id or operation.get("value", 1), operation]
+
+
+def no_op(term: int) -> Any:
+    return [term, 0, None, 0, {}]
+
+
+# Section 5.1: terms
+
+
+def test_5_1_a_server_with_a_smaller_term_takes_over_the_larger_one() -> None:
+    scene = follower(term=1)
+    scene.says("n2", append(4))
+    assert (scene.raft.term, scene.raft.leader) == (4, "n2")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [append(5), appended(5, 0, 0.0, success=False), vote(5, granted=False)],
+    ids=lambda body: str(body["type"]),
+)
+def test_5_1_a_leader_whose_term_is_out_of_date_reverts_to_follower(message: Body) -> None:
+    scene = ready_leader()
+    scene.says("n2", message)
+    assert (scene.raft.role, scene.raft.term) == ("follower", 5)
+
+
+def test_5_1_a_candidate_whose_term_is_out_of_date_reverts_to_follower() -> None:
+    scene = candidate()
+    scene.says("n2", ask(5))
+    assert (scene.raft.role, scene.raft.term) == ("follower", 5)
+
+
+def test_5_1_append_entries_of_a_stale_term_is_rejected() -> None:
+    scene = follower(term=3)
+    scene.says("n2", append(2, entries=[no_op(2)], commit=1))
+    (answer,) = scene.sent("append_entries_res", "n2")
+    assert (answer["success"], answer["term"]) == (False, 3)
+    assert (scene.raft.log.size, scene.raft.commit_index, scene.raft.leader) == (0, 0, "n0")
+
+
+def test_5_1_request_vote_of_a_stale_term_is_rejected() -> None:
+    scene = Scene("n1")
+    scene.says("n2", ask(3, last=(0, 0)))
+    scene.says("n0", ask(2, last=(9, 2)))
+    (answer,) = scene.sent("request_vote_res", "n0")
+    assert (answer["granted"], answer["term"], scene.raft.term) == (False, 3, 3)
+
+
+def test_5_1_a_leader_ignores_answers_to_what_it_sent_in_an_earlier_term() -> None:
+    scene = ready_leader()
+    scene.request(write(1))
+    scene.says("n1", append(2, prev=(1, 1), entries=[no_op(2)]))
+    become_leader(scene)
+    for peer in scene.peers:
+        scene.says(peer, appended(1, 4, 0.0))
+    assert scene.raft.role == "leader"
+    assert scene.raft.commit_index == 1
+
+
+# Section 5.2: leader election
+
+
+def test_5_2_servers_begin_as_followers_and_start_an_election_if_they_hear_nobody() -> None:
+    scene = Scene("n1")
+    assert scene.raft.role == "follower"
+    become_leader(scene)
+    assert scene.raft.term == 1
+
+
+def test_5_2_a_server_remains_a_follower_while_a_leader_is_heard() -> None:
+    scene = follower()
+    for _ in range(40):
+        scene.advance(TIMEOUT / 2)
+        scene.says("n0", append(1))
+    assert not scene.sent("request_vote")
+
+
+def test_5_2_a_candidate_votes_for_itself_and_asks_all_others() -> None:
+    scene = candidate()
+    for peer in ("n1", "n2"):
+        (asked,) = scene.sent("request_vote", peer)
+        assert (asked["term"], asked["pre"]) == (1, False)
+    scene.says("n1", ask(1, last=(9, 1)))
+    assert not scene.sent("request_vote_res", "n1")[0]["granted"]
+
+
+def test_5_2_a_candidate_wins_with_the_votes_of_a_majority_of_the_full_cluster() -> None:
+    scene = Scene("n0", nodes=5)
+    scene.says("n1", vote(1))
+    assert scene.raft.role == "candidate"
+    scene.says("n2", vote(1))
+    assert scene.raft.role == "leader"
+
+
+def test_5_2_a_vote_counts_once_however_often_it_arrives() -> None:
+    scene = Scene("n0", nodes=5)
+    scene.says("n1", vote(1), vote(1), vote(1))
+    assert scene.raft.role == "candidate"
+
+
+def test_5_2_a_refused_vote_does_not_count() -> None:
+    scene = candidate()
+    scene.says("n1", vote(1, granted=False))
+    assert scene.raft.role == "candidate"
+
+
+def test_5_2_votes_of_an_earlier_term_and_pre_votes_do_not_count() -> None:
+    scene = follower(term=1)
+    pre = scene.until_sent("request_vote")
+    scene.says("n2", vote(pre["term"], pre=True))
+    asked = scene.until_sent("request_vote")
+    scene.says("n2", vote(asked["term"] - 1), vote(asked["term"], pre=True))
+    assert (scene.raft.role, scene.raft.term) == ("candidate", 2)
+
+
+def test_5_2_each_server_votes_for_one_candidate_in_a_term_first_come_first_served() -> None:
+    scene = Scene("n1")
+    scene.says("n2", ask(3))
+    scene.says("n0", ask(3))
+    assert scene.sent("request_vote_res", "n2")[0]["granted"]
+    assert not scene.sent("request_vote_res", "n0")[0]["granted"]
+
+
+def test_5_2_the_same_candidate_gets_the_same_vote_again_when_it_asks_again() -> None:
+    scene = Scene("n1")
+    scene.says("n2", ask(3), ask(3))
+    assert [answer["granted"] for answer in scene.sent("request_vote_res")] == [True, True]
+
+
+def test_5_2_a_server_votes_again_in_a_later_term() -> None:
+    scene = Scene("n1")
+    scene.says("n2", ask(3))
+    scene.says("n0", ask(4))
+    assert scene.sent("request_vote_res", "n0")[0]["granted"]
+
+
+def test_5_2_a_candidate_that_hears_a_leader_of_its_term_returns_to_follower() -> None:
+    scene = candidate()
+    scene.says("n2", append(1))
+    scene.says("n1", vote(1))
+    assert (scene.raft.role, scene.raft.leader) == ("follower", "n2")
+
+
+def test_5_2_a_candidate_rejects_a_leader_of_an_earlier_term_and_goes_on() -> None:
+    scene = Scene("n1")
+    scene.says("n2", ask(3))
+    scene.says("n0", vote(scene.until_sent("request_vote")["term"], pre=True))
+    scene.says("n2", append(3))
+    assert (scene.raft.role, scene.raft.term) == ("candidate", 4)
+
+
+def test_5_2_a_new_leader_sends_heartbeats_to_all_at_once_and_within_each_timeout() -> None:
+    scene = new_leader()
+    for _ in range(20):
+        assert scene.sent("append_entries", "n1") and scene.sent("append_entries", "n2")
+        scene.says("n1", appended(1, 0, 0.0))
+        scene.advance(TIMEOUT)
+
+
+def test_5_2_a_vote_that_was_given_puts_off_ones_own_election() -> None:
+    scene = follower(entries=[no_op(1)])
+    scene.advance(TIMEOUT)
+    scene.says("n2", ask(3))  # its log is too old
+    scene.advance(TIMEOUT * 0.9)
+    scene.says("n0", ask(3, last=(1, 1)))
+    scene.advance(TIMEOUT * 0.9)
+    assert [answer["granted"] for answer in scene.sent("request_vote_res")] == [False, True]
+    assert not scene.sent("request_vote")
+
+
+def test_5_2_election_timeouts_are_chosen_randomly() -> None:
+    scene = Scene("n1")
+    moments = []
+    for term in range(1, 30):
+        scene.says("n0", append(term))
+        start = scene.world.time
+        scene.until_sent("request_vote")
+        moments.append(scene.world.time - start)
+    later = moments[1:]  # the first one is after init
+    assert min(later) >= TIMEOUT
+    assert max(later) > min(later) * 1.2
+    assert len(set(later)) == len(later)
+
+
+def test_5_2_a_candidate_of_a_split_vote_times_out_and_starts_a_new_election() -> None:
+    scene = candidate()
+    scene.says("n1", vote(1, granted=False))
+    become_leader(scene)
+    assert scene.raft.term == 2
+
+
+def test_5_2_without_success_elections_become_less_frequent() -> None:
+    scene = Scene("n1")
+    moments = []
+    for _ in range(8):
+        scene.until_sent("request_vote")
+        moments.append(scene.world.time)
+    first, last = moments[2] - moments[1], moments[7] - moments[6]
+    assert last > 3 * first
+
+
+def test_a_lone_node_leads_within_its_own_init() -> None:
+    scene = Scene("n0", nodes=1)
+    assert scene.raft.role == "leader"
+    assert scene.answer(scene.request(write(1))) == {"type": "write_ok"}
+
+
+def test_the_first_node_is_a_candidate_in_its_own_init() -> None:
+    assert candidate().sent("request_vote", "n1")[0]["pre"] is False
+
+
+def test_the_other_nodes_say_nothing_in_their_first_second() -> None:
+    scene = Scene("n1")
+    scene.advance(0.99)
+    assert not scene.world.inbox
+
+
+# Section 5.4.1: election restriction
+
+
+@pytest.mark.parametrize(
+    ("last", "granted"),
+    [((2, 2), True), ((3, 2), True), ((1, 3), True), ((1, 2), False), ((9, 1), False)],
+)
+def test_5_4_1_a_vote_goes_to_a_log_that_is_at_least_as_up_to_date(
+    last: tuple[int, int], granted: bool
+) -> None:
+    scene = follower(term=2, entries=[no_op(1), no_op(2)])
+    scene.advance(TIMEOUT)
+    scene.says("n2", ask(4, last=last))
+    assert scene.sent("request_vote_res", "n2")[0]["granted"] == granted
+    scene.says("n0", ask(5, last=last, pre=True))
+    assert scene.sent("request_vote_res", "n0")[0]["granted"] == granted
+
+
+def test_5_4_1_a_candidate_says_what_its_last_entry_is() -> None:
+    scene = follower(term=2, entries=[no_op(1), no_op(2), entry(2, 7)])
+    asked = scene.until_sent("request_vote")
+    assert (asked["last_log_index"], asked["last_log_term"]) == (3, 2)
+
+
+# PreVote (thesis 9.6)
+
+
+def test_prevote_an_election_starts_with_a_question_that_changes_no_term() -> None:
+    scene = follower(term=4)
+    asked = scene.until_sent("request_vote")
+    assert (asked["pre"], asked["term"]) == (True, 5)
+    assert (scene.raft.role, scene.raft.term) == ("follower", 4)
+
+
+def test_prevote_only_a_majority_of_pre_votes_starts_a_term() -> None:
+    scene = Scene("n1", nodes=5)
+    term = scene.until_sent("request_vote")["term"]
+    scene.says("n2", vote(term, pre=True))
+    assert scene.raft.term == 0
+    scene.says("n3", vote(term, pre=True))
+    assert (scene.raft.role, scene.raft.term) == ("candidate", 1)
+    assert scene.sent("request_vote", "n4")[-1]["pre"] is False
+
+
+def test_prevote_a_pre_vote_given_is_neither_a_vote_nor_a_term() -> None:
+    scene = Scene("n1")
+    scene.says("n0", ask(7, pre=True))
+    scene.says("n2", ask(7, pre=True))
+    assert scene.raft.term == 0
+    scene.says("n2", ask(6))
+    assert [answer["granted"] for answer in scene.sent("request_vote_res")] == [True] * 3
+
+
+def test_prevote_none_is_given_for_a_term_that_is_not_later() -> None:
+    scene = Scene("n1")
+    scene.says("n2", ask(3))
+    scene.says("n0", ask(3, pre=True))
+    assert not scene.sent("request_vote_res", "n0")[0]["granted"]
+
+
+@pytest.mark.parametrize("pre", [True, False])
+def test_prevote_no_vote_is_given_while_a_leader_is_alive(pre: bool) -> None:
+    scene = follower()
+    scene.advance(TIMEOUT * 0.9)
+    scene.says("n2", ask(9, pre=pre))
+    (answer,) = scene.sent("request_vote_res", "n2")
+    assert (answer["granted"], answer["leader"], answer["term"]) == (False, "n0", 1)
+    assert scene.raft.term == 1
+
+
+def test_prevote_a_leader_with_a_majority_is_not_deposed_by_who_comes_back() -> None:
+    scene = ready_leader()
+    scene.says("n2", ask(9, last=(9, 8)))
+    (answer,) = scene.sent("request_vote_res", "n2")
+    assert (answer["granted"], answer["leader"]) == (False, "n0")
+    assert (scene.raft.role, scene.raft.term) == ("leader", 1)
+
+
+def test_prevote_a_leader_without_a_majority_gives_way() -> None:
+    scene = ready_leader()
+    scene.advance(TIMEOUT * 1.5)
+    scene.says("n2", ask(9, last=(9, 8)))
+    assert scene.sent("request_vote_res", "n2")[0]["granted"]
+
+
+def test_prevote_of_two_that_ask_at_once_the_larger_goes_on_and_the_other_drops_out() -> None:
+    scene = Scene("n1")
+    term = scene.until_sent("request_vote")["term"]
+    scene.says("n0", ask(term, pre=True))
+    scene.says("n2", ask(term, pre=True))
+    assert not scene.sent("request_vote_res", "n0")[0]["granted"]
+    assert scene.sent("request_vote_res", "n2")[0]["granted"]
+    scene.says("n0", vote(term, pre=True))
+    assert scene.raft.role == "follower"
+
+
+def test_prevote_the_one_that_drops_out_draws_its_own_timeout_anew() -> None:
+    scene = follower()
+    term = scene.until_sent("request_vote")["term"]
+    scene.advance(TIMEOUT * 0.9)
+    scene.says("n2", ask(term, pre=True))
+    scene.advance(TIMEOUT * 0.9)
+    assert not scene.sent("request_vote")
+
+
+def test_prevote_a_late_real_vote_counts_while_the_next_pre_vote_runs() -> None:
+    scene = candidate()
+    scene.sent("request_vote")
+    assert scene.until_sent("request_vote")["pre"]
+    scene.says("n1", vote(1))
+    assert (scene.raft.role, scene.raft.term) == ("leader", 1)
+
+
+def test_prevote_a_candidate_that_learns_of_a_later_term_takes_it_over() -> None:
+    scene = follower()
+    scene.until_sent("request_vote")
+    scene.says("n2", vote(8, granted=False, pre=True))
+    assert scene.raft.term == 8
+
+
+def test_prevote_but_not_the_term_of_a_leader_that_it_does_not_hear() -> None:
+    scene = follower()
+    scene.until_sent("request_vote")
+    scene.says("n2", vote(8, granted=False, pre=True, leader="n0"))
+    assert (scene.raft.term, scene.raft.leader) == (1, None)
+
+
+def test_prevote_who_hears_the_leader_again_does_not_become_a_candidate() -> None:
+    scene = follower()
+    term = scene.until_sent("request_vote")["term"]
+    scene.says("n0", append(1))
+    scene.says("n2", vote(term, pre=True))
+    assert (scene.raft.role, scene.raft.term) == ("follower", 1)
+
+
+# Promises and quorums: what leases stand on (thesis 6.4.1)
+
+
+def test_6_4_1_no_candidacy_before_the_end_of_a_promise_even_if_the_timeout_shrinks() -> None:
+    scene = Scene("n1")
+    scene.says("n0", append(1, timeout=3.0))
+    scene.says("n0", append(1, timeout=0.3))
+    scene.advance(2.99)
+    assert not scene.sent("request_vote")
+    scene.says("n2", ask(2))
+    assert not scene.sent("request_vote_res", "n2")[0]["granted"]
+
+
+def test_6_4_1_a_promise_counts_from_its_receipt() -> None:
+    scene = Scene("n1")
+    scene.world.time = 0.5
+    scene.says("n0", append(1, sent=0.0))
+    scene.world.time = 0.5 + TIMEOUT * 0.9
+    scene.says("n2", ask(2))
+    assert not scene.sent("request_vote_res", "n2")[0]["granted"]
+
+
+def test_6_4_1_late_pre_votes_make_no_candidate_before_the_end_of_a_promise() -> None:
+    scene = follower()
+    term = scene.until_sent("request_vote")["term"]
+    scene.says("n0", append(1, timeout=5.0))
+    scene.says("n2", append(term), vote(term + 1, pre=True), vote(term, pre=True))
+    assert scene.raft.role == "follower"
+
+
+def test_6_2_a_leader_steps_down_when_it_hears_no_majority() -> None:
+    scene = ready_leader(nodes=5)
+    for _ in range(6):
+        scene.advance(TIMEOUT / 2)
+        scene.says("n1", appended(1, 1, 0.0))
+    assert (scene.raft.role, scene.raft.leader) == ("follower", None)
+
+
+def test_6_2_a_leader_stays_while_a_majority_answers() -> None:
+    scene = ready_leader(nodes=5)
+    for _ in range(20):
+        scene.advance(TIMEOUT / 2)
+        scene.acks("n1", "n4")
+    assert (scene.raft.role, scene.raft.term) == ("leader", 1)
