@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from in_process import World
 
+import raft
 from node import Body, Message
 from raft import Raft
 
@@ -573,14 +574,6 @@ def test_6_4_1_a_promise_counts_from_its_receipt() -> None:
     assert not scene.sent("request_vote_res", "n2")[0]["granted"]
 
 
-def test_6_4_1_late_pre_votes_make_no_candidate_before_the_end_of_a_promise() -> None:
-    scene = follower()
-    term = scene.until_sent("request_vote")["term"]
-    scene.says("n0", append(1, timeout=5.0))
-    scene.says("n2", append(term), vote(term + 1, pre=True), vote(term, pre=True))
-    assert scene.raft.role == "follower"
-
-
 def test_6_2_a_leader_steps_down_when_it_hears_no_majority() -> None:
     scene = ready_leader(nodes=5)
     for _ in range(6):
@@ -592,6 +585,175 @@ def test_6_2_a_leader_steps_down_when_it_hears_no_majority() -> None:
 def test_6_2_a_leader_stays_while_a_majority_answers() -> None:
     scene = ready_leader(nodes=5)
     for _ in range(20):
-        scene.advance(TIMEOUT / 2)
+        scene.advance(0.25)
         scene.acks("n1", "n4")
     assert (scene.raft.role, scene.raft.term) == ("leader", 1)
+
+
+# Section 5.3: log replication, the leader
+
+
+def test_5_3_the_leader_appends_a_command_and_sends_it_to_all() -> None:
+    scene = ready_leader()
+    msg_id = scene.request(write(1))
+    for peer in ("n1", "n2"):
+        (sent,) = scene.sent("append_entries", peer)
+        assert sent["entries"] == [[1, 1, "c1", msg_id, write(1)]]
+        assert (sent["prev_log_index"], sent["prev_log_term"]) == (1, 1)
+
+
+def test_5_3_an_entry_is_applied_and_answered_once_a_majority_has_it() -> None:
+    scene = ready_leader(nodes=5)
+    msg_id = scene.request(write(1))
+    scene.acks("n1")
+    assert (scene.answer(msg_id), scene.value, scene.raft.commit_index) == (None, None, 1)
+    scene.acks("n3")
+    assert (scene.answer(msg_id), scene.value) == ({"type": "write_ok"}, 1)
+    assert scene.raft.commit_index == 2
+
+
+def test_5_3_entries_are_applied_in_the_order_of_the_log() -> None:
+    scene = ready_leader()
+    ids = [scene.request(body) for body in (write(1), cas(1, 2), cas(1, 3))]
+    scene.acks("n1")
+    kinds = [(scene.answer(msg_id) or {})["type"] for msg_id in ids]
+    assert (kinds, scene.value) == (["write_ok", "cas_ok", "error"], 2)
+
+
+def test_5_3_the_leader_tells_followers_what_is_committed() -> None:
+    scene = ready_leader()
+    scene.request(write(1))
+    scene.acks("n1")
+    assert scene.until_sent("append_entries", "n2")["leader_commit"] == 2
+
+
+def test_5_3_a_leader_never_overwrites_or_deletes_entries_in_its_log() -> None:
+    scene = ready_leader()
+    scene.request(write(1))
+    scene.says("n1", append(1, prev=(1, 1), entries=[entry(1, 7)], commit=2))
+    assert (scene.raft.role, scene.raft.log[2].body) == ("leader", write(1))
+    assert scene.raft.commit_index == 1
+
+
+def test_5_3_a_new_leader_begins_after_its_own_last_entry() -> None:
+    scene = follower(term=2, entries=[no_op(1), entry(2, 7)])
+    become_leader(scene)
+    sent = scene.sent("append_entries", "n2")[-1]
+    assert (sent["prev_log_index"], sent["prev_log_term"]) == (2, 2)
+    assert sent["entries"] == [no_op(3)]
+
+
+def test_8_a_leader_appends_a_no_op_at_the_start_of_its_term() -> None:
+    scene = new_leader()
+    assert scene.sent("append_entries", "n1")[0]["entries"] == [no_op(1)]
+
+
+def long_log() -> Scene:
+    """n1, with ten entries of term 1, leads term 2, and entry 11 is its no-op."""
+    scene = follower(entries=[entry(1, value) for value in range(1, 11)])
+    become_leader(scene)
+    return scene
+
+
+def test_5_3_after_a_rejection_the_leader_goes_back_to_the_hint_and_not_by_one() -> None:
+    scene = long_log()
+    refused = scene.sent("append_entries", "n0")[-1]
+    assert refused["prev_log_index"] == 10
+    scene.says("n0", appended(2, 3, refused["sent"], success=False))
+    (again,) = scene.sent("append_entries", "n0")
+    assert (again["prev_log_index"], again["prev_log_term"]) == (3, 1)
+    assert len(again["entries"]) == 8
+
+
+def test_5_3_a_rejection_counts_once_for_all_that_was_sent_before_it() -> None:
+    scene = long_log()
+    refused = scene.sent("append_entries", "n0")[-1]["sent"]
+    scene.says("n0", appended(2, 3, refused, success=False))
+    scene.sent("append_entries", "n0")
+    scene.says("n0", appended(2, 2, refused, success=False))
+    assert not scene.sent("append_entries", "n0")
+
+
+def test_5_3_a_rejection_never_goes_back_behind_what_matches() -> None:
+    scene = long_log()
+    first = scene.sent("append_entries", "n0")[-1]["sent"]
+    scene.says("n0", appended(2, 8, first))
+    scene.says("n0", appended(2, 1, first, success=False))
+    assert scene.until_sent("append_entries", "n0")["prev_log_index"] >= 8
+
+
+def test_5_3_answers_that_overtake_each_other_move_nothing_back() -> None:
+    scene = ready_leader()
+    scene.request(write(1))
+    scene.request(write(2))
+    scene.acks("n1")
+    scene.says("n1", appended(1, 1, 0.0))
+    scene.request(write(3))
+    sent = scene.sent("append_entries", "n1")[-1]
+    assert (sent["prev_log_index"], len(sent["entries"])) == (3, 1)
+
+
+def test_5_3_the_leader_does_not_wait_for_answers_to_send_on() -> None:
+    scene = ready_leader()
+    for value in (1, 2, 3):
+        scene.request(write(value))
+    sent = scene.sent("append_entries", "n1")
+    assert [len(message["entries"]) for message in sent] == [1, 1, 1]
+    assert [message["prev_log_index"] for message in sent] == [1, 2, 3]
+
+
+def test_5_3_the_leader_retries_until_a_follower_has_stored_all_entries() -> None:
+    scene = ready_leader()
+    scene.request(write(1))
+    scene.sent("append_entries")
+    for _ in range(3):
+        again = scene.until_sent("append_entries", "n1")
+        assert (again["prev_log_index"], len(again["entries"])) == (1, 1)
+    scene.says("n1", appended(1, 2, again["sent"]))
+    assert scene.until_sent("append_entries", "n1")["entries"] == []
+
+
+def test_5_3_what_is_on_its_way_to_a_follower_is_bounded() -> None:
+    scene = ready_leader()
+    count = raft.WINDOW_ENTRIES + raft.CHUNK_ENTRIES
+    scene.says("n2", forward(1, 1, [["c1", i, write(i)] for i in range(count)], owner="n2"))
+    for _ in range(20):
+        scene.says("n2", appended(1, 1, 0.0))  # gives the leader a turn
+    sent = scene.sent("append_entries", "n1")
+    assert sum(len(message["entries"]) for message in sent) == raft.WINDOW_ENTRIES
+    assert max(len(message["entries"]) for message in sent) <= raft.CHUNK_ENTRIES
+    last = sent[-1]["prev_log_index"] + len(sent[-1]["entries"])
+    scene.says("n1", appended(1, last, sent[-1]["sent"]))
+    assert scene.sent("append_entries", "n1")[0]["prev_log_index"] == last
+
+
+def test_5_3_long_values_are_sent_in_pieces_that_are_bounded_in_bytes() -> None:
+    scene = ready_leader()
+    value = "x" * (raft.CHUNK_BYTES // 3)
+    scene.says("n2", forward(1, 1, [["c1", i, write(value)] for i in range(60)], owner="n2"))
+    for _ in range(60):
+        scene.says("n2", appended(1, 1, 0.0))
+    sizes = [len(message["entries"]) for message in scene.sent("append_entries", "n1")]
+    assert max(sizes) <= 3
+    assert sum(sizes) * len(value) <= raft.WINDOW_BYTES + raft.CHUNK_BYTES
+
+
+def test_5_3_a_follower_that_is_not_heard_gets_heartbeats_only() -> None:
+    scene = ready_leader()
+    for _ in range(10):
+        scene.advance(0.1)
+        scene.says("n2", appended(1, 1, 0.0))
+    scene.sent("append_entries")
+    scene.request(write(1))
+    scene.advance(0.3)
+    assert not any(message["entries"] for message in scene.sent("append_entries", "n1"))
+    scene.says("n1", appended(1, 1, 0.0))
+    assert scene.sent("append_entries", "n1")[-1]["entries"]
+
+
+def test_5_3_stamps_strictly_increase_even_while_the_clock_stands_still() -> None:
+    scene = ready_leader()
+    for value in range(5):
+        scene.request(write(value))
+    stamps = [message["sent"] for message in scene.sent("append_entries", "n1")]
+    assert len(stamps) == 5 and stamps == sorted(set(stamps))
