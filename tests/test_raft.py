@@ -624,6 +624,7 @@ def test_5_3_the_leader_tells_followers_what_is_committed() -> None:
     scene = ready_leader()
     scene.request(write(1))
     scene.acks("n1")
+    scene.sent("append_entries")
     assert scene.until_sent("append_entries", "n2")["leader_commit"] == 2
 
 
@@ -689,7 +690,7 @@ def test_5_3_answers_that_overtake_each_other_move_nothing_back() -> None:
     scene.acks("n1")
     scene.says("n1", appended(1, 1, 0.0))
     scene.request(write(3))
-    sent = scene.sent("append_entries", "n1")[-1]
+    (sent,) = scene.sent("append_entries", "n1")
     assert (sent["prev_log_index"], len(sent["entries"])) == (3, 1)
 
 
@@ -757,3 +758,151 @@ def test_5_3_stamps_strictly_increase_even_while_the_clock_stands_still() -> Non
         scene.request(write(value))
     stamps = [message["sent"] for message in scene.sent("append_entries", "n1")]
     assert len(stamps) == 5 and stamps == sorted(set(stamps))
+
+
+# Section 5.3: log replication, the follower
+
+
+def test_5_3_a_follower_takes_what_follows_on_its_last_entry() -> None:
+    scene = follower(entries=[no_op(1), entry(1, 7)])
+    scene.says("n0", append(1, prev=(2, 1), entries=[entry(1, 8)], commit=3))
+    assert scene.sent("append_entries_res", "n0")[-1]["match"] == 3
+    assert (scene.terms, scene.value) == ([1, 1, 1], 8)
+
+
+def test_5_3_it_refuses_what_follows_on_an_entry_of_another_term() -> None:
+    scene = follower(term=1, entries=[no_op(1), entry(1, 7)])
+    scene.says("n0", append(3, prev=(2, 2), entries=[entry(3, 8)], commit=3))
+    assert not scene.sent("append_entries_res", "n0")[-1]["success"]
+    assert (scene.terms, scene.raft.commit_index) == ([1, 1], 0)
+
+
+def test_5_3_its_hint_skips_all_entries_of_the_conflicting_term() -> None:
+    scene = follower(term=2, entries=[no_op(1), no_op(2), entry(2, 7), entry(2, 8)])
+    scene.says("n0", append(5, prev=(4, 4)))
+    answer = scene.sent("append_entries_res", "n0")[-1]
+    assert (answer["success"], answer["match"]) == (False, 1)
+
+
+def test_5_3_its_hint_is_never_behind_what_is_committed() -> None:
+    scene = follower(term=2, entries=[entry(2, value) for value in range(1, 6)], commit=3)
+    scene.says("n0", append(5, prev=(5, 4)))
+    assert scene.sent("append_entries_res", "n0")[-1]["match"] == 3
+
+
+def test_5_3_an_entry_in_conflict_is_deleted_with_all_that_follow_it() -> None:
+    scene = follower(term=2, entries=[no_op(1), no_op(2), entry(2, 7), entry(2, 8)])
+    scene.says("n0", append(3, prev=(1, 1), entries=[no_op(3)]))
+    assert scene.terms == [1, 3]
+
+
+def test_5_3_duplicated_appends_change_nothing() -> None:
+    message = append(1, entries=[no_op(1), entry(1, 7)], commit=2)
+    scene = Scene("n1")
+    scene.says("n0", message, message)
+    scene.says("n0", message)
+    assert scene.terms == [1, 1]
+    assert [answer["match"] for answer in scene.sent("append_entries_res")] == [2, 2]
+
+
+def test_5_3_an_append_that_was_overtaken_never_shortens_a_log() -> None:
+    scene = Scene("n1")
+    scene.says("n0", append(1, entries=[no_op(1), entry(1, 7), entry(1, 8)]))
+    scene.says("n0", append(1, entries=[no_op(1)]), append(1, prev=(1, 1)))
+    assert scene.terms == [1, 1, 1]
+    assert scene.sent("append_entries_res", "n0")[-1]["match"] == 3
+
+
+def test_5_3_an_append_that_holds_less_than_the_log_does_not_cut_what_is_unverified() -> None:
+    scene = follower(term=1, entries=[no_op(1), entry(1, 7), entry(1, 8)])
+    scene.says("n2", append(2, prev=(1, 1), entries=[entry(1, 7)]))
+    assert scene.terms == [1, 1, 1]
+
+
+def test_5_3_an_append_that_came_early_waits_for_the_one_before_it() -> None:
+    scene = follower(entries=[no_op(1)])
+    scene.says("n0", append(1, prev=(3, 1), entries=[entry(1, 9)]))
+    scene.says("n0", append(1, prev=(2, 1), entries=[entry(1, 8)]))
+    answers = scene.sent("append_entries_res", "n0")
+    assert [(answer["success"], answer["match"]) for answer in answers] == [(True, 1)] * 2
+    scene.says("n0", append(1, prev=(1, 1), entries=[entry(1, 7)]))
+    assert scene.sent("append_entries_res", "n0")[-1]["match"] == 4
+
+
+def test_5_3_what_came_early_is_forgotten_with_the_term_of_its_leader() -> None:
+    scene = follower(entries=[no_op(1)])
+    scene.says("n0", append(1, prev=(2, 1), entries=[entry(1, 9)]))
+    scene.says("n2", append(2, prev=(1, 1), entries=[no_op(2)]))
+    assert scene.terms == [1, 2]
+
+
+def test_5_3_only_so_many_that_came_early_are_kept() -> None:
+    scene = follower(entries=[no_op(1)])
+    for index in range(2 * raft.EARLY_APPENDS, 1, -1):
+        scene.says("n0", append(1, prev=(index, 1), entries=[entry(1, index)]))
+    scene.says("n0", append(1, prev=(1, 1), entries=[entry(1, 1)]))
+    assert scene.sent("append_entries_res", "n0")[-1]["match"] < 2 * raft.EARLY_APPENDS
+
+
+def test_5_3_a_follower_commits_only_what_it_knows_to_be_the_leaders() -> None:
+    scene = follower(term=1, entries=[no_op(1), entry(1, 7), entry(1, 8)])
+    scene.says("n2", append(2, prev=(1, 1), commit=3))
+    assert (scene.raft.commit_index, scene.value) == (1, None)
+    scene.says("n2", append(2, prev=(1, 1), entries=[entry(1, 7)], commit=3))
+    assert (scene.raft.commit_index, scene.value) == (2, 7)
+
+
+def test_5_3_a_follower_acknowledges_only_what_it_knows_to_be_the_leaders() -> None:
+    scene = follower(term=1, entries=[no_op(1), entry(1, 7), entry(1, 8)])
+    scene.says("n2", append(2, prev=(1, 1)))
+    assert scene.sent("append_entries_res", "n2")[-1]["match"] == 1
+
+
+def test_5_3_the_commit_index_never_decreases() -> None:
+    scene = follower(entries=[no_op(1), entry(1, 7)], commit=2)
+    scene.says("n0", append(1, prev=(2, 1), commit=1))
+    assert scene.raft.commit_index == 2
+
+
+def test_5_3_what_is_committed_is_never_changed() -> None:
+    scene = follower(entries=[no_op(1), entry(1, 7)], commit=2)
+    scene.says("n2", append(3, prev=(1, 1), entries=[entry(3, 8)]))
+    assert (scene.terms, scene.value) == ([1, 1], 7)
+
+
+def test_5_3_one_answer_for_all_appends_of_a_turn_echoes_the_newest() -> None:
+    scene = Scene("n1")
+    scene.says(
+        "n0",
+        append(1, entries=[no_op(1)], sent=0.25, timeout=0.5),
+        append(1, prev=(1, 1), entries=[entry(1, 7)], sent=0.125, timeout=0.75),
+    )
+    (answer,) = scene.sent("append_entries_res", "n0")
+    assert (answer["match"], answer["sent"], answer["timeout"]) == (2, 0.25, 0.5)
+
+
+# Section 5.4.2: committing entries of earlier terms
+
+
+def figure_8() -> Scene:
+    """S1 (n0) of the paper's figure 8, with an entry of term 2 at index 2, leads a later term."""
+    scene = Scene("n0", nodes=5)
+    scene.says("n4", append(2, entries=[no_op(1), entry(2, 7)]))
+    become_leader(scene)
+    return scene
+
+
+def test_5_4_2_no_entry_of_an_earlier_term_is_committed_by_counting_replicas() -> None:
+    scene = figure_8()
+    for peer in ("n1", "n2", "n3"):
+        scene.says(peer, appended(3, 2, 0.0))  # without the entry of this term, as in (c)
+    assert (scene.raft.commit_index, scene.value) == (0, None)
+    scene.says("n4", append(5, prev=(1, 1), entries=[entry(4, 8)], commit=2))  # (d)
+    assert (scene.terms, scene.value) == ([1, 4], 8)
+
+
+def test_5_4_2_an_entry_of_the_current_term_commits_those_before_it() -> None:
+    scene = figure_8()
+    for peer in ("n1", "n2"):
+        scene.says(peer, appended(3, 3, 0.0))  # (e)
+    assert (scene.raft.commit_index, scene.value) == (3, 7)
