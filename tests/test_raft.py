@@ -906,3 +906,165 @@ def test_5_4_2_an_entry_of_the_current_term_commits_those_before_it() -> None:
     for peer in ("n1", "n2"):
         scene.says(peer, appended(3, 3, 0.0))  # (e)
     assert (scene.raft.commit_index, scene.value) == (3, 7)
+
+
+# Section 8: reads (thesis 6.4)
+
+
+def test_8_no_read_is_answered_before_the_no_op_is_committed() -> None:
+    scene = new_leader()
+    stamp = scene.sent("append_entries", "n1")[-1]["sent"]
+    scene.says("n1", appended(1, 0, stamp))  # so there is a lease
+    msg_id = scene.request(READ)
+    assert scene.answer(msg_id) is None
+    scene.says("n1", appended(1, 1, stamp))
+    assert scene.answer(msg_id) is not None
+
+
+def test_6_4_1_with_a_lease_a_read_is_answered_at_once_and_without_a_message() -> None:
+    scene = ready_leader()
+    scene.world.time += TIMEOUT * 0.8
+    assert scene.answer(scene.request(READ)) is not None
+    assert not scene.sent("append_entries")
+
+
+def waits(scene: Scene) -> bool:
+    """Whether a read has to wait for a majority."""
+    return scene.answer(scene.request(READ)) is None
+
+
+def test_6_4_1_a_lease_ends_earlier_than_the_promises_for_clocks_drift() -> None:
+    scene = ready_leader()
+    scene.world.time += TIMEOUT * 0.95
+    msg_id = scene.request(READ)
+    assert scene.answer(msg_id) is None
+    scene.acks("n1")
+    assert scene.answer(msg_id) is not None
+
+
+def test_6_4_1_a_lease_is_as_long_as_the_timeout_that_the_follower_promised() -> None:
+    scene = new_leader()
+    scene.acks("n1", "n2", timeout=0.1)
+    scene.world.time += 0.15
+    assert waits(scene)
+
+
+def test_6_4_1_a_lease_counts_from_when_the_message_was_sent() -> None:
+    scene = new_leader()
+    scene.world.time += 0.2
+    scene.acks("n1", "n2")
+    scene.world.time += 0.15
+    assert waits(scene)
+
+
+def test_6_4_1_a_lease_needs_the_promises_of_a_majority() -> None:
+    scene = ready_leader(nodes=5)
+    scene.world.time += 0.2
+    scene.request(write(1))
+    scene.acks("n1")
+    scene.world.time += 0.2
+    assert waits(scene)
+
+
+def test_6_4_a_read_by_index_waits_for_a_majority_to_answer_what_was_sent_after_it() -> None:
+    scene = ready_leader(nodes=5, reads="index")
+    scene.request(write(1))
+    scene.acks("n1", "n2")
+    scene.request(write(2))
+    before = scene.sent("append_entries", "n1")[-1]["sent"]
+    msg_id = scene.request(READ)
+    for peer in scene.peers:
+        scene.says(peer, appended(1, 2, before))
+    assert scene.answer(msg_id) is None
+    scene.acks("n3")
+    assert scene.answer(msg_id) is None
+    scene.acks("n4")
+    assert scene.answer(msg_id) == {"type": "read_ok", "value": 1}
+
+
+def test_8_a_read_by_log_is_an_entry() -> None:
+    scene = ready_leader(reads="log")
+    msg_id = scene.request(READ)
+    assert scene.answer(msg_id) is None and scene.raft.log.last.body == READ
+    scene.acks("n1")
+    assert scene.answer(msg_id) is not None
+
+
+def test_8_a_leader_that_is_cut_off_serves_no_stale_read() -> None:
+    world = World()
+    nodes: dict[str, Raft] = {id: world.add(id, Raft) for id in ("n0", "n1", "n2")}
+    world.init()
+    world.until(lambda: nodes["n0"].commit_index == 1 and nodes["n1"].leader)
+    world.lost = lambda message: "n0" in (message["src"], message["dest"])
+    world.until(lambda: "leader" in (nodes["n1"].role, nodes["n2"].role))
+    others = {id: world.request(id, write(2), f"c{id}") for id in ("n1", "n2")}
+    world.until(lambda: any(world.answer(msg_id) for msg_id in others.values()))
+    assert nodes["n0"].role == "leader"
+    msg_id = world.request("n0", READ)
+    world.advance(2.0)
+    assert (world.answer(msg_id) or {}).get("type") != "read_ok"
+
+
+# Section 8: exactly once
+
+
+def test_8_an_operation_takes_effect_once_however_often_it_is_in_the_log() -> None:
+    once = entry(1, cas(1, 2), msg_id=5)
+    scene = follower(entries=[entry(1, 1), once, entry(1, 1, msg_id=6), once], commit=4)
+    assert scene.value == 1
+
+
+def test_8_and_each_time_it_has_the_same_answer() -> None:
+    scene = ready_leader()
+    once = ["c1", 5, cas(1, 2)]
+    scene.says("n1", forward(1, 1, [["c1", 4, write(1)], once]), forward(1, 2, [once]))
+    scene.acks("n2")
+    assert [scene.answer(5), scene.answer(5)] == [{"type": "cas_ok"}] * 2
+
+
+def test_8_a_client_may_have_several_operations_under_way() -> None:
+    again = [entry(1, 1), entry(1, 2), entry(1, 1)]
+    assert follower(entries=again, commit=3).value == 2
+
+
+def test_8_answers_are_remembered_for_one_more_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "GENERATION", 4)
+    entries = [entry(1, value, birth=8) for value in range(1, 9)]
+    scene = follower(entries=[*entries, entry(1, 1, birth=8)], commit=9)
+    assert scene.value == 8
+
+
+def test_8_what_may_have_been_forgotten_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "GENERATION", 4)
+    scene = follower(entries=[entry(1, value) for value in range(1, 5)], commit=4)
+    rest = [entry(1, value, birth=4) for value in range(5, 10)]
+    scene.says("n0", append(1, prev=(4, 1), entries=[*rest, entry(1, 1)], commit=10))
+    assert scene.value == 9
+    scene.says("n0", append(1, prev=(10, 1), entries=[entry(1, 11, birth=9)], commit=11))
+    assert scene.value == 11
+
+
+def test_8_what_is_not_done_again_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "GENERATION", 4)
+    scene = ready_leader()
+    for msg_id in range(11, 21):
+        scene.says("n1", forward(1, msg_id, [["c1", msg_id, write(msg_id)]], birth=msg_id))
+    scene.says("n1", forward(1, 30, [["c1", 11, write(11)]], birth=0))
+    scene.acks("n2")
+    assert scene.answer(11) == {"type": "write_ok"}
+    assert scene.answer(11) is None
+
+
+def test_8_an_operations_birth_is_the_largest_commit_index_that_its_owner_heard_of() -> None:
+    scene = follower(commit=2)
+    scene.says("n2", vote(1, granted=False, commit=5))
+    scene.request(write(1))
+    assert scene.sent("forward", "n0")[-1]["birth"] == 5
+
+
+def test_8_it_keeps_its_birth_when_it_is_sent_again() -> None:
+    scene = follower()
+    scene.request(write(1))
+    scene.says("n2", append(2, commit=7))
+    births = [body["birth"] for body in scene.sent("forward")]
+    assert births == [0, 0]
