@@ -7,6 +7,7 @@ what the node sends them. Time stands still unless the test moves it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -1120,6 +1121,13 @@ def test_owner_what_waited_during_a_pause_has_that_much_less_time() -> None:
     assert scene.sent("forward", "n0")[-1]["until"] <= 0.2 + 0.9
 
 
+def test_owner_who_hears_the_leader_sends_to_it_first() -> None:
+    scene = follower()
+    for value in range(8):
+        scene.request(write(value))
+    assert len(scene.sent("forward", "n0")) == 8
+
+
 def test_owner_a_second_try_goes_through_another_node_and_no_try_the_same_way_twice() -> None:
     scene = follower()
     scene.request(write(1))
@@ -1267,3 +1275,169 @@ def test_forward_a_malformed_operation_gets_12_and_never_enters_a_log() -> None:
     for body in ({"type": "write", "key": 1}, {**cas(1, 2), "create_if_not_exists": 1}):
         assert (scene.answer(scene.request(body)) or {})["code"] == 12
     assert scene.raft.log.size == 1
+
+
+# Times: measured, and nothing is configured
+
+
+def test_times_a_round_trip_makes_the_timeout_longer() -> None:
+    scene = new_leader()
+    for value in range(40):
+        scene.request(write(value))
+        stamp = scene.sent("append_entries", "n1")[-1]["sent"]
+        scene.advance(0.2)
+        scene.says("n1", appended(1, value + 2, stamp))
+    assert scene.until_sent("append_entries", "n1")["timeout"] == pytest.approx(0.5, rel=0.1)
+
+
+def test_times_a_pause_of_the_leader_is_no_round_trip() -> None:
+    scene = new_leader()
+    for value in range(5):
+        scene.request(write(value))
+        scene.world.time += 4.0
+        scene.acks("n1")
+        scene.node.run()
+    scene.advance(0.2)
+    assert scene.sent("append_entries", "n1")[-1]["timeout"] < 0.5
+
+
+def test_times_a_pause_of_a_follower_is_no_round_trip() -> None:
+    scene = ready_leader()
+    for _ in range(40):
+        scene.advance(0.1)
+        scene.says("n2", appended(1, 1, scene.world.time - 0.001))
+    for _ in range(2):
+        scene.advance(0.02)
+        scene.says("n1", appended(1, 1, 0.0))
+    scene.advance(0.2)
+    assert scene.sent("append_entries", "n1")[-1]["timeout"] < 0.5
+
+
+def test_times_a_follower_takes_the_leaders_timeout() -> None:
+    scene = Scene("n1")
+    scene.says("n0", append(1, timeout=2.0))
+    start = scene.world.time
+    scene.until_sent("request_vote")
+    assert 2.0 <= scene.world.time - start <= 3.0
+
+
+# What other servers may not say
+
+SAID: list[Body] = [
+    ask(9),
+    vote(9),
+    append(9, entries=[entry(9, 1)]),
+    appended(9, 1, 0.0),
+    forward(9, 1, [["c1", 1, write(1)]], [["c1", 2, READ]]),
+    {"type": "answered", "seqs": [1], "commit": 1},
+]
+GARBAGE: list[Any] = [-1, 1.5, True, "x", [None], [[]], [[1, 2, 3, 4, 5]], {}, {"a": 1}]
+RIGHT: dict[str, list[Any]] = {  # of those, what a field may be
+    "pre": [True], "granted": [True], "success": [True], "leader": ["x"], "owner": ["x"],
+    "clock": ["x"], "sent": [-1, 1.5], "now": [-1, 1.5], "until": [-1, 1.5], "timeout": [1.5],
+    "rtt": [1.5],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", SAID, ids=lambda body: str(body["type"]))
+def test_check_each_field_must_be_there_and_right(message: Body) -> None:
+    scene = ready_leader()
+    for name in message.keys() - {"type"}:
+        lacking = {key: value for key, value in message.items() if key != name}
+        wrong = [{**message, name: value} for value in GARBAGE if value not in RIGHT.get(name, [])]
+        for body in (lacking, *wrong):
+            scene.says("n1", {**body, "msg_id": 1})
+            assert (scene.answer(1) or {}).get("code") == 12, body
+    assert (scene.raft.role, scene.raft.term, scene.raft.log.size) == ("leader", 1, 1)
+    assert not any("Traceback" in line for line in scene.node.log_lines)
+
+
+@pytest.mark.parametrize("source", ["n7", "c1", "", "n0"])
+def test_check_only_other_servers_are_listened_to(source: str) -> None:
+    for message in SAID:
+        scene = ready_leader()
+        scene.says(source, {**message, "msg_id": 1})
+        refusal = [*scene.world.inbox, *scene.world.mail][-1]  # mail: to itself
+        assert (refusal["dest"], refusal["body"]["code"]) == (source, 12)
+        assert (scene.raft.role, scene.raft.term, scene.raft.log.size) == ("leader", 1, 1)
+
+
+@pytest.mark.parametrize("message", SAID[:-1], ids=lambda body: str(body["type"]))
+def test_check_no_term_is_absurdly_far_ahead(message: Body) -> None:
+    scene = ready_leader()
+    scene.says("n1", {**message, "term": 10**18})
+    assert (scene.raft.role, scene.raft.term) == ("leader", 1)
+
+
+def test_check_terms_never_decrease_in_a_log() -> None:
+    scene = follower(term=3)
+    scene.says("n0", append(3, entries=[entry(2, 1), entry(1, 2)]))
+    scene.says("n0", append(3, entries=[entry(4, 1)]))
+    scene.says("n0", append(3, prev=(0, 2), entries=[entry(1, 1)]))
+    assert scene.raft.log.size == 0
+
+
+def test_check_a_follower_has_nothing_that_was_not_sent_and_at_no_later_time() -> None:
+    scene = ready_leader()
+    scene.says("n1", appended(1, 10**6, 0.0), appended(1, 1, 10.0**9))
+    scene.request(write(1))
+    scene.acks("n2")
+    assert (scene.raft.commit_index, scene.value) == (2, 1)
+    scene.world.time += TIMEOUT
+    assert waits(scene)
+
+
+def test_check_a_commit_index_that_is_far_ahead_commits_what_is_there() -> None:
+    scene = follower(entries=[no_op(1), entry(1, 7)], commit=10**18)
+    assert (scene.raft.commit_index, scene.value) == (2, 7)
+
+
+NUMBERS = (
+    "sent", "now", "until", "last_log_index", "prev_log_index", "leader_commit", "birth", "seq",
+    "commit", "match",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(10**18, id="10**18"),
+        1e308,
+        -1e308,
+        pytest.param(
+            10**400,
+            id="10**400",
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="a time too large for a float passes is_time: `sent` of an append_entries "
+                "that brings a leader ends the node, others are a traceback",
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("make", [ready_leader, follower])
+@pytest.mark.parametrize("term", [0, 1, 2])
+def test_check_absurd_numbers_end_no_node_and_raise_nothing(
+    number: float, make: Callable[[], Scene], term: int
+) -> None:
+    for message in SAID:
+        for name in message.keys() & set(NUMBERS):
+            scene = make()
+            absurd = {**message, name: number}
+            if "term" in absurd:
+                absurd["term"] = term
+            if "entries" in absurd:
+                absurd["entries"] = []
+            for peer in scene.peers:
+                scene.says(peer, absurd)
+            scene.request(write(1))
+            scene.advance(TIMEOUT)
+            assert not any("Traceback" in line for line in scene.node.log_lines), absurd
+
+
+@pytest.mark.xfail(strict=True, reason="the sum of two large times is infinite, and no JSON")
+def test_check_absurd_times_raise_nothing_when_they_are_added() -> None:
+    scene = Scene("n1")
+    scene.says("n0", append(1, sent=1.5e308))
+    scene.says("n2", forward(1, 5, owner="n2", clock="n1", until=1.5e308))
+    assert not any("Traceback" in line for line in scene.node.log_lines)
