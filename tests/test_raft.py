@@ -1305,11 +1305,13 @@ def test_times_a_pause_of_a_follower_is_no_round_trip() -> None:
     scene = ready_leader()
     for _ in range(40):
         scene.advance(0.1)
-        scene.says("n2", appended(1, 1, scene.world.time - 0.001))
+        scene.request(write(1))
+        scene.acks("n2")
     for _ in range(2):
         scene.advance(0.02)
         scene.says("n1", appended(1, 1, 0.0))
     scene.advance(0.2)
+    assert scene.raft.role == "leader"
     assert scene.sent("append_entries", "n1")[-1]["timeout"] < 0.5
 
 
