@@ -43,6 +43,7 @@ EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
 ENTRY_BYTES = 60  # of an entry besides its strings
 GENERATION = 16_384  # answers
 MAX_TERMS = 10**9  # that a message can be ahead
+MAX_TIME = 10**12  # that a clock can show
 
 Operation = Sequence[Any]  # client, msg_id, body
 Arrived = tuple[list[Operation], list[Operation]]
@@ -1210,7 +1211,7 @@ IS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "indexes": lambda value: value.__class__ is list and all(map(IS["index"], value)),
     "node": lambda value: value.__class__ is str,
     "node?": lambda value: value is None or value.__class__ is str,
-    "time": lambda value: value.__class__ is float or value.__class__ is int,
+    "time": lambda value: value.__class__ in (float, int) and abs(value) <= MAX_TIME,
     "time?": lambda value: value is None or IS["time"](value),
     "seconds": lambda value: IS["time"](value) and 0 <= value <= MAX_TIMEOUT,
     "entries": lambda value: value.__class__ is list and all(map(is_entry, value)),
