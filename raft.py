@@ -634,15 +634,18 @@ class Raft(Server):
 
         Late votes for this node still count while it asks again.
         """
-        term, last = self.term + pre, self.log.last.term
+        term = self.term + pre
         self.votes = {key: votes for key, votes in self.votes.items() if key == (False, self.term)}
         self.votes[pre, term] = {self.node.node_id}
         for dest in self.node.other_node_ids:
-            self.send(
-                dest, "request_vote", pre=pre, term=term, last_log_index=self.log.size,
-                last_log_term=last, sent=self.node.now(),
-            )  # fmt: skip
+            self.ask_for_vote(dest, pre)
         self.count_votes(pre, term)
+
+    def ask_for_vote(self, dest: str, pre: bool) -> None:
+        self.send(
+            dest, "request_vote", pre=pre, term=self.term + pre, sent=self.node.now(),
+            last_log_index=self.log.size, last_log_term=self.log.last.term,
+        )  # fmt: skip
 
     def request_vote(self, src: str, body: Body) -> None:
         """A candidate asks for this node's vote."""
@@ -658,14 +661,16 @@ class Raft(Server):
         if led or theirs < ours:
             granted = False
         elif pre:
-            # Of two that pre-campaign one goes on; the other one draws its own deadline anew.
+            # Of two that pre-campaign one goes on, and asks the other, which may have been bound
+            # by a promise before; that one drops out and draws its own deadline anew.
             rival = term == self.term + 1 and (True, term) in self.votes
-            granted = term > self.term and not (
-                rival and (*ours, self.node.node_id) > (*theirs, src)
-            )
+            yields = (*theirs, src) > (*ours, self.node.node_id)
+            granted = term > self.term and (yields or not rival)
             if granted and rival:
                 self.votes.pop((True, term))
                 self.reset_election_deadline()
+            elif rival:
+                self.ask_for_vote(src, pre)
         else:
             granted = term == self.term and self.voted_for in (None, src)
             if granted:

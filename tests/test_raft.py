@@ -514,6 +514,17 @@ def test_prevote_of_two_that_ask_at_once_the_larger_goes_on_and_the_other_drops_
     assert scene.raft.role == "follower"
 
 
+def test_prevote_the_larger_asks_again_one_that_a_promise_bound_when_it_asked_first() -> None:
+    scene = follower()
+    term = scene.until_sent("request_vote", "n2")["term"]
+    scene.says("n2", vote(1, granted=False, pre=True, leader="n0"))
+    scene.sent("request_vote")
+    scene.says("n0", ask(term, pre=True))
+    assert scene.sent("request_vote", "n0")[0]["pre"]
+    scene.says("n0", vote(term, pre=True))
+    assert scene.raft.role == "candidate"
+
+
 def test_prevote_the_one_that_drops_out_draws_its_own_timeout_anew() -> None:
     scene = follower()
     term = scene.until_sent("request_vote")["term"]
