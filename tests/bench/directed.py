@@ -85,8 +85,13 @@ class Report:
     """What is printed of the scenarios, and which rules were broken."""
 
     def __init__(self) -> None:
-        self.broken: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
+        self.broken: Counter[str] = Counter()  # in this scenario
+        self.broken_in_all: Counter[str] = Counter()
+
+    def begin(self, title: str) -> None:
+        """The next scenario."""
+        self.broken.clear()
+        self.line(title)
 
     def line(self, text: str) -> None:
         print(text, flush=True)
@@ -111,6 +116,7 @@ class Report:
         if not self.broken[rule]:
             self.line(f"! {rule}: {text}")
         self.broken[rule] += 1
+        self.broken_in_all[rule] += 1
 
 
 class Rules:
@@ -764,12 +770,12 @@ def main() -> None:
     gc.disable()  # with so many operations remembered, a collection is a pause that clients feel
     report = Report()
     for name in names:
-        report.line(f"{name}: {SCENARIOS[name].__doc__}")
+        report.begin(f"{name}: {SCENARIOS[name].__doc__}")
         try:
             SCENARIOS[name](report)
         except Stuck as stuck:
             report.breaks("stuck", f"{name}: {stuck}")
-    broken = ", ".join(f"{rule} {count:,} times" for rule, count in report.broken.items())
+    broken = ", ".join(f"{rule} {count:,} times" for rule, count in report.broken_in_all.items())
     report.line(f"rules broken: {broken or 'none'}")
     raise SystemExit(1 if broken else 0)
 
