@@ -81,13 +81,16 @@ class Map:
                     # create_if_not_exists is from Maelstrom's doc/services.md, lin-kv.
                     old, new, create = op["from"], op["to"], may_create(op)
                     value = self.map.get(k, ABSENT)
-                    if value is ABSENT and not create:
-                        return self, RPCError.key_does_not_exist("not found").to_json()
-                    elif value is ABSENT or identity(value) == identity(old):
+                    if value is not ABSENT:
+                        if identity(value) == identity(old):  # to Python, True == 1
+                            return Map(self.map.set(k, new)), {"type": "cas_ok"}
+                        else:
+                            text = f"expected {show(old)}, but had {show(value)}"
+                            return self, RPCError.precondition_failed(text).to_json()
+                    elif create:
                         return Map(self.map.set(k, new)), {"type": "cas_ok"}
                     else:
-                        text = f"expected {show(old)}, but had {show(value)}"
-                        return self, RPCError.precondition_failed(text).to_json()
+                        return self, RPCError.key_does_not_exist("not found").to_json()
                 case str(other):  # Ruby's case ends before, with nil; a client must be told
                     raise RPCError.not_supported(f"no such operation: {show(other)}")
                 case _:
