@@ -910,9 +910,8 @@ class Raft(Server):
 
     def advance_state_machine(self) -> None:
         """Applies what is committed (section 5.3), and answers what this leader has appended."""
-        while self.last_applied < self.commit_index:
+        for entry in self.log.from_index(self.last_applied + 1, self.commit_index + 1):
             self.last_applied += 1
-            entry = self.log[self.last_applied]
             if entry.client is None:
                 continue
             res = self.apply(self.last_applied, entry, (entry.client, entry.msg_id))
@@ -1272,14 +1271,13 @@ def check_operation(body: Body) -> Body:
     """What the log keeps of a client's request: not its msg_id. Error 12 if it lacks something."""
     if "msg_id" not in body:
         raise RPCError.malformed_request("nobody waits for the answer of a request without msg_id")
-    needed = OPERATIONS[body["type"]]
-    for name in needed:
+    operation = {}
+    for name in OPERATIONS[body["type"]]:
         if name not in body:
             raise RPCError.malformed_request(f"the operation lacks {name}")
-        value = body[name]
-        if value.__class__ is not int and value.__class__ is not str:
+        operation[name] = value = body[name]
+        if value.__class__ not in PLAIN:
             identity(value)
-    operation = {name: body[name] for name in needed}
     if "create_if_not_exists" in body and may_create(body):
         operation["create_if_not_exists"] = True
     return operation
