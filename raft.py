@@ -394,14 +394,11 @@ class Raft(Server):
         """
         if not batch.left:
             batch.birth = self.known_commit
-        me = self.node.node_id
+        me, term, offset = self.node.node_id, self.term, 0.0
         if self.role == "leader":
-            batch.left, batch.sent_to = True, me
-            fields = (batch.birth, batch.reads, batch.writes)
-            self.accept_batch(me, me, batch.seq, batch.deadline, *fields)
-            return
-        if self.leader:
-            term, clock, offset = self.term, self.leader, self.offset.value
+            clock = dest = me
+        elif self.leader:
+            clock, offset = self.leader, self.offset.value
             others = [id for id in self.node.other_node_ids if id != batch.sent_to]
             retry = batch.sent_to and others
             dest = self.node.random.choice(others) if retry else self.leader
@@ -414,10 +411,15 @@ class Raft(Server):
         else:
             return
         batch.left, batch.sent_to, batch.sent_at = True, dest, self.node.now()
-        self.send(
-            dest, "forward", term=term, owner=me, seq=batch.seq, birth=batch.birth, clock=clock,
-            until=batch.deadline + offset, reads=batch.reads, writes=batch.writes,
-        )  # fmt: skip
+        body = {
+            "type": "forward", "term": term, "owner": me, "seq": batch.seq, "birth": batch.birth,
+            "clock": clock, "until": batch.deadline + offset,
+            "reads": batch.reads, "writes": batch.writes,
+        }  # fmt: skip
+        if dest == me:
+            self.accept_batch(me, body)
+        else:
+            self.node.send(dest, body)
 
     def hand_over_pending(self) -> None:
         """There is another leader, or another way to one: everything goes there, at once."""
@@ -460,25 +462,21 @@ class Raft(Server):
         Passed on it is but once, from its owner. To a forward of another term the answer is who
         leads now. So a delayed one can never do harm.
         """
-        owner, clock, until = body["owner"], body["clock"], body["until"]
-        is_now = body["term"] == self.term
-        if self.role == "leader" and is_now and clock == self.node.node_id:
-            fields = (body["birth"], body["reads"], body["writes"])
-            self.accept_batch(owner, src, body["seq"], until, *fields)
-        elif self.leader not in (None, src, self.node.node_id) and is_now and owner == src:
-            if clock == self.node.node_id:
-                until += self.offset.value
+        me, owner, is_now = self.node.node_id, body["owner"], body["term"] == self.term
+        if self.role == "leader" and is_now and body["clock"] == me:
+            self.accept_batch(src, body)
+        elif self.leader not in (None, src, me) and is_now and owner == src:
+            until = body["until"] + (self.offset.value if body["clock"] == me else 0)
             self.node.send(self.leader, {**body, "clock": self.leader, "until": until})
         elif owner == src:
             self.send_vote(src, False, self.term, False, None)
 
     # Client operations: the leader
 
-    def accept_batch(
-        self, owner: str, via: str, seq: int, until: float, birth: int,
-        reads: list[Operation], writes: list[Operation],
-    ) -> None:  # fmt: skip
+    def accept_batch(self, via: str, body: Body) -> None:
         """Takes a batch, once in its term: its writes into the log, its reads aside."""
+        owner, seq, until = body["owner"], body["seq"], body["until"]
+        reads, writes = body["reads"], body["writes"]
         if accepted := self.accepted.get((owner, seq)):
             accepted.via = via  # the way that it came by last is the best one back
             if accepted.done:
@@ -487,7 +485,7 @@ class Raft(Server):
             accepted = Accepted(owner, seq, via, until, self.stamp, reads)
             self.accepted[owner, seq] = accepted
             if writes:
-                self.append(Entry(self.term, birth, *operation) for operation in writes)
+                self.append(Entry(self.term, body["birth"], *write) for write in writes)
                 accepted.last_index = self.log.size
                 self.awaiting.append(accepted)
             if reads:
@@ -903,7 +901,8 @@ class Raft(Server):
             self.reset_election_deadline()
         self.ack = {}
         for owner, seqs in self.relayed.items():
-            self.send(owner, "answered", seqs=seqs, commit=self.known_commit)
+            if owner in self.node.other_node_ids:  # a message to nobody would make us mute
+                self.send(owner, "answered", seqs=seqs, commit=self.known_commit)
         self.relayed.clear()
 
     # The state machine
