@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """A linearizable key-value store for Maelstrom's lin-kv workload.
 
-Chapter 1 of Maelstrom's Raft tutorial: a state machine, `Map`, and the server that applies
-operations to it, `Raft`. With one node it is linearizable; with two, each has a map of its own,
-and Maelstrom finds that out.
+Maelstrom's Raft tutorial, in the order in which it grows: a state machine, `Map`; the server that
+applies operations to its own one, `Server`; the log that many servers agree on, `Log`; and the way
+in which they do, `Raft`: client operations, elections, replication, reads. What the tutorial does
+not have, above all the mapping under `Map`, stands at the end.
 
-    ./maelstrom test -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 1 \\
+    ./maelstrom test -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 3 \\
         --concurrency 2n
 """
 
@@ -23,35 +24,6 @@ from typing import Any, Final, NamedTuple
 from weakref import ref
 
 from node import Body, Message, Node, RPCError, encode
-
-# Times are in seconds of node.now().
-TICK = 0.04
-HEARTBEAT = 0.17  # at least; longer with many followers, so that there are no more than
-HEARTBEATS_PER_SECOND = 48  # and as many answers, in all
-LEASE = 0.9  # of the promised timeout: clocks may differ in speed
-MAX_TIMEOUT = 60.0  # that a leader may ask for
-FIRST_ELECTION = 1.0  # not before: peers may not be up
-PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
-NEAR = 0.004  # a round trip that is worth waiting for
-SAMPLE_INTERVAL, FIRST_ROUND_TRIP = 0.01, 0.6
-RISE, FALL = 1 / 8, 0.03  # gains of the mean round trip: so it covers some of the variance
-KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
-
-CHUNK_ENTRIES, CHUNK_BYTES = 1000, 1 << 18  # in one message; one entry may be larger
-WINDOW_ENTRIES, WINDOW_BYTES = 8000, 1 << 22  # on the way to a follower
-EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
-ENTRY_BYTES = 60  # of an entry besides its strings
-GENERATION = 16_384  # answers
-MAX_TERMS = 10**9  # that a message can be ahead
-MAX_TIME = 10**12  # that a clock can show
-
-Operation = Sequence[Any]  # client, msg_id, body
-Arrived = tuple[list[Operation], list[Operation]]
-OPERATIONS: Final = {  # the fields that each must have
-    "read": ("type", "key"),
-    "write": ("type", "key", "value"),
-    "cas": ("type", "key", "from", "to"),
-}
 
 
 class Map:
@@ -123,6 +95,36 @@ class Server:
         with self.lock:
             self.state_machine, res = self.state_machine.apply(msg["body"])
             self.node.reply(msg, res)
+
+
+# Times are in seconds of node.now().
+TICK = 0.04
+HEARTBEAT = 0.17  # at least; longer with many followers, so that there are no more than
+HEARTBEATS_PER_SECOND = 48  # and as many answers, in all
+LEASE = 0.9  # of the promised timeout: clocks may differ in speed
+MAX_TIMEOUT = 60.0  # that a leader may ask for
+FIRST_ELECTION = 1.0  # not before: peers may not be up
+PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
+NEAR = 0.004  # a round trip that is worth waiting for
+SAMPLE_INTERVAL, FIRST_ROUND_TRIP = 0.01, 0.6
+RISE, FALL = 1 / 8, 0.03  # gains of the mean round trip: so it covers some of the variance
+KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
+
+CHUNK_ENTRIES, CHUNK_BYTES = 1000, 1 << 18  # in one message; one entry may be larger
+WINDOW_ENTRIES, WINDOW_BYTES = 8000, 1 << 22  # on the way to a follower
+EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
+ENTRY_BYTES = 60  # of an entry besides its strings
+GENERATION = 16_384  # answers
+MAX_TERMS = 10**9  # that a message can be ahead
+MAX_TIME = 10**12  # that a clock can show
+
+Operation = Sequence[Any]  # client, msg_id, body
+Arrived = tuple[list[Operation], list[Operation]]
+OPERATIONS: Final = {  # the fields that each must have
+    "read": ("type", "key"),
+    "write": ("type", "key", "value"),
+    "cas": ("type", "key", "from", "to"),
+}
 
 
 class Entry(NamedTuple):
