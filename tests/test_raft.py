@@ -1445,3 +1445,49 @@ def test_check_absurd_times_raise_nothing_when_they_are_added() -> None:
     scene.says("n0", append(1, sent=1.5e308))
     scene.says("n2", forward(1, 5, owner="n2", clock="n1", until=1.5e308))
     assert not any("Traceback" in line for line in scene.node.log_lines)
+
+
+# What many messages would cost
+
+
+@pytest.mark.parametrize("nodes", [3, 7, 15])
+def test_cost_an_idle_cluster_of_any_size_sends_at_most_50_messages_a_second(nodes: int) -> None:
+    world = World()
+    rafts = [world.add(f"n{i}", Raft) for i in range(nodes)]
+    world.init()
+    world.advance(2.0)
+    assert rafts[0].role == "leader"
+    count = 0
+
+    def counted(message: Message) -> bool:
+        nonlocal count
+        count += 1
+        return False
+
+    world.lost = counted
+    world.advance(10.0)
+    assert 10 * (nodes - 1) <= count <= 500
+    assert [raft.role for raft in rafts].count("leader") == 1 and rafts[0].term == 1
+
+
+def test_cost_on_a_near_network_writes_wait_for_the_answer_to_the_last_append() -> None:
+    scene = new_leader()
+    scene.world.time += 0.002  # the first answer takes 2 ms: a round trip worth waiting for
+    scene.acks(*scene.peers)
+    scene.request(write(1))
+    (first,) = scene.sent("append_entries", "n1")
+    scene.request(write(2))
+    scene.request(write(3))
+    assert not scene.sent("append_entries")[1:]
+    scene.says("n1", appended(1, 2, first["sent"], TIMEOUT))
+    (second,) = scene.sent("append_entries", "n1")
+    assert len(second["entries"]) == 2
+
+
+def test_cost_on_a_far_network_no_write_waits() -> None:
+    scene = new_leader()
+    scene.world.time += 0.1
+    scene.acks(*scene.peers)
+    for n in range(3):
+        scene.request(write(n))
+    assert len(scene.sent("append_entries", "n1")) == 3
