@@ -104,6 +104,7 @@ HEARTBEATS_PER_SECOND = 48  # and as many answers, in all
 LEASE = 0.9  # of the promised timeout: clocks may differ in speed
 MAX_TIMEOUT = 60.0  # that a leader may ask for
 FIRST_ELECTION = 1.0  # not before: peers may not be up
+FIRST_WAIT = 0.6  # of a request for slow messages, at most, while no round trip is known
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
 NEAR = 0.004  # a round trip that is worth waiting for
 SAMPLE_INTERVAL, FIRST_ROUND_TRIP = 0.01, 0.6
@@ -299,6 +300,8 @@ class Raft(Server):
         self.min_heartbeat = HEARTBEAT
         self.timeout = 0.0  # of elections
         self.ticked = (0.0, 0.0)  # when the last two ticks were
+        self.input_at = 0.0  # when something came last
+        self.silence = (0.0, 0.0)  # the longest between inputs of late: its start and end
 
         self.node.on_init(self.init)
         self.node.on_drained(self.drained)
@@ -310,6 +313,7 @@ class Raft(Server):
         if self.debug:
             self.node.log(f"{self.node.node_id} < {encode(msg)}")
         with self.lock:
+            self.hear()
             check_message(msg, self.node.other_node_ids, self.term)
             getattr(self, msg["body"]["type"])(msg["src"], msg["body"])
 
@@ -322,7 +326,8 @@ class Raft(Server):
         with self.lock:
             now = self.node.now()
             self.seq = int(now * 1e6)
-            self.ticked = (now, now)
+            self.ticked = self.silence = (now, now)
+            self.input_at = now
             others = len(self.node.node_ids) - 1
             self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
             self.timeout = self.min_timeout
@@ -372,18 +377,30 @@ class Raft(Server):
         """Takes a client's operation on; the leader answers it, or else `review_pending`."""
         body = msg["body"]
         with self.lock:
+            self.hear()
             operation = (msg["src"], body.get("msg_id"), check_operation(body))
             is_write = body["type"] != "read" or self.reads == "log"
             self.arrived[is_write].append(operation)
 
+    def hear(self) -> None:
+        """Something has come: if after a long silence, other things may have waited for it."""
+        now, (start, end) = self.node.now(), self.silence
+        if now - end > TICK or now - self.input_at > end - start:
+            self.silence = (self.input_at, now)
+        self.input_at = now
+
     def hand_over_arrived(self) -> None:
         """Makes a batch of the operations that came in this turn, and sends it on its way.
 
-        Its deadline counts from the last tick but one: after a pause, what has waited in the pipe
-        looks new, and is not.
+        Its deadline counts from when the operations may have been sent. Maelstrom delivers to a
+        node one message after the other, so they may have waited for one that was under way, in
+        the silence before it; and after a pause, what has waited in the pipe looks new.
         """
         self.seq += 1
-        deadline = self.ticked[0] + max(PATIENCE, 2 * self.round_trip.seconds)
+        rtt = self.round_trip.seconds
+        wait = (4 * rtt or FIRST_WAIT) if self.node.other_node_ids else 0.0
+        sent = min(self.ticked[0], max(self.silence[0], self.node.now() - wait))
+        deadline = sent + max(PATIENCE, 2 * rtt)
         batch = self.pending[self.seq] = Batch(self.seq, deadline, *self.arrived)
         self.arrived = ([], [])
         self.hand_over(batch)
