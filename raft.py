@@ -969,7 +969,7 @@ class Raft(Server):
         """
         now = self.node.now()
         if now - self.ticked[1] < 3 * TICK:
-            self.round_trip.measure(now, now - sent)
+            self.round_trip.measure(now, max(0.0, now - sent))  # a stamp may be ahead of now
             if self.role == "leader":
                 self.adapt_timeout()
 

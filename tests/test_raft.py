@@ -1334,6 +1334,16 @@ def test_times_a_follower_takes_the_leaders_timeout() -> None:
     assert 2.0 <= scene.world.time - start <= 3.0
 
 
+def test_a_round_trip_within_one_moment_of_the_clock_takes_no_negative_time() -> None:
+    scene = ready_leader()
+    scene.advance(0.1)
+    for value in range(3):  # each turn's stamp is larger, though the time stands still
+        scene.request(write(value))
+    scene.acks("n1")
+    assert scene.raft.stamp > scene.world.time
+    assert scene.raft.round_trip.seconds == 0
+
+
 # What other servers may not say
 
 SAID: list[Body] = [
