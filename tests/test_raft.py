@@ -1356,9 +1356,8 @@ SAID: list[Body] = [
 ]
 GARBAGE: list[Any] = [-1, 1.5, True, "x", [None], [[]], [[1, 2, 3, 4, 5]], {}, {"a": 1}]
 RIGHT: dict[str, list[Any]] = {  # of those, what a field may be
-    "pre": [True], "granted": [True], "success": [True], "leader": ["x"], "owner": ["x"],
-    "clock": ["x"], "sent": [-1, 1.5], "now": [-1, 1.5], "until": [-1, 1.5], "timeout": [1.5],
-    "rtt": [1.5],
+    "pre": [True], "granted": [True], "success": [True], "sent": [-1, 1.5], "now": [-1, 1.5],
+    "until": [-1, 1.5], "timeout": [1.5], "rtt": [1.5],
 }  # fmt: skip
 
 
@@ -1410,9 +1409,37 @@ def test_check_a_follower_has_nothing_that_was_not_sent_and_at_no_later_time() -
     assert waits(scene)
 
 
-def test_check_a_commit_index_that_is_far_ahead_commits_what_is_there() -> None:
-    scene = follower(entries=[no_op(1), entry(1, 7)], commit=10**18)
+def test_check_a_commit_index_that_is_ahead_commits_what_is_there() -> None:
+    scene = follower(entries=[no_op(1), entry(1, 7)], commit=10**6)
     assert (scene.raft.commit_index, scene.value) == (2, 7)
+
+
+@pytest.mark.parametrize("message", SAID, ids=lambda body: str(body["type"]))
+def test_check_no_index_is_absurdly_far_ahead(message: Body) -> None:
+    for name in message.keys() & {
+        "last_log_index", "prev_log_index", "leader_commit", "match", "commit", "birth",
+    }:  # fmt: skip
+        scene = ready_leader()
+        scene.says("n1", {**message, name: 10**18, "msg_id": 1})
+        assert (scene.answer(1) or {}).get("code") == 12, name
+        assert scene.raft.known_commit == 1
+
+
+def test_check_no_entry_was_born_absurdly_late() -> None:
+    scene = follower(entries=[no_op(1)])
+    for birth in (-1, 10**18):
+        scene.says("n0", append(1, prev=(1, 1), entries=[[1, birth, "c9", 7, write(7)]]))
+    assert scene.raft.log.size == 1
+
+
+@pytest.mark.parametrize("stranger", ["n9", "c1", ""])
+def test_check_batches_are_of_servers_for_an_answer_to_nobody_mutes_a_node(stranger: str) -> None:
+    scene = ready_leader()
+    scene.says("n1", forward(1, 5, [], [["c1", 2, READ]], owner=stranger))
+    assert not scene.raft.accepted
+    scene = follower()
+    scene.says("n0", {**append(1), "answered": [[stranger, 1]]})
+    assert not scene.sent("answered")
 
 
 NUMBERS = (
