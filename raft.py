@@ -116,7 +116,7 @@ WINDOW_ENTRIES, WINDOW_BYTES = 8000, 1 << 22  # on the way to a follower
 EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
 ENTRY_BYTES = 60  # of an entry besides its strings
 GENERATION = 16_384  # answers
-MAX_TERMS = 10**9  # that a message can be ahead
+MAX_AHEAD = 10**9  # terms, or entries, that a message can be ahead
 MAX_TIME = 10**12  # that a clock can show
 
 Operation = Sequence[Any]  # client, msg_id, body
@@ -314,7 +314,7 @@ class Raft(Server):
             self.node.log(f"{self.node.node_id} < {encode(msg)}")
         with self.lock:
             self.hear()
-            check_message(msg, self.node.other_node_ids, self.term)
+            check_message(msg, self.node, self.term, self.log.size)
             getattr(self, msg["body"]["type"])(msg["src"], msg["body"])
 
     def init(self) -> None:
@@ -989,7 +989,7 @@ class Raft(Server):
         """
         now = self.node.now()
         if now - self.ticked[1] < 3 * TICK:
-            self.round_trip.measure(now, now - sent)
+            self.round_trip.measure(now, max(0.0, now - sent))  # a stamp may be ahead of now
             if self.role == "leader":
                 self.adapt_timeout()
 
@@ -1152,7 +1152,10 @@ def identity(value: Any, nesting: int = 0) -> Hashable:
 def show(value: Any) -> str:
     """A value as an error text has it: short, strings without quotes as in the tutorial."""
     # Each replica makes the text of each cas that fails: the common case must be quick.
-    text = str(value) if value.__class__ in (int, str) else json.dumps(value)
+    try:
+        text = str(value) if value.__class__ in (int, str) else json.dumps(value)
+    except RecursionError:  # it was read at a place with more room
+        text = "what is nested too deep"
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
@@ -1220,20 +1223,22 @@ class RoundTrip:
 
 # What the servers say to each other: the fields of each type of message, and what they hold.
 MESSAGES: Final = {
-    "request_vote": "pre:bool term:index last_log_index:index last_log_term:index sent:time",
-    "request_vote_res": "pre:bool term:index granted:bool leader:node? sent:time? now:time "
+    "request_vote": "pre:bool term:term last_log_index:index last_log_term:term sent:time",
+    "request_vote_res": "pre:bool term:term granted:bool leader:node? sent:time? now:time "
     "commit:index",
-    "append_entries": "term:index prev_log_index:index prev_log_term:index entries:entries "
+    "append_entries": "term:term prev_log_index:index prev_log_term:term entries:entries "
     "leader_commit:index sent:time timeout:seconds rtt:seconds answered:seqs",
-    "append_entries_res": "term:index success:bool match:index sent:time timeout:seconds",
-    "forward": "term:index owner:node seq:index birth:index clock:node until:time "
+    "append_entries_res": "term:term success:bool match:index sent:time timeout:seconds",
+    "forward": "term:term owner:node seq:number birth:index clock:node until:time "
     "reads:operations writes:operations",
-    "answered": "seqs:indexes commit:index",
+    "answered": "seqs:numbers commit:index",
 }
 IS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "bool": lambda value: value.__class__ is bool,
-    "index": lambda value: value.__class__ is int and value >= 0,
-    "indexes": lambda value: value.__class__ is list and all(map(IS["index"], value)),
+    "number": lambda value: value.__class__ is int and value >= 0,
+    "numbers": lambda value: value.__class__ is list and all(map(IS["number"], value)),
+    "term": lambda value: IS["number"](value),
+    "index": lambda value: IS["number"](value),
     "node": lambda value: value.__class__ is str,
     "node?": lambda value: value is None or value.__class__ is str,
     "time": lambda value: value.__class__ in (float, int) and abs(value) <= MAX_TIME,
@@ -1244,33 +1249,46 @@ IS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "seqs": lambda value: value.__class__ is list and all(map(is_seq, value)),
 }
 FIELDS: Final = {
-    type: [(name, IS[kind]) for name, kind in (field.split(":") for field in fields.split())]
+    type: [(name, kind) for name, kind in (field.split(":") for field in fields.split())]
     for type, fields in MESSAGES.items()
 }
 
 
-def check_message(msg: Message, others: Sequence[str], term: int) -> None:
-    """Error 12 unless a message is of another server, and has what its type must have."""
+def check_message(msg: Message, node: Node, term: int, size: int) -> None:
+    """Error 12 unless a message is of another server, and has what its type must have.
+
+    `term` and `size` of the log are the receiver's: nobody can be far ahead of them.
+    """
     body = msg["body"]
-    if msg["src"] not in others:
+    if msg["src"] not in node.other_node_ids:
         raise RPCError.malformed_request(f"{show(msg['src'])} is not another server")
-    for name, is_right in FIELDS[body["type"]]:
-        if name not in body or not is_right(body[name]):
-            value = show(body[name]) if name in body else "missing"
-            raise RPCError.malformed_request(f"{name} of {body['type']} is wrong: {value}")
-    if body.get("term", 0) > term + MAX_TERMS:
-        raise RPCError.malformed_request(f"no term can be as high as {body['term']}")
+    highest = {"term": term + MAX_AHEAD, "index": size + MAX_AHEAD}
+    for name, kind in FIELDS[body["type"]]:
+        value = body.get(name)
+        if (
+            name not in body
+            or not IS[kind](value)
+            or (kind in highest and value > highest[kind])
+            or (kind in ("node", "node?") and value not in (None, *node.node_ids))
+        ):
+            what = show(value) if name in body else "missing"
+            raise RPCError.malformed_request(f"{name} of {body['type']} is wrong: {what}")
     if body["type"] == "append_entries":
-        terms = [body["prev_log_term"], *(entry[0] for entry in body["entries"]), body["term"]]
+        entries = body["entries"]
+        terms = [body["prev_log_term"], *(entry[0] for entry in entries), body["term"]]
         if terms != sorted(terms):
             raise RPCError.malformed_request("terms never decrease")
+        if any(entry[1] > highest["index"] for entry in entries):
+            raise RPCError.malformed_request("no operation can be born that late")
+        if any(seq.__class__ is list and seq[0] not in node.node_ids for seq in body["answered"]):
+            raise RPCError.malformed_request("only servers own batches")
 
 
 def is_entry(value: Any) -> bool:
     if value.__class__ is not list or len(value) != 5:
         return False
     term, birth, client, msg_id, body = value
-    numbers = term.__class__ is birth.__class__ is msg_id.__class__ is int
+    numbers = term.__class__ is birth.__class__ is msg_id.__class__ is int and birth >= 0
     return numbers and body.__class__ is dict and (client is None or client.__class__ is str)
 
 
@@ -1281,8 +1299,8 @@ def is_operation(value: Any) -> bool:
 def is_seq(value: Any) -> bool:
     """A batch's number; with its owner, unless that is who gets the message."""
     if value.__class__ is list:
-        return len(value) == 2 and value[0].__class__ is str and IS["index"](value[1])
-    return IS["index"](value)
+        return len(value) == 2 and value[0].__class__ is str and IS["number"](value[1])
+    return IS["number"](value)
 
 
 def check_operation(body: Body) -> Body:

@@ -1161,6 +1161,8 @@ def test_owner_everything_goes_to_a_new_leader_at_once() -> None:
 def test_owner_a_new_leader_takes_its_own_pending_operations() -> None:
     scene = Scene("n1")
     scene.advance(0.9)
+    scene.says("n2", ask(0, pre=True))
+    scene.advance(1.5 * TICK)  # a request may have waited for what ends a silence
     msg_id = scene.request(write(1))
     become_leader(scene)
     scene.acks("n0")
@@ -1334,6 +1336,16 @@ def test_times_a_follower_takes_the_leaders_timeout() -> None:
     assert 2.0 <= scene.world.time - start <= 3.0
 
 
+def test_a_round_trip_within_one_moment_of_the_clock_takes_no_negative_time() -> None:
+    scene = ready_leader()
+    scene.advance(0.1)
+    for value in range(3):  # each turn's stamp is larger, though the time stands still
+        scene.request(write(value))
+    scene.acks("n1")
+    assert scene.raft.stamp > scene.world.time
+    assert scene.raft.round_trip.seconds == 0
+
+
 # What other servers may not say
 
 SAID: list[Body] = [
@@ -1346,9 +1358,8 @@ SAID: list[Body] = [
 ]
 GARBAGE: list[Any] = [-1, 1.5, True, "x", [None], [[]], [[1, 2, 3, 4, 5]], {}, {"a": 1}]
 RIGHT: dict[str, list[Any]] = {  # of those, what a field may be
-    "pre": [True], "granted": [True], "success": [True], "leader": ["x"], "owner": ["x"],
-    "clock": ["x"], "sent": [-1, 1.5], "now": [-1, 1.5], "until": [-1, 1.5], "timeout": [1.5],
-    "rtt": [1.5],
+    "pre": [True], "granted": [True], "success": [True], "sent": [-1, 1.5], "now": [-1, 1.5],
+    "until": [-1, 1.5], "timeout": [1.5], "rtt": [1.5],
 }  # fmt: skip
 
 
@@ -1400,9 +1411,37 @@ def test_check_a_follower_has_nothing_that_was_not_sent_and_at_no_later_time() -
     assert waits(scene)
 
 
-def test_check_a_commit_index_that_is_far_ahead_commits_what_is_there() -> None:
-    scene = follower(entries=[no_op(1), entry(1, 7)], commit=10**18)
+def test_check_a_commit_index_that_is_ahead_commits_what_is_there() -> None:
+    scene = follower(entries=[no_op(1), entry(1, 7)], commit=10**6)
     assert (scene.raft.commit_index, scene.value) == (2, 7)
+
+
+@pytest.mark.parametrize("message", SAID, ids=lambda body: str(body["type"]))
+def test_check_no_index_is_absurdly_far_ahead(message: Body) -> None:
+    for name in message.keys() & {
+        "last_log_index", "prev_log_index", "leader_commit", "match", "commit", "birth",
+    }:  # fmt: skip
+        scene = ready_leader()
+        scene.says("n1", {**message, name: 10**18, "msg_id": 1})
+        assert (scene.answer(1) or {}).get("code") == 12, name
+        assert scene.raft.known_commit == 1
+
+
+def test_check_no_entry_was_born_absurdly_late() -> None:
+    scene = follower(entries=[no_op(1)])
+    for birth in (-1, 10**18):
+        scene.says("n0", append(1, prev=(1, 1), entries=[[1, birth, "c9", 7, write(7)]]))
+    assert scene.raft.log.size == 1
+
+
+@pytest.mark.parametrize("stranger", ["n9", "c1", ""])
+def test_check_batches_are_of_servers_for_an_answer_to_nobody_mutes_a_node(stranger: str) -> None:
+    scene = ready_leader()
+    scene.says("n1", forward(1, 5, [], [["c1", 2, READ]], owner=stranger))
+    assert not scene.raft.accepted
+    scene = follower()
+    scene.says("n0", {**append(1), "answered": [[stranger, 1]]})
+    assert not scene.sent("answered")
 
 
 NUMBERS = (
@@ -1491,3 +1530,29 @@ def test_cost_on_a_far_network_no_write_waits() -> None:
     for n in range(3):
         scene.request(write(n))
     assert len(scene.sent("append_entries", "n1")) == 3
+
+
+# Clients that are heard late: Maelstrom delivers to a node one message after the other
+
+
+def test_owner_a_request_may_have_waited_in_the_silence_before_it() -> None:
+    scene = follower()
+    scene.says("n0", {**append(1), "rtt": 0.3})
+    scene.advance(0.2)
+    scene.says("n0", {**append(1), "rtt": 0.3})
+    msg_id = scene.request(READ)  # perhaps sent when the silence began
+    scene.advance(0.69)
+    assert scene.answer(msg_id) is None
+    scene.advance(2 * TICK)
+    answer = scene.answer(msg_id)
+    assert answer and answer["code"] == 11
+
+
+def test_owner_a_request_among_many_messages_has_not_waited() -> None:
+    scene = follower()
+    for _ in range(20):
+        scene.says("n0", {**append(1), "rtt": 0.3})
+        scene.advance(0.01)
+    msg_id = scene.request(READ)
+    scene.advance(0.75)
+    assert scene.answer(msg_id) is None
