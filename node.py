@@ -10,10 +10,9 @@
     node.main()
 
 It mirrors the tutorial's node.rb. All that has arrived is handled in one *turn*: its messages in
-order, then the drained handlers, then one write of everything that was sent. So a burst costs one
-system call, and a node can save its state once, in a drained handler, before anything that
-depends on it leaves. Timers take turns on another thread. Turns exclude each other: no two
-handlers run at the same time, unless one was registered as blocking.
+order, then the drained handlers, then one write of all that was sent. So a burst costs one system
+call, and a node can save its state, in a drained handler, before what depends on it leaves. Timers
+take turns on another thread. No two handlers run at once, unless one was registered as blocking.
 """
 
 from __future__ import annotations
@@ -43,9 +42,7 @@ Action = Callable[[], object]
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-READ_SIZE = 1 << 16  # bytes: what a pipe holds
 RPC_TIMEOUT = 5.0  # seconds, as Maelstrom's own clients wait
-EARLY_MESSAGES = 100_000  # those that are kept until init comes
 
 
 def _error(code: int) -> staticmethod[[str], RPCError]:
@@ -53,15 +50,12 @@ def _error(code: int) -> staticmethod[[str], RPCError]:
 
 
 class RPCError(Exception):
-    """What a handler raises to refuse a request: Maelstrom's doc/protocol.md, "Errors".
-
-    A definite error promises that the operation never happens; after another it may have.
-    """
+    """What a handler raises to refuse a request: Maelstrom's doc/protocol.md, "Errors"."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"error {code}: {text}")
         self.code, self.text = code, text
-        self.definite = code in (1, 10, 11, 12, 14, 20, 21, 22, 30)
+        self.definite = code in (1, 10, 11, 12, 14, 20, 21, 22, 30)  # else it may have happened
 
     def to_json(self) -> Body:
         return {"type": "error", "code": self.code, "text": self.text}
@@ -82,11 +76,10 @@ class RPCError(Exception):
 class Timer:
     """A call that is due at a moment; `cancel()` takes it back, and an `every` ends."""
 
-    def __init__(self, deadline: float, action: Action, period: float | None = None) -> None:
+    def __init__(self, deadline: float, action: Action | None, period: float | None = None) -> None:
         if not math.isfinite(deadline):
             raise ValueError(f"a timer cannot be due at {deadline} seconds")
-        self.deadline, self.period = deadline, period
-        self.action: Action | None = action
+        self.deadline, self.action, self.period = deadline, action, period
 
     def cancel(self) -> None:
         self.action = None
@@ -101,7 +94,7 @@ class Node:
         self.other_node_ids: list[str] = []
         self.random = Random()  # where a node takes its chances
         self._stdout = self._take_stdout()
-        self._early: deque[Message] | None = deque(maxlen=EARLY_MESSAGES)  # None after init
+        self._early: deque[Message] | None = deque(maxlen=100_000)  # none after init
         self._handlers: dict[str, Handler] = {"init": self._init}
         self._init_handlers: deque[Action] = deque()
         self._drained_handlers: list[Action] = []
@@ -181,7 +174,7 @@ class Node:
         msg_id = next(self._msg_ids)
         line = self._line(dest, {**body, "msg_id": msg_id})
         timer = Timer(self.now() + timeout, lambda: self._callbacks.pop(msg_id) and on_timeout())
-        self._callbacks[msg_id] = (callback, timer)  # first: a turn may come in between
+        self._callbacks[msg_id] = (callback, timer)  # a turn on another thread may come next
         self._in_turn(self._add_timer, timer)
         self._in_turn(self._outbox.append, line)
 
@@ -209,7 +202,7 @@ class Node:
         gc.set_threshold(50_000, 20, 100)
         unfinished: list[bytes] = []  # the parts of a line whose end has not arrived
         with contextlib.suppress(KeyboardInterrupt):
-            while chunk := os.read(STDIN, READ_SIZE):
+            while chunk := os.read(STDIN, 1 << 16):  # bytes: what a pipe holds
                 lines, newline, rest = chunk.rpartition(b"\n")
                 if newline:
                     self._turn(self._receive, b"".join([*unfinished, lines]))
@@ -270,10 +263,9 @@ class Node:
             self._woken.set()
 
     def _attempt(self, action: Callable[..., object], *args: Any) -> None:
-        """Calls what belongs to no request, so that its failure ends nothing."""
         try:
             action(*args)
-        except Exception:
+        except Exception:  # it belongs to no request: nobody else is told, and nothing ends
             self.log(traceback.format_exc())
 
     def _line(self, dest: str, body: Body) -> str:
