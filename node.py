@@ -10,10 +10,9 @@
     node.main()
 
 It mirrors the tutorial's node.rb. All that has arrived is handled in one *turn*: its messages in
-order, then the drained handlers, then one write of everything that was sent. So a burst costs one
-system call, and a node can save its state once, in a drained handler, before anything that
-depends on it leaves. Timers take turns on another thread. Turns exclude each other: no two
-handlers run at the same time, unless one was registered as blocking.
+order, then the drained handlers, then one write of all that was sent. So a burst costs one system
+call, and a node can save its state, in a drained handler, before what depends on it leaves. Timers
+take turns on another thread. No two handlers run at once, unless one was registered as blocking.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from queue import SimpleQueue
 from random import Random
 from typing import Any, NoReturn, TypeVar, overload
@@ -44,10 +42,7 @@ Action = Callable[[], object]
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-READ_SIZE = 1 << 16  # bytes: what a pipe holds
 RPC_TIMEOUT = 5.0  # seconds, as Maelstrom's own clients wait
-EARLY_MESSAGES = 100_000  # that are kept until init comes
-MIN_TIMERS = 64  # with fewer of them the cancelled ones do not matter
 
 
 def _error(code: int) -> staticmethod[[str], RPCError]:
@@ -55,25 +50,12 @@ def _error(code: int) -> staticmethod[[str], RPCError]:
 
 
 class RPCError(Exception):
-    """An error that a request is answered with: Maelstrom's doc/protocol.md, "Errors".
-
-    Raise it in a handler, or reply with its `to_json()`. A *definite* error promises that the
-    operation never happens; after another, or one of an unknown code, it may have happened.
-    """
-
-    DEFINITE = frozenset({1, 10, 11, 12, 14, 20, 21, 22, 30})
+    """What a handler raises to refuse a request: Maelstrom's doc/protocol.md, "Errors"."""
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(code, text)
+        super().__init__(f"error {code}: {text}")
         self.code, self.text = code, text
-
-    def __str__(self) -> str:
-        return f"error {self.code}: {self.text}"
-
-    @property
-    def definite(self) -> bool:
-        """Whether the operation certainly did not happen."""
-        return self.code in self.DEFINITE
+        self.definite = code in (1, 10, 11, 12, 14, 20, 21, 22, 30)  # else it may have happened
 
     def to_json(self) -> Body:
         return {"type": "error", "code": self.code, "text": self.text}
@@ -94,44 +76,39 @@ class RPCError(Exception):
 class Timer:
     """A call that is due at a moment; `cancel()` takes it back, and an `every` ends."""
 
-    def __init__(self, action: Action, period: float | None) -> None:
-        self.action: Action | None = action
-        self.period = period
+    def __init__(self, deadline: float, action: Action | None, period: float | None = None) -> None:
+        if not math.isfinite(deadline):
+            raise ValueError(f"a timer cannot be due at {deadline} seconds")
+        self.deadline, self.action, self.period = deadline, action, period
 
     def cancel(self) -> None:
         self.action = None
 
 
 class Node:
-    """A node on stdin and stdout; node_id and node_ids are empty until init came.
-
-    Once it is made, print(), a logging handler or a child that writes to stdout writes to stderr.
-    """
+    """A node on stdin and stdout; node_id and node_ids are empty until init came."""
 
     def __init__(self) -> None:
         self.node_id = ""
         self.node_ids: list[str] = []
+        self.other_node_ids: list[str] = []
         self.random = Random()  # where a node takes its chances
         self._stdout = self._take_stdout()
-        self._initialized = False
-        self._early: deque[Message] = deque(maxlen=EARLY_MESSAGES)
-        self._handlers: dict[str, Handler] = {}
+        self._early: deque[Message] | None = deque(maxlen=100_000)  # none after init
+        self._handlers: dict[str, Handler] = {"init": self._init}
         self._init_handlers: deque[Action] = deque()
         self._drained_handlers: list[Action] = []
         self._callbacks: dict[int, tuple[Handler, Timer]] = {}
         self._msg_ids = itertools.count(1)
         self._timers: list[tuple[float, int, Timer]] = []  # a heap by deadline
         self._timers_made = itertools.count()  # of two with one deadline, the first made goes first
-        self._timers_limit = MIN_TIMERS  # with more, the cancelled ones are sought out
-        self._awaited = math.inf  # the deadline that the timer thread waits for
-        self._woken = threading.Event()  # it is to look again
+        self._timers_limit = 0  # with more, the cancelled ones are sought out
+        self._woken = threading.Event()  # the timer thread is to look again
         self._lock = threading.RLock()  # held during a turn
         self._turn_of: int | None = None  # the thread whose turn it is
         self._outbox: list[str] = []  # lines sent in this turn
         self._queue: deque[Action] = deque()  # what other threads want done in the next turn
-        self.on("init", self._init)
 
-    # What a node does when something happens
     @overload
     def on(self, type: str, handler: AnyHandler, *, blocking: bool = False) -> AnyHandler: ...
     @overload
@@ -149,8 +126,7 @@ class Node:
             raise ValueError(f"there is a handler for {type!r} already")
         self._handlers[type] = handler
         if blocking:
-            start, answer = self._start_thread, self._answer
-            self._handlers[type] = lambda msg: start(partial(answer, handler, msg))
+            self._handlers[type] = lambda msg: self._start_thread(lambda: self._serve(msg, handler))
         return handler
 
     def on_init(self, handler: Action) -> None:
@@ -163,29 +139,22 @@ class Node:
 
     def every(self, seconds: float, action: Action) -> Timer:
         """Calls action() again and again, `seconds` after its last call; not before init."""
-        return self._start_timer(seconds, Timer(action, seconds))
+        return self.after(seconds, action, period=seconds)
 
-    def after(self, seconds: float, action: Action) -> Timer:
-        """Calls action() once, `seconds` from now, in another turn; not before init."""
-        return self._start_timer(seconds, Timer(action, None))
+    def after(self, seconds: float, action: Action, period: float | None = None) -> Timer:
+        """Calls action() `seconds` from now, in another turn; not before init."""
+        timer = Timer(self.now() + seconds, action, period)
+        self._in_turn(self._add_timer, timer)
+        return timer
 
-    # What a node can do
     def log(self, text: str) -> None:
         """One line on stderr, which Maelstrom keeps in node-logs/."""
         with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
             sys.stderr.write(text + "\n")
 
-    @property
-    def other_node_ids(self) -> list[str]:
-        return [node_id for node_id in self.node_ids if node_id != self.node_id]
-
     def send(self, dest: str, body: Body) -> None:
         """Sends a message when the turn ends; TypeError or ValueError if it is not JSON."""
-        line = self._line(dest, body)
-        if self._turn_of == threading.get_ident():
-            self._outbox.append(line)
-        else:
-            self._in_turn(self._outbox.append, line)
+        self._in_turn(self._outbox.append, self._line(dest, body))
 
     def broadcast(self, body: Body) -> None:
         for node_id in self.other_node_ids:
@@ -199,17 +168,14 @@ class Node:
 
     def rpc(
         self, dest: str, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT,
-        on_timeout: Action | None = None,
+        on_timeout: Action = lambda: None,
     ) -> None:  # fmt: skip
         """Sends a request and calls callback(reply), or on_timeout() after `timeout` seconds."""
-
-        def give_up() -> None:
-            if self._callbacks.pop(msg_id, None) and on_timeout:
-                on_timeout()
-
         msg_id = next(self._msg_ids)
         line = self._line(dest, {**body, "msg_id": msg_id})
-        self._callbacks[msg_id] = (callback, self.after(timeout, give_up))
+        timer = Timer(self.now() + timeout, lambda: self._callbacks.pop(msg_id) and on_timeout())
+        self._callbacks[msg_id] = (callback, timer)  # a turn on another thread may come next
+        self._in_turn(self._add_timer, timer)
         self._in_turn(self._outbox.append, line)
 
     def brpc(self, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT) -> None:
@@ -221,22 +187,22 @@ class Node:
         """Sends a request, returns the body of its reply; RPCError for an error or a time-out."""
         if self._turn_of == threading.get_ident():
             raise RuntimeError("sync_rpc would block the node: on(type, handler, blocking=True)")
-        replies: SimpleQueue[Message | None] = SimpleQueue()
-        self.rpc(dest, body, replies.put, timeout, on_timeout=lambda: replies.put(None))
-        if not (reply := replies.get()):
-            raise RPCError.timeout(f"no reply from {dest} within {timeout} s")
-        answer: Body = reply["body"]
+        replies: SimpleQueue[Message] = SimpleQueue()
+        late = RPCError.timeout(f"no reply from {dest} within {timeout} s").to_json()
+        self.rpc(dest, body, replies.put, timeout, lambda: replies.put({"body": late}))
+        answer: Body = replies.get()["body"]
         if answer.get("type") == "error":
             raise RPCError(answer.get("code", 13), answer.get("text", ""))
         return answer
 
     def main(self) -> None:
         """Runs the node until stdin closes."""
+        self.on_init(lambda: self._start_thread(self._run_timers))
         gc.freeze()  # to look through all that there is again and again costs 15 % of a store
         gc.set_threshold(50_000, 20, 100)
         unfinished: list[bytes] = []  # the parts of a line whose end has not arrived
         with contextlib.suppress(KeyboardInterrupt):
-            while chunk := os.read(STDIN, READ_SIZE):
+            while chunk := os.read(STDIN, 1 << 16):  # bytes: what a pipe holds
                 lines, newline, rest = chunk.rpartition(b"\n")
                 if newline:
                     self._turn(self._receive, b"".join([*unfinished, lines]))
@@ -246,11 +212,10 @@ class Node:
 
     # What touches the world: a simulation replaces just these, and calls turns itself
     def now(self) -> float:
-        """Monotonic seconds."""
         return time.monotonic()
 
     def _take_stdout(self) -> int:
-        """A private copy of file descriptor 1, which becomes one of stderr."""
+        """A private copy of it. What print(), logging or a child writes goes to stderr from now."""
         stdout = os.dup(STDOUT)
         os.dup2(STDERR, STDOUT)
         sys.stdout = sys.stderr
@@ -282,32 +247,25 @@ class Node:
                 action(*args)
                 for handler in self._drained_handlers:
                     handler()
-                if self._outbox:
-                    self._write("".join(self._outbox).encode())
-                    self._outbox.clear()
+                self._write("".join(self._outbox).encode())
+                self._outbox.clear()
             except BaseException as error:
                 self._end(error)
             finally:
                 self._turn_of = None
-            if self._timers and self._timers[0][0] < self._awaited:
-                self._woken.set()
 
     def _in_turn(self, action: Callable[..., object], *args: Any) -> None:
-        """Does something in this turn or, on another thread, in the next one.
-
-        It never waits for a turn, which may wait for a lock that this thread holds.
-        """
+        """Does it in this turn or, on a thread that must not wait for turns, in the next one."""
         if self._turn_of == threading.get_ident():
             action(*args)
         else:
-            self._queue.append(partial(action, *args))
+            self._queue.append(lambda: action(*args))
             self._woken.set()
 
     def _attempt(self, action: Callable[..., object], *args: Any) -> None:
-        """Calls what belongs to no request, so that its failure ends nothing."""
         try:
             action(*args)
-        except Exception:
+        except Exception:  # it belongs to no request: nobody else is told, and nothing ends
             self.log(traceback.format_exc())
 
     def _line(self, dest: str, body: Body) -> str:
@@ -330,51 +288,41 @@ class Node:
                 for line in lines:
                     self._receive(line)
             elif data.strip():
-                self._refuse(data, error)
+                self.log(f"skipped a line that is no message: {error!r:.200} in {data[:200]!r}")
+                with contextlib.suppress(Exception):  # it may be one, but for a number in it
+                    msg = json.loads(data.decode(), parse_int=lambda digits: int(digits[:1000]))
+                    if isinstance(msg["src"], str) and "in_reply_to" not in msg["body"]:
+                        self.reply(msg, RPCError.malformed_request(str(error)).to_json())
         else:
             for msg in messages:
                 self._handle(msg)
 
-    def _refuse(self, line: bytes, error: Exception) -> None:
-        """Logs a line that is no message; answers it if it is one but for a number in it."""
-        self.log(f"skipped a line that is no message: {error!r:.200} in {line[:200]!r}")
-        with contextlib.suppress(Exception):
-            msg = _decode_any_number(line.decode())
-            if isinstance(msg["src"], str) and "in_reply_to" not in msg["body"]:
-                self.reply(msg, RPCError.malformed_request(str(error)).to_json())
-
     def _handle(self, msg: Message) -> None:
         reply_to = msg["body"].get("in_reply_to")
-        if not self._initialized and msg["body"].get("type") != "init":
+        if self._early is not None and msg["body"].get("type") != "init":
             self._early.append(msg)
-        elif reply_to is not None:
-            # True would find the callback of 1, and a list cannot be looked up.
-            waiting = self._callbacks.pop(reply_to, None) if reply_to.__class__ is int else None
-            if waiting:
-                callback, timer = waiting
-                timer.cancel()
-                self._attempt(callback, msg)
-        else:
-            self._answer(self._request, msg)
+        elif reply_to is None:
+            self._serve(msg)
+        elif reply_to.__class__ is int and reply_to in self._callbacks:  # True would find 1
+            callback, timer = self._callbacks.pop(reply_to)
+            timer.cancel()
+            self._attempt(callback, msg)
 
-    def _request(self, msg: Message) -> None:
-        type, msg_id = msg["body"].get("type"), msg["body"].get("msg_id", 0)
-        if type.__class__ is not str or msg_id.__class__ is not int:
-            raise RPCError.malformed_request("type must be a string, and msg_id an integer")
-        if type not in self._handlers:
-            raise RPCError.not_supported(f"{self.node_id} does not know {type!r:.100}")
-        self._handlers[type](msg)
-
-    def _answer(self, handler: Handler, msg: Message) -> None:
-        """Handles a request; whatever becomes of it, there is an answer."""
+    def _serve(self, msg: Message, handler: Handler | None = None) -> None:
+        """Serves a request; whatever becomes of it, there is an answer."""
         try:
+            if handler is None:
+                type, msg_id = msg["body"].get("type"), msg["body"].get("msg_id", 0)
+                if type.__class__ is not str or msg_id.__class__ is not int:
+                    raise RPCError.malformed_request("type must be a string and msg_id an integer")
+                if (handler := self._handlers.get(type)) is None:
+                    raise RPCError.not_supported(f"{self.node_id} does not know {type!r:.100}")
             handler(msg)
-        except RPCError as error:
-            self._attempt(self.reply, msg, error.to_json())
         except Exception as error:
-            self.log(traceback.format_exc())
-            crash = RPCError.crash(f"{error.__class__.__name__}: {error}")
-            self._attempt(self.reply, msg, crash.to_json())
+            if not isinstance(error, RPCError):
+                self.log(traceback.format_exc())
+                error = RPCError.crash(f"{error.__class__.__name__}: {error}")
+            self._attempt(self.reply, msg, error.to_json())
         except BaseException as error:  # which a thread would swallow
             self._end(error)
 
@@ -386,26 +334,20 @@ class Node:
         if self.node_id and (node_id, node_ids) != (self.node_id, self.node_ids):
             raise RPCError.malformed_request(f"this is {self.node_id} of {self.node_ids} already")
         self.node_id, self.node_ids = node_id, node_ids
+        self.other_node_ids = [other for other in node_ids if other != node_id]
         while self._init_handlers:
             self._init_handlers.popleft()()
-        if not self._initialized:
-            self._initialized = True
-            self._start_thread(self._run_timers)
+        early, self._early = self._early or (), None
         self.reply(msg, {"type": "init_ok"})
-        while self._early:
-            self._handle(self._early.popleft())
+        for message in early:
+            self._handle(message)
 
-    def _start_timer(self, seconds: float, timer: Timer) -> Timer:
-        if not math.isfinite(seconds):
-            raise ValueError(f"a timer cannot be due in {seconds} seconds")
-        self._in_turn(self._add_timer, (self.now() + seconds, next(self._timers_made), timer))
-        return timer
-
-    def _add_timer(self, entry: tuple[float, int, Timer]) -> None:
-        heapq.heappush(self._timers, entry)
+    def _add_timer(self, timer: Timer) -> None:
+        heapq.heappush(self._timers, (timer.deadline, next(self._timers_made), timer))
+        if self._timers[0][2] is timer:
+            self._woken.set()
         if len(self._timers) > self._timers_limit:
-            self._timers = [entry for entry in self._timers if entry[2].action]
-            heapq.heapify(self._timers)
+            self._timers = sorted(entry for entry in self._timers if entry[2].action)
             self._timers_limit = 64 + 2 * len(self._timers)
 
     def _next_due(self) -> float:
@@ -413,15 +355,14 @@ class Node:
         with self._lock:
             while self._timers and not self._timers[0][2].action:
                 heapq.heappop(self._timers)
-            self._awaited = self._timers[0][0] if self._timers else math.inf
-            return -math.inf if self._queue else self._awaited
+            deadline = self._timers[0][0] if self._timers else math.inf
+            return -math.inf if self._queue else deadline
 
     def _run_timers(self) -> None:
         while True:
             if (wait := self._next_due() - self.now()) <= 0:
                 self._turn(self._run_due)
-            else:
-                self._woken.wait(min(wait, threading.TIMEOUT_MAX))
+            elif self._woken.wait(min(wait, threading.TIMEOUT_MAX)):
                 self._woken.clear()
 
     def _run_due(self) -> None:
@@ -433,30 +374,27 @@ class Node:
             if timer.action:
                 self._attempt(timer.action)
             if timer.action and timer.period is not None:
-                self._start_timer(timer.period, timer)
+                timer.deadline = self.now() + timer.period
+                self._add_timer(timer)
 
 
 def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"a number is out of range: {text[:20]}")
-    return number
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(f"a number is out of range: {text[:20]}")
 
 
 def _make_encoder() -> Callable[[Any], str]:
     """An encoder to JSON that is made once, where the json module lets us have its own."""
     plain = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-    try:
-        parts = (None, plain.default, json.encoder.encode_basestring_ascii, None)
+    with contextlib.suppress(Exception):
         make = getattr(json.encoder, "c_make_encoder")  # noqa: B009 (not in its stubs)
-        chunks = make(*parts, ":", ",", False, False, False)
-        assert "".join(chunks({"a": [1.5, None, "\n"]}, 0)) == '{"a":[1.5,null,"\\n"]}'
-    except Exception:
-        return plain.encode
-    return lambda value: "".join(chunks(value, 0))
+        quote = json.encoder.encode_basestring_ascii
+        chunks = make(None, plain.default, quote, None, ":", ",", False, False, False)
+        if "".join(chunks({"a": [1.5, None, "\n"]}, 0)) == '{"a":[1.5,null,"\\n"]}':
+            return lambda value: "".join(chunks(value, 0))
+    return plain.encode
 
 
 encode = _make_encoder()
 _decode = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
-# int() refuses numbers of thousands of digits; here they need not be right.
-_decode_any_number = json.JSONDecoder(parse_int=lambda text: int(text[:1000])).decode

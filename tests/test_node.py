@@ -184,7 +184,7 @@ def test_an_unknown_type_is_error_10_and_a_wrong_one_12(raft: Peer) -> None:
     raft.send({"type": "read", "key": 1, "msg_id": "x"})
     assert raft.body() == {
         "type": "error", "code": 12, "in_reply_to": "x",
-        "text": "type must be a string, and msg_id an integer",
+        "text": "type must be a string and msg_id an integer",
     }  # fmt: skip
 
 
