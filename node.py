@@ -12,8 +12,7 @@
 It mirrors the tutorial's node.rb. All that has arrived is handled in one *turn*: its messages in
 order, then the drained handlers, then one write of all that was sent. So a burst costs one system
 call, and a node can save its state, in a drained handler, before what depends on it leaves. Timers
-take turns on another thread. No two handlers run at once, unless one was registered as blocking.
-"""
+take turns on another thread. No two handlers run at once, unless one is registered as blocking."""
 
 from __future__ import annotations
 
@@ -53,9 +52,11 @@ class RPCError(Exception):
     """What a handler raises to refuse a request: Maelstrom's doc/protocol.md, "Errors"."""
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"error {code}: {text}")
         self.code, self.text = code, text
         self.definite = code in (1, 10, 11, 12, 14, 20, 21, 22, 30)  # else it may have happened
+
+    def __str__(self) -> str:
+        return f"error {self.code}: {self.text}"
 
     def to_json(self) -> Body:
         return {"type": "error", "code": self.code, "text": self.text}
@@ -190,10 +191,9 @@ class Node:
         replies: SimpleQueue[Message] = SimpleQueue()
         late = RPCError.timeout(f"no reply from {dest} within {timeout} s").to_json()
         self.rpc(dest, body, replies.put, timeout, lambda: replies.put({"body": late}))
-        answer: Body = replies.get()["body"]
-        if answer.get("type") == "error":
+        if (answer := replies.get()["body"]).get("type") == "error":
             raise RPCError(answer.get("code", 13), answer.get("text", ""))
-        return answer
+        return answer  # type: ignore[no-any-return]
 
     def main(self) -> None:
         """Runs the node until stdin closes."""

@@ -301,6 +301,7 @@ class Raft(Server):
         self.timeout = 0.0  # of elections
         self.ticked = (0.0, 0.0)  # when the last two ticks were
         self.input_at = 0.0  # when something came last
+        self.heard = False  # something in this turn
         self.silence = (0.0, 0.0)  # the longest between inputs of late: its start and end
 
         self.node.on_init(self.init)
@@ -313,7 +314,8 @@ class Raft(Server):
         if self.debug:
             self.node.log(f"{self.node.node_id} < {encode(msg)}")
         with self.lock:
-            self.hear()
+            if not self.heard:
+                self.hear()
             check_message(msg, self.node, self.term, self.log.size)
             getattr(self, msg["body"]["type"])(msg["src"], msg["body"])
 
@@ -340,6 +342,7 @@ class Raft(Server):
     def drained(self) -> None:
         """What follows from the messages and timers of a turn; then its output leaves."""
         with self.lock:
+            self.heard = False
             if self.new_route:
                 self.new_route = False
                 self.hand_over_pending()
@@ -377,13 +380,15 @@ class Raft(Server):
         """Takes a client's operation on; the leader answers it, or else `review_pending`."""
         body = msg["body"]
         with self.lock:
-            self.hear()
+            if not self.heard:
+                self.hear()
             operation = (msg["src"], body.get("msg_id"), check_operation(body))
             is_write = body["type"] != "read" or self.reads == "log"
             self.arrived[is_write].append(operation)
 
     def hear(self) -> None:
         """Something has come: if after a long silence, other things may have waited for it."""
+        self.heard = True
         now, (start, end) = self.node.now(), self.silence
         if now - end > TICK or now - self.input_at > end - start:
             self.silence = (self.input_at, now)
