@@ -391,16 +391,20 @@ class Bench:
         With `apart` half of them only read and the others never do, as in lin-kv: on the wrong
         side of a cut who writes is soon stuck, and only who never does goes on reading.
         """
-        working = self._working
-
-        def ask(node_id: str, reads: bool) -> None:
-            if self._working == working:
-                f = "read" if reads else self.rng.choice(["write", "cas", "cas"])
-                self.ask(node_id, f if apart else "", lambda answer: ask(node_id, reads))
-
         for number in range(clients):
             row, column = divmod(number, len(self.node_ids))
-            ask(self.node_ids[column], row % 2 == 0)
+            kinds = ("read",) if row % 2 == 0 else ("write", "cas", "cas")
+            self.keep_asking(self.node_ids[column], *(kinds if apart else ("",)))
+
+    def keep_asking(self, node_id: str, *kinds: str) -> None:
+        """A client that asks this node again as soon as it has an answer, one of these kinds."""
+        working = self._working
+
+        def ask() -> None:
+            if self._working == working:
+                self.ask(node_id, self.rng.choice(kinds), lambda answer: ask())
+
+        ask()
 
     def open_loop(self, rate: float) -> None:
         """So many operations a second, at one node after the other, whatever the answers."""
@@ -537,6 +541,26 @@ def leader_cut(report: Report) -> None:
         bench.rest()
         report.line(f"  {len(bench.answers):,} operations, {reads:,} reads ok")
     report.limit(f"leader-cut, stale reads of {reads:,}", report.broken["stale"], 0, "reads")
+
+
+def lease_link(report: Report) -> None:
+    """The leader's link to a follower is cut: does that one depose it, while it serves reads?
+
+    The leader has nothing to send but heartbeats, so it would learn of that late.
+    """
+    with running(report) as bench:
+        for _ in range(40):
+            bench.new_keys()
+            leader, follower = bench.leader, bench.others(bench.leader)[0]
+            with bench.cut([leader], [follower]):
+                for _ in range(3):
+                    bench.keep_asking(leader, "read")
+                    bench.keep_asking(follower, "write")
+                bench.run(1)
+            bench.rest()
+            bench.run(0.5)
+        reads = sum(answer.f == "read" and answer.type == "ok" for answer in bench.answers)
+    report.limit(f"lease-link, stale reads of {reads:,}", report.broken["stale"], 0, "reads")
 
 
 def link_cut(report: Report) -> None:
@@ -749,6 +773,7 @@ SCENARIOS: Mapping[str, Callable[[Report], None]] = {
     "failover": failover,
     "start": start,
     "leader-cut": leader_cut,
+    "lease-link": lease_link,
     "link-cut": link_cut,
     "lossy": lossy,
     "pause": pause,
