@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import edn, judge, options, serve, store
-from .cluster import Processes
+from .cluster import Cluster, Processes
 from .console import GREEN, RED, YELLOW, Console
 from .edn import Keyword
 from .interrupt import interruptible
-from .loop import RealLoop
+from .loop import Loop, RealLoop, VirtualLoop
 from .options import Options
 from .results import UNKNOWN, VALID, results
 from .runner import Record, Runner
+from .simulation import SimulatedCluster
 from .workload import Results, Workload
 
 LAST_LINES = {
@@ -42,8 +43,7 @@ def run(opts: Options) -> int:
     console = Console()
     folder = store.make(opts.workload)
     console.info("workbench", f"{opts.bin} with {opts.node_count} nodes, --seed {opts.seed}")
-    loop = RealLoop()
-    cluster = Processes(loop, [str(opts.bin), *opts.args], folder / "node-logs")
+    loop, cluster = machinery(opts, folder / "node-logs")
     runner = Runner(opts, loop, cluster, console)
     record = runner.run()
     console.info("workbench", "analyzing the history...")
@@ -54,6 +54,15 @@ def run(opts: Options) -> int:
     store.write(folder, record.history, found, runner.workload)
     console.close()
     return status
+
+
+def machinery(opts: Options, logs: Path) -> tuple[Loop, Cluster]:
+    """What a run happens on: real time and processes, or a simulation."""
+    if opts.simulate:
+        virtual = VirtualLoop()
+        return virtual, SimulatedCluster(virtual, opts.bin, opts.args, logs, opts.seed)
+    real = RealLoop()
+    return real, Processes(real, [str(opts.bin), *opts.args], logs)
 
 
 def report(

@@ -44,6 +44,7 @@ class Options:
     log_net_send: bool
     log_net_recv: bool
     test_count: int
+    simulate: bool
     seed: int
     args: tuple[str, ...]
 
@@ -156,6 +157,9 @@ def parser() -> Parser:
     add("--log-net-recv", action="store_true", help="show messages as they are received")
     add("--test-count", type=whole(1), default=1, metavar="N",
         help="how many tests to run; the first that is not valid is the last")
+    add("--simulate", action="store_true",
+        help="run the nodes in this process and in virtual time, so that a --seed always gives the "
+        "same run; the binary must be a Python program on node.py (this option is its own)")
     add("--seed", type=whole(0), help="for the workbench's dice (this option is its own)")
     return p  # fmt: skip
 
