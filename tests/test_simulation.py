@@ -17,7 +17,7 @@ from workbench.runner import Record, Runner
 from workbench.simulation import Clock, SimulatedCluster
 
 ROOT = Path(__file__).resolve().parents[1]
-FAULTS = "partition,loss,duplicate"
+FAULTS = "partition,loss,duplicate,pause,clock"
 
 ECHO = """
 from node import Node
@@ -38,7 +38,7 @@ def simulate(folder: Path, binary: Path, *args: str, **changes: Any) -> tuple[Re
     given = options(bin=binary, args=args, simulate=True, **changes)
     loop = VirtualLoop()
     cluster = SimulatedCluster(loop, given.bin, given.args, folder, given.seed)
-    return Runner(given, loop, cluster, Console()).run(), cluster
+    return Runner(given, loop, cluster, Console(), cluster).run(), cluster
 
 
 def echo(folder: Path, does: str = "pass", blocking: bool = False, **changes: Any) -> Record:
@@ -78,7 +78,7 @@ def pythons() -> list[str]:
     names = [f"python3.{minor}" for minor in range(10, 14)]
     installed = sorted(Path.home().glob(".pyenv/versions/3.1[0-3].*/bin/python3"))
     found = [*map(str, installed), *filter(None, map(shutil.which, names))]
-    able = {}
+    able: dict[str, str] = {}
     for python in found:
         asked = [python, "-c", "import sys; print(sys.version_info[:2])"]
         done = subprocess.run(asked, capture_output=True, text=True)
@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_process_and_python(tmp_path: 
 
 
 def test_the_store_survives_faults(tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"node_count": 3, "nemesis": FAULTS.split(","), "time_limit": 20}
+    changes: dict[str, Any] = {"node_count": 3, "nemesis": FAULTS.split(",")[:3], "time_limit": 20}
     record, _ = simulate(tmp_path, ROOT / "raft.py", nemesis_interval=1, loss=0.1, **changes)
     assert not record.crash and not record.problems
     assert sum(op.type == "ok" for op in record.history) > 500
@@ -136,44 +136,83 @@ def test_what_is_no_node_is_a_crash(tmp_path: Path, text: bytes, crash: str) -> 
     assert simulate(tmp_path, binary)[0].crash == crash.format(binary)
 
 
-def test_what_arrives_at_one_moment_makes_one_turn(tmp_path: Path) -> None:
-    binary = tmp_path / "echo.py"
-    binary.write_text(ECHO.format(does="pass", blocking=False))
-    loop = VirtualLoop()
-    turns: list[int] = []
-    cluster = SimulatedCluster(
-        loop, binary, [], tmp_path, 1, lambda machine: turns.append(loop.now())
-    )
-    heard = Heard()
-    cluster.start("n0", heard)
-    init = {"type": "init", "msg_id": 1, "node_id": "n0", "node_ids": ["n0"]}
+class Lone:
+    """A simulated node that echoes, logs the time each second, and was initialised at 0."""
 
-    def arrives(moment: int, body: dict[str, Any]) -> None:
-        message = {"src": "c1", "dest": "n0", "body": body}
-        loop.at(moment, lambda: cluster.deliver("n0", message))
-
-    arrives(5, init)
-    for moment, msg_id in ((5, 2), (5, 3), (6, 4)):
-        arrives(moment, {"type": "echo", "msg_id": msg_id, "echo": 1})
-    loop.run_until(lambda: False)
-    assert turns == [5, 6]
-    assert len(heard.lines) == 4
-
-
-class Heard:
-    """Listens to nodes."""
-
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, seed: int = 1) -> None:
+        binary = folder / "echo.py"
+        every = "\n\nnode.every(1.0, lambda: node.log(str(node.now())))\n\nnode.main()"
+        text = ECHO.format(does="node.log('echo')", blocking=False)
+        binary.write_text(text.replace("\n\nnode.main()", every))
+        self.loop = VirtualLoop()
+        self.turns: list[int] = []
+        self.log: list[str] = []
+        self.cluster = SimulatedCluster(
+            self.loop, binary, [], folder, seed, lambda machine: self.turns.append(self.loop.now())
+        )
+        self.cluster.start("n0", self)
         self.lines: list[bytes] = []
+        self.arrives(0, {"type": "init", "node_id": "n0", "node_ids": ["n0"]})
+        self.loop.run_to(0)
+
+    def arrives(self, moment: int, body: dict[str, Any]) -> None:
+        message = {"src": "c1", "dest": "n0", "body": {"msg_id": moment, **body}}
+        self.loop.at(moment, lambda: self.cluster.deliver("n0", message))
+
+    def seconds(self) -> list[float]:
+        """When the node took turns since it was asked last."""
+        self.turns, turns = [], self.turns
+        return [round(moment / SECOND, 6) for moment in turns]
 
     def on_line(self, node_id: str, line: bytes) -> None:
         self.lines.append(line)
 
     def on_stderr(self, node_id: str, line: str) -> None:
-        pass
+        self.log.append(line)
 
     def on_exit(self, node_id: str, why: str) -> None:
         pytest.fail(why)
+
+
+def test_what_arrives_at_one_moment_makes_one_turn(tmp_path: Path) -> None:
+    lone = Lone(tmp_path)
+    lone.seconds()
+    for moment in (SECOND // 2, SECOND // 2, SECOND * 6 // 10):
+        lone.arrives(moment, {"type": "echo", "echo": 1})
+    lone.loop.run_to(SECOND // 10 * 9)
+    assert lone.seconds() == [0.5, 0.6]
+    assert len(lone.lines) == 4
+
+
+def test_on_a_paused_machine_nothing_happens_and_then_everything_at_once(tmp_path: Path) -> None:
+    first = set()
+    for seed in range(10):
+        lone = Lone(tmp_path, seed)
+        lone.seconds()
+        began = lone.cluster.machines["n0"].clock.now()
+        lone.cluster.pause("n0")
+        for moment in (1, 2):
+            lone.arrives(moment * SECOND, {"type": "echo", "echo": 1})
+        lone.loop.run_to(5 * SECOND // 2)
+        assert not lone.seconds() and not lone.log
+        lone.cluster.resume("n0")
+        lone.loop.run_to(3 * SECOND)
+        assert lone.seconds() == [2.5, 2.5]
+        assert lone.log.count("echo") == 2 and len(lone.log) == 3
+        (shown,) = (float(line) for line in lone.log if line != "echo")
+        assert shown == pytest.approx(began + 2.5)
+        first.add(lone.log[0] == "echo")
+    assert first == {False, True}  # what comes first is chance
+
+
+def test_timers_go_by_the_machines_clock(tmp_path: Path) -> None:
+    lone = Lone(tmp_path)
+    lone.seconds()
+    lone.cluster.set_rate("n0", 1.25)
+    lone.loop.run_to(2 * SECOND)
+    lone.cluster.set_rate("n0", 0.5)
+    lone.loop.run_to(6 * SECOND)
+    assert lone.seconds() == [0.8, 1.6, 3.0, 5.0]
 
 
 def test_a_clock_gains_what_its_rate_says_and_never_jumps() -> None:

@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import edn, judge, options, serve, store
-from .cluster import Cluster, Processes
+from .cluster import Processes
 from .console import GREEN, RED, YELLOW, Console
 from .edn import Keyword
 from .interrupt import interruptible
-from .loop import Loop, RealLoop, VirtualLoop
+from .loop import SECOND, RealLoop, VirtualLoop
 from .options import Options
 from .results import UNKNOWN, VALID, results
 from .runner import Record, Runner
 from .simulation import SimulatedCluster
 from .workload import Results, Workload
 
+SIMULATED_PROGRESS = 10 * SECOND  # between two lines of it: they fly past
 LAST_LINES = {
     True: (0, GREEN, "Everything looks good! ヽ(‘ー`)ノ"),  # noqa: RUF001 (Maelstrom's own)
     False: (1, RED, "Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻"),  # noqa: RUF001
@@ -43,8 +44,7 @@ def run(opts: Options) -> int:
     console = Console()
     folder = store.make(opts.workload)
     console.info("workbench", f"{opts.bin} with {opts.node_count} nodes, --seed {opts.seed}")
-    loop, cluster = machinery(opts, folder / "node-logs")
-    runner = Runner(opts, loop, cluster, console)
+    runner = prepare(opts, folder / "node-logs", console)
     record = runner.run()
     console.info("workbench", "analyzing the history...")
     found = results(record, runner.network, runner.workload, opts)
@@ -56,13 +56,15 @@ def run(opts: Options) -> int:
     return status
 
 
-def machinery(opts: Options, logs: Path) -> tuple[Loop, Cluster]:
-    """What a run happens on: real time and processes, or a simulation."""
+def prepare(opts: Options, logs: Path, console: Console) -> Runner:
+    """A run in real time with processes, or a simulated one."""
     if opts.simulate:
+        console.progress_interval = SIMULATED_PROGRESS
         virtual = VirtualLoop()
-        return virtual, SimulatedCluster(virtual, opts.bin, opts.args, logs, opts.seed)
+        cluster = SimulatedCluster(virtual, opts.bin, opts.args, logs, opts.seed)
+        return Runner(opts, virtual, cluster, console, machines=cluster)
     real = RealLoop()
-    return real, Processes(real, [str(opts.bin), *opts.args], logs)
+    return Runner(opts, real, Processes(real, [str(opts.bin), *opts.args], logs), console)
 
 
 def report(

@@ -284,6 +284,15 @@ class SimulatedCluster(Cluster):
     def stop(self) -> None:
         self._files.close()
 
+    def pause(self, node_id: str) -> None:
+        self.machines[node_id].pause()
+
+    def resume(self, node_id: str) -> None:
+        self.machines[node_id].resume()
+
+    def set_rate(self, node_id: str, rate: float) -> None:
+        self.machines[node_id].set_rate(rate)
+
 
 def compiled(binary: Path) -> CodeType:
     """OSError unless it is a Python program."""
