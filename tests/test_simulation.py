@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from test_runner import options
 from workbench.console import Console
+from workbench.invariants import Invariants
 from workbench.loop import SECOND, VirtualLoop
 from workbench.runner import Record, Runner
-from workbench.simulation import Clock, SimulatedCluster
+from workbench.simulation import Clock, Machine, SimulatedCluster, Watcher
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = "partition,loss,duplicate,pause,clock"
@@ -33,18 +34,20 @@ node.main()
 """
 
 
-def simulate(folder: Path, binary: Path, *args: str, **changes: Any) -> tuple[Record, Any]:
-    """What comes of a short run, and its cluster; logs are in the folder."""
+def simulate(folder: Path, binary: Path, *args: str, **changes: Any) -> Record:
+    """What comes of a short run; its logs are in the folder."""
     given = options(bin=binary, args=args, simulate=True, **changes)
     loop = VirtualLoop()
-    cluster = SimulatedCluster(loop, given.bin, given.args, folder, given.seed)
-    return Runner(given, loop, cluster, Console(), cluster).run(), cluster
+    invariants = Invariants(loop, given.seed, lambda text: runner.problem(text))
+    cluster = SimulatedCluster(loop, given.bin, given.args, folder, given.seed, invariants)
+    runner = Runner(given, loop, cluster, Console(), cluster)
+    return runner.run()
 
 
 def echo(folder: Path, does: str = "pass", blocking: bool = False, **changes: Any) -> Record:
     binary = folder / "echo.py"
     binary.write_text(ECHO.format(does=does, blocking=blocking))
-    return simulate(folder, binary, workload="echo", concurrency=1, **changes)[0]
+    return simulate(folder, binary, workload="echo", concurrency=1, **changes)
 
 
 def run(folder: Path, python: str, seed: int, hash_seed: str) -> dict[str, bytes]:
@@ -98,7 +101,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_process_and_python(tmp_path: 
 
 def test_the_store_survives_faults(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"node_count": 3, "nemesis": FAULTS.split(",")[:3], "time_limit": 20}
-    record, _ = simulate(tmp_path, ROOT / "raft.py", nemesis_interval=1, loss=0.1, **changes)
+    record = simulate(tmp_path, ROOT / "raft.py", nemesis_interval=1, loss=0.1, **changes)
     assert not record.crash and not record.problems
     assert sum(op.type == "ok" for op in record.history) > 500
 
@@ -133,10 +136,10 @@ def test_a_blocking_handler_is_refused_for_there_are_no_threads(tmp_path: Path) 
 def test_what_is_no_node_is_a_crash(tmp_path: Path, text: bytes, crash: str) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(text)
-    assert simulate(tmp_path, binary)[0].crash == crash.format(binary)
+    assert simulate(tmp_path, binary).crash == crash.format(binary)
 
 
-class Lone:
+class Lone(Watcher):
     """A simulated node that echoes, logs the time each second, and was initialised at 0."""
 
     def __init__(self, folder: Path, seed: int = 1) -> None:
@@ -147,9 +150,7 @@ class Lone:
         self.loop = VirtualLoop()
         self.turns: list[int] = []
         self.log: list[str] = []
-        self.cluster = SimulatedCluster(
-            self.loop, binary, [], folder, seed, lambda machine: self.turns.append(self.loop.now())
-        )
+        self.cluster = SimulatedCluster(self.loop, binary, [], folder, seed, self)
         self.cluster.start("n0", self)
         self.lines: list[bytes] = []
         self.arrives(0, {"type": "init", "node_id": "n0", "node_ids": ["n0"]})
@@ -158,6 +159,9 @@ class Lone:
     def arrives(self, moment: int, body: dict[str, Any]) -> None:
         message = {"src": "c1", "dest": "n0", "body": {"msg_id": moment, **body}}
         self.loop.at(moment, lambda: self.cluster.deliver("n0", message))
+
+    def turned(self, machine: Machine, lines: list[bytes]) -> None:
+        self.turns.append(self.loop.now())
 
     def seconds(self) -> list[float]:
         """When the node took turns since it was asked last."""

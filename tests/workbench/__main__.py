@@ -15,6 +15,7 @@ from .cluster import Processes
 from .console import GREEN, RED, YELLOW, Console
 from .edn import Keyword
 from .interrupt import interruptible
+from .invariants import Invariants
 from .loop import SECOND, RealLoop, VirtualLoop
 from .options import Options
 from .results import UNKNOWN, VALID, results
@@ -61,8 +62,10 @@ def prepare(opts: Options, logs: Path, console: Console) -> Runner:
     if opts.simulate:
         console.progress_interval = SIMULATED_PROGRESS
         virtual = VirtualLoop()
-        cluster = SimulatedCluster(virtual, opts.bin, opts.args, logs, opts.seed)
-        return Runner(opts, virtual, cluster, console, machines=cluster)
+        invariants = Invariants(virtual, opts.seed, lambda text: runner.problem(text))
+        cluster = SimulatedCluster(virtual, opts.bin, opts.args, logs, opts.seed, invariants)
+        runner = Runner(opts, virtual, cluster, console, machines=cluster)
+        return runner
     real = RealLoop()
     return Runner(opts, real, Processes(real, [str(opts.bin), *opts.args], logs), console)
 

@@ -63,6 +63,11 @@ class VirtualNode(Node):
         self._turn(self._run_due)
 
     @property
+    def server(self) -> Any:
+        """Whose method handles append_entries, if there is one: the program's own object."""
+        return getattr(self._handlers.get("append_entries"), "__self__", None)
+
+    @property
     def due(self) -> float:
         """When it must run, by its clock; never before its init."""
         return self._next_due() if self._initialized else NEVER
@@ -114,10 +119,20 @@ class Clock:
         return self._since + math.ceil((shown - self._shown) / self._rate * SECOND)
 
 
+class Watcher:
+    """Sees all that nodes do. It must change nothing."""
+
+    def arrived(self, machine: Machine, message: dict[str, Any]) -> None:
+        """A message is there for a node."""
+
+    def turned(self, machine: Machine, lines: list[bytes]) -> None:
+        """A node has taken a turn, and these lines are about to leave."""
+
+
 class Machine:
     """What a node runs on: a clock, what has arrived, and the turns.
 
-    All that arrives at one moment makes one turn. `after_turn(machine)` is called after each.
+    All that arrives at one moment makes one turn.
     """
 
     def __init__(
@@ -127,7 +142,7 @@ class Machine:
         rng: Random,
         listener: Listener,
         log: IO[str],
-        after_turn: Callable[[Machine], object],
+        watcher: Watcher,
     ) -> None:
         self.node_id = node_id
         self.clock = Clock(loop, rng.uniform(0, MAX_OFFSET))
@@ -136,7 +151,7 @@ class Machine:
         self._rng = rng
         self._listener = listener
         self._log = log
-        self._after_turn = after_turn
+        self._watcher = watcher
         self._arrived: list[str] = []
         self._written: list[bytes] = []
         self._turn_at = self._wake_at = NEVER  # when it is to read, and to look at its timers
@@ -161,9 +176,10 @@ class Machine:
         for line in text.splitlines():
             self._listener.on_stderr(self.node_id, line)
 
-    def deliver(self, line: str) -> None:
+    def deliver(self, message: dict[str, Any]) -> None:
         """Something has arrived."""
-        self._arrived.append(line)
+        self._watcher.arrived(self, message)
+        self._arrived.append(json.dumps(message))
         self._read_soon()
 
     def pause(self) -> None:
@@ -228,17 +244,14 @@ class Machine:
             return
         written = self._written.copy()
         self._written.clear()
+        self._watcher.turned(self, written)
         for line in written:
             self._listener.on_line(self.node_id, line)
-        self._after_turn(self)
         self._look_soon()
 
 
 class SimulatedCluster(Cluster):
-    """Nodes that run a Python `binary` with `args`, their stderr in the folder `logs`.
-
-    `watch(machine)` is called when a node has taken a turn, and what it wrote is under way.
-    """
+    """Nodes that run a Python `binary` with `args`, their stderr in the folder `logs`."""
 
     def __init__(
         self,
@@ -247,7 +260,7 @@ class SimulatedCluster(Cluster):
         args: Sequence[str],
         logs: Path,
         seed: int,
-        watch: Callable[[Machine], object] = lambda machine: None,
+        watcher: Watcher,
     ) -> None:
         self.machines: dict[str, Machine] = {}
         self._loop = loop
@@ -255,7 +268,7 @@ class SimulatedCluster(Cluster):
         self._args = args
         self._logs = logs
         self._seed = seed
-        self._watch = watch
+        self._watcher = watcher
         self._code: CodeType | None = None
         self._files = contextlib.ExitStack()
 
@@ -263,7 +276,7 @@ class SimulatedCluster(Cluster):
         """Runs the binary, which makes a node and returns from its main()."""
         log = self._files.enter_context((self._logs / f"{node_id}.log").open("w"))
         rng = dice(self._seed, f"node {node_id}")
-        machine = Machine(node_id, self._loop, rng, listener, log, self._watch)
+        machine = Machine(node_id, self._loop, rng, listener, log, self._watcher)
         self.machines[node_id] = machine
         code = self._code = self._code or compiled(self._binary)
         try:
@@ -279,7 +292,7 @@ class SimulatedCluster(Cluster):
                 machine.end("no node of node.py made")
 
     def deliver(self, node_id: str, message: dict[str, Any]) -> None:
-        self.machines[node_id].deliver(json.dumps(message))
+        self.machines[node_id].deliver(message)
 
     def stop(self) -> None:
         self._files.close()
