@@ -6,44 +6,27 @@ import json
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
-from node import Body, Message, Node
+from workbench.simulation import VirtualNode
 
-
-class Ended(Exception):
-    """A node has ended, as a process would."""
+from node import Body, Message
 
 
-class InProcessNode(Node):
+class InProcessNode(VirtualNode):
     """A node whose clock, chance and output belong to the test."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        super().__init__()
-        self.random = random.Random(7)
         self.log_lines: list[str] = []
         self.turns = 0
         self.skew = 0.0  # seconds by which its clock is ahead
-
-    def now(self) -> float:
-        return self.world.time + self.skew
-
-    def log(self, text: str) -> None:
-        self.log_lines.append(text)
-
-    def _take_stdout(self) -> int:
-        return -1
-
-    def _write(self, data: bytes) -> None:
-        for line in data.decode().splitlines():
-            self.world.sent(self, json.loads(line))
-
-    def _start_thread(self, action: Callable[[], object]) -> None:
-        """The world takes the turns."""
-
-    def _end(self, error: BaseException) -> NoReturn:
-        raise Ended(str(error)) from error
+        super().__init__(
+            lambda: world.time + self.skew,
+            random.Random(7),
+            lambda line: world.sent(self, json.loads(line)),
+            self.log_lines.append,
+        )
 
     def _turn(self, action: Callable[..., object], *args: Any) -> None:
         self.turns += 1
@@ -51,16 +34,12 @@ class InProcessNode(Node):
 
     def receive(self, *messages: Message) -> None:
         """One turn for these messages."""
-        self._turn(self._receive, "\n".join(map(json.dumps, messages)).encode())
+        self.read("\n".join(map(json.dumps, messages)).encode())
 
     @property
     def next_due(self) -> float:
         """When it must run, in the world's time."""
-        return self._next_due() - self.skew
-
-    def run(self) -> None:
-        """One turn for the timers that are due."""
-        self._turn(self._run_due)
+        return self.due - self.skew
 
 
 class World:

@@ -10,10 +10,23 @@ from typing import Any
 import pytest
 from workbench.edn import Keyword
 from workbench.loop import SECOND, VirtualLoop
-from workbench.nemesis import FAULTS, HEALED, KINDS, Nemesis, grudge
+from workbench.nemesis import DRIFT, FAULTS, HEALED, KINDS, Nemesis, grudge
 from workbench.network import Latency, Network
 
+from raft import LEASE
+
 NODES = ["n0", "n1", "n2", "n3", "n4"]
+
+
+class Machines:
+    """Which nodes are frozen at the moment, and the rates of the clocks."""
+
+    def __init__(self) -> None:
+        self.paused: set[str] = set()
+        self.rates: dict[str, float] = {}
+        self.pause = self.paused.add
+        self.resume = self.paused.remove
+        self.set_rate = self.rates.__setitem__
 
 
 class World:
@@ -26,9 +39,11 @@ class World:
         self.network = Network(
             self.loop, rng, Latency(0, "constant"), lambda *words: None, lambda *words: None
         )
+        self.machines = Machines()
         self.nemesis = Nemesis(
-            self.loop, rng, NODES, self.network, faults, interval, self.note, **settings
-        )
+            self.loop, rng, NODES, self.network, faults, interval, self.note,
+            machines=self.machines, **settings,
+        )  # fmt: skip
 
     def note(self, f: str, value: Any) -> None:
         self.said.append((self.loop.now() / SECOND, f, value))
@@ -94,6 +109,37 @@ def test_the_history_and_the_progress_line_say_what_is_done() -> None:
         ("stop-loss", None), ("stop-loss", HEALED),
         ("stop-duplicate", None), ("stop-duplicate", HEALED),
     ]  # fmt: skip
+
+
+def test_a_pause_freezes_one_node_or_more_until_it_ends() -> None:
+    counts = set()
+    for seed in range(60):
+        world = World("pause", seed=seed)
+        world.nemesis.start(SECOND)
+        paused = sorted(world.machines.paused)
+        counts.add(len(paused))
+        assert world.said[1] == (0, "start-pause", dict.fromkeys(paused, Keyword("paused")))
+        assert world.nemesis.active == f"pause: {' '.join(paused)}"
+        world.nemesis.heal()
+        assert not world.machines.paused
+        assert world.said[-1] == (0, "stop-pause", dict.fromkeys(paused, Keyword("resumed")))
+    assert counts == {1, 2, 3, 4, 5}
+
+
+def test_clocks_go_wrong_as_far_as_leases_allow_for_and_no_further() -> None:
+    found: set[float] = set()
+    for seed in range(60):
+        world = World("clock", seed=seed)
+        world.nemesis.start(SECOND)
+        assert world.machines.rates.keys() == {*NODES}
+        assert world.said[1] == (0, "start-clock", world.machines.rates)
+        found.update(world.machines.rates.values())
+        world.nemesis.heal()
+        assert {*world.machines.rates.values()} == {1.0}
+    assert (min(found), max(found)) == (1 - DRIFT, 1 + DRIFT)
+    assert len(found) > 20
+    # A leader with the slowest clock must not trust in a promise that the fastest one has ended.
+    assert LEASE / (1 - DRIFT) < 1 / (1 + DRIFT)
 
 
 def test_partitions_are_of_the_kinds_asked_for() -> None:

@@ -79,8 +79,8 @@ def answering(others: Callable[[Nodes, str, Body], Iterable[Body]]) -> Node:
     return node
 
 
-def make(node: Node = good, **changes: Any) -> tuple[Runner, Nodes]:
-    """A runner with such nodes; its options differ from a short lin-kv test's as said."""
+def options(**changes: Any) -> Options:
+    """Those of a short lin-kv test, but for what is said."""
     given: dict[str, Any] = {
         "workload": "lin-kv",
         "bin": Path("node"),
@@ -100,13 +100,19 @@ def make(node: Node = good, **changes: Any) -> tuple[Runner, Nodes]:
         "log_net_send": False,
         "log_net_recv": False,
         "test_count": 1,
+        "simulate": False,
         "seed": 1,
         "args": (),
     } | changes
     given.setdefault("concurrency", 2 * given["node_count"])
+    return Options(**given)
+
+
+def make(node: Node = good, **changes: Any) -> tuple[Runner, Nodes]:
+    """A runner with such nodes and options."""
     loop = VirtualLoop()
     nodes = Nodes(loop, node)
-    return Runner(Options(**given), loop, nodes, Console()), nodes
+    return Runner(options(**changes), loop, nodes, Console()), nodes
 
 
 def invoked(ops: Iterable[Op]) -> list[Op]:

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from in_process import Ended, InProcessNode, World
+from in_process import InProcessNode, World
+from workbench.simulation import Ended
 
 from node import Message, Node, RPCError
 

@@ -201,6 +201,7 @@ WRONG_WORDS = {
     "--nemesis earthquake": "earthquake: known are partition, loss, duplicate",
     "--partition-kinds half": "half: known are one, majority",
     "--partition-kinds ,": "needs one at least",
+    "--nemesis loss,pause,clock": "--nemesis pause,clock needs --simulate",
     "--loss 1.5": "--loss",
     "--availability 2": "must be total, or a fraction",
     "-w list-append": "list-append",

@@ -15,12 +15,15 @@ from .cluster import Processes
 from .console import GREEN, RED, YELLOW, Console
 from .edn import Keyword
 from .interrupt import interruptible
-from .loop import RealLoop
+from .invariants import Invariants
+from .loop import SECOND, RealLoop, VirtualLoop
 from .options import Options
 from .results import UNKNOWN, VALID, results
 from .runner import Record, Runner
+from .simulation import SimulatedCluster
 from .workload import Results, Workload
 
+SIMULATED_PROGRESS = 10 * SECOND  # between two lines of it: they fly past
 LAST_LINES = {
     True: (0, GREEN, "Everything looks good! ヽ(‘ー`)ノ"),  # noqa: RUF001 (Maelstrom's own)
     False: (1, RED, "Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻"),  # noqa: RUF001
@@ -42,9 +45,7 @@ def run(opts: Options) -> int:
     console = Console()
     folder = store.make(opts.workload)
     console.info("workbench", f"{opts.bin} with {opts.node_count} nodes, --seed {opts.seed}")
-    loop = RealLoop()
-    cluster = Processes(loop, [str(opts.bin), *opts.args], folder / "node-logs")
-    runner = Runner(opts, loop, cluster, console)
+    runner = prepare(opts, folder / "node-logs", console)
     record = runner.run()
     console.info("workbench", "analyzing the history...")
     found = results(record, runner.network, runner.workload, opts)
@@ -54,6 +55,19 @@ def run(opts: Options) -> int:
     store.write(folder, record.history, found, runner.workload)
     console.close()
     return status
+
+
+def prepare(opts: Options, logs: Path, console: Console) -> Runner:
+    """A run in real time with processes, or a simulated one."""
+    if opts.simulate:
+        console.progress_interval = SIMULATED_PROGRESS
+        virtual = VirtualLoop()
+        invariants = Invariants(virtual, opts.seed, lambda text: runner.problem(text))
+        cluster = SimulatedCluster(virtual, opts.bin, opts.args, logs, opts.seed, invariants)
+        runner = Runner(opts, virtual, cluster, console, machines=cluster)
+        return runner
+    real = RealLoop()
+    return Runner(opts, real, Processes(real, [str(opts.bin), *opts.args], logs), console)
 
 
 def report(

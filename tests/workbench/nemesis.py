@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from .edn import Keyword
 from .loop import SECOND, Action, Loop
@@ -17,6 +17,20 @@ JEPSEN_KINDS = ("one", "majority", "majorities-ring", "minority-third")
 KINDS = (*JEPSEN_KINDS, "one-way", "one-link")
 PERFECT_RING = 5  # nodes; Jepsen makes its exact ring for so many at most
 HEALED = Keyword("network-healed")
+DRIFT = 0.04  # of a clock's rate from 1, at most: leases allow for two that are twice as far apart
+
+
+class Machines(Protocol):
+    """What the nodes run on, where it can be frozen and its clocks changed: in a simulation."""
+
+    def pause(self, node_id: str) -> object:
+        """Nothing happens on the node any more, but its clock goes on."""
+
+    def resume(self, node_id: str) -> object:
+        """What has come and come due meanwhile happens."""
+
+    def set_rate(self, node_id: str, rate: float) -> object:
+        """From now on the node's clock gains `rate` seconds in a second."""
 
 
 @dataclass
@@ -34,6 +48,7 @@ class Nemesis:
     """Begins and ends `faults` (names in FAULTS), and says so: `note(f, value)`.
 
     Partitions are of `kinds`; `loss` and `duplicate` are the probabilities during those faults.
+    The faults OF_MACHINES need `machines`.
     """
 
     def __init__(
@@ -49,6 +64,7 @@ class Nemesis:
         kinds: Sequence[str] = JEPSEN_KINDS,
         loss: float = 0.03,
         duplicate: float = 0.03,
+        machines: Machines | None = None,
     ) -> None:
         self.rng = rng
         self.node_ids = list(node_ids)
@@ -56,6 +72,7 @@ class Nemesis:
         self.kinds = list(kinds)
         self.loss = loss
         self.duplicate = duplicate
+        self.machines = machines
         self._loop = loop
         self._faults = list(faults)
         self._interval = interval_seconds
@@ -125,11 +142,51 @@ def duplicate(nemesis: Nemesis) -> Fault:
     return Fault(probability, probability, end, f"{probability:g}")
 
 
+def pause(nemesis: Nemesis) -> Fault:
+    """One node, or any number of them, is frozen."""
+    machines, rng, node_ids = nemesis.machines, nemesis.rng, nemesis.node_ids
+    assert machines
+    count = rng.choice([1, rng.randint(1, len(node_ids))])
+    paused = sorted(rng.sample(node_ids, count))
+    for node_id in paused:
+        machines.pause(node_id)
+
+    def end() -> None:
+        for node_id in paused:
+            machines.resume(node_id)
+
+    shown = " ".join(paused)
+    resumed = dict.fromkeys(paused, Keyword("resumed"))
+    return Fault(None, dict.fromkeys(paused, Keyword("paused")), end, shown, resumed)
+
+
+def clock(nemesis: Nemesis) -> Fault:
+    """All clocks go too fast or too slowly, often as far as leases allow for."""
+    machines, rng = nemesis.machines, nemesis.rng
+    assert machines
+
+    def change(rates: Mapping[str, float]) -> None:
+        for node_id, rate in rates.items():
+            machines.set_rate(node_id, rate)
+
+    rates = {
+        node_id: 1 + DRIFT * rng.choice([-1, 1, round(rng.uniform(-1, 1), 2)])
+        for node_id in nemesis.node_ids
+    }
+    right = dict.fromkeys(rates, 1.0)
+    change(rates)
+    shown = " ".join(f"{rate:g}" for rate in rates.values())
+    return Fault(None, rates, partial(change, right), shown, right)
+
+
 FAULTS: Mapping[str, Callable[[Nemesis], Fault]] = {
     "partition": partition,
     "loss": loss,
     "duplicate": duplicate,
+    "pause": pause,
+    "clock": clock,
 }
+OF_MACHINES = ("pause", "clock")
 
 
 def grudge(kind: str, node_ids: Sequence[str], rng: random.Random) -> Grudge:

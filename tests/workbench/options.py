@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .nemesis import FAULTS, JEPSEN_KINDS, KINDS
+from .nemesis import FAULTS, JEPSEN_KINDS, KINDS, OF_MACHINES
 from .workload import WORKLOADS
 
 DESCRIPTION = """\
@@ -44,6 +44,7 @@ class Options:
     log_net_send: bool
     log_net_recv: bool
     test_count: int
+    simulate: bool
     seed: int
     args: tuple[str, ...]
 
@@ -137,7 +138,8 @@ def parser() -> Parser:
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
         help="default: %(default)s")
     add("--nemesis", type=names(FAULTS), default=(), metavar="FAULTS",
-        help=f"comma-separated: {', '.join(FAULTS)}; default: none")
+        help=f"comma-separated: {', '.join(FAULTS)}; {' and '.join(OF_MACHINES)} only with "
+        "--simulate; default: none")
     add("--nemesis-interval", type=at_least(0.001), default=10, metavar="SECONDS",
         help="between two steps of the nemesis, on average; default: %(default)s")
     add("--partition-kinds", type=names(KINDS), default=JEPSEN_KINDS, metavar="KINDS",
@@ -156,6 +158,9 @@ def parser() -> Parser:
     add("--log-net-recv", action="store_true", help="show messages as they are received")
     add("--test-count", type=whole(1), default=1, metavar="N",
         help="how many tests to run; the first that is not valid is the last")
+    add("--simulate", action="store_true",
+        help="run the nodes in this process and in virtual time, so that a --seed always gives the "
+        "same run; the binary must be a Python program on node.py (this option is its own)")
     add("--seed", type=whole(0), help="for the workbench's dice (this option is its own)")
     return p  # fmt: skip
 
@@ -183,6 +188,9 @@ def parse(argv: Sequence[str]) -> Options:
             f"--concurrency {given.concurrency} makes {concurrency} clients, but lin-kv needs a "
             f"multiple of {group}, twice the number of nodes: 2n, 4n, ..."
         )
+    simulated = [name for name in given.nemesis if name in OF_MACHINES]
+    if simulated and not given.simulate:
+        p.error(f"--nemesis {','.join(simulated)} needs --simulate")
     if not given.partition_kinds:
         p.error(f"--partition-kinds needs one at least of {', '.join(KINDS)}")
 

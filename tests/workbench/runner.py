@@ -15,7 +15,7 @@ from .console import Console
 from .history import Op
 from .interrupt import Interrupted, interruptible
 from .loop import SECOND, Loop
-from .nemesis import Nemesis
+from .nemesis import Machines, Nemesis
 from .network import Latency, Message, Network, ProtocolError
 from .options import Options
 from .workload import WORKLOADS, Body, Worker
@@ -65,9 +65,19 @@ class Schedule:
 
 
 class Runner:
-    """Runs one test as the options say, on a loop and with a cluster that are given to it."""
+    """Runs one test as the options say, on a loop and with a cluster that are given to it.
 
-    def __init__(self, options: Options, loop: Loop, cluster: Cluster, console: Console) -> None:
+    `machines` is the cluster again, if its nodes' machines can have faults.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        loop: Loop,
+        cluster: Cluster,
+        console: Console,
+        machines: Machines | None = None,
+    ) -> None:
         self.loop = loop
         self.record = Record()
         self._options = options
@@ -96,6 +106,7 @@ class Runner:
             kinds=options.partition_kinds,
             loss=options.loss,
             duplicate=options.duplicate,
+            machines=machines,
         )
         self._schedule = Schedule(options.rate, dice(options.seed, "schedule"))
         self._clients = 0

@@ -1,0 +1,232 @@
+"""A whole cluster in virtual time: the same seed, the same run; what the nodes do, and cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_runner import options
+from workbench.console import Console
+from workbench.invariants import Invariants
+from workbench.loop import SECOND, VirtualLoop
+from workbench.runner import Record, Runner
+from workbench.simulation import Clock, Machine, SimulatedCluster, Watcher
+
+ROOT = Path(__file__).resolve().parents[1]
+FAULTS = "partition,loss,duplicate,pause,clock"
+
+ECHO = """
+from node import Node
+
+node = Node()
+
+@node.on("echo", blocking={blocking})
+def echo(msg):
+    {does}
+    node.reply(msg, {{"type": "echo_ok", "echo": msg["body"]["echo"]}})
+
+node.main()
+"""
+
+
+def simulate(folder: Path, binary: Path, *args: str, **changes: Any) -> Record:
+    """What comes of a short run; its logs are in the folder."""
+    given = options(bin=binary, args=args, simulate=True, **changes)
+    loop = VirtualLoop()
+    invariants = Invariants(loop, given.seed, lambda text: runner.problem(text))
+    cluster = SimulatedCluster(loop, given.bin, given.args, folder, given.seed, invariants)
+    runner = Runner(given, loop, cluster, Console(), cluster)
+    return runner.run()
+
+
+def echo(folder: Path, does: str = "pass", blocking: bool = False, **changes: Any) -> Record:
+    binary = folder / "echo.py"
+    binary.write_text(ECHO.format(does=does, blocking=blocking))
+    return simulate(folder, binary, workload="echo", concurrency=1, **changes)
+
+
+def run(folder: Path, python: str, seed: int, hash_seed: str) -> dict[str, bytes]:
+    """The files that a simulated run leaves behind, but for those with its name in them."""
+    folder.mkdir()
+    words = [
+        *("-w", "lin-kv", "--bin", str(ROOT / "raft.py"), "--simulate", "--seed", str(seed)),
+        *("--node-count", "3", "--concurrency", "2n", "--rate", "100", "--time-limit", "10"),
+        *("--latency", "10", "--latency-dist", "exponential"),
+        *("--nemesis", FAULTS, "--nemesis-interval", "1"),
+    ]
+    done = subprocess.run(
+        [python, str(ROOT / "maelstrom"), "test", *words],
+        cwd=folder,
+        env={**os.environ, "MAELSTROM": "workbench", "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    latest = folder / "store" / "latest"
+    return {
+        str(path.relative_to(latest)): path.read_bytes()
+        for path in latest.rglob("*")
+        if path.is_file() and path.name != "timeline.html"
+    }
+
+
+def pythons() -> list[str]:
+    """The other versions that there are here: on the PATH, or beside each other in pyenv's way."""
+    names = [f"python3.{minor}" for minor in range(10, 14)]
+    installed = sorted(Path.home().glob(".pyenv/versions/3.1[0-3].*/bin/python3"))
+    found = [*map(str, installed), *filter(None, map(shutil.which, names))]
+    able: dict[str, str] = {}
+    for python in found:
+        asked = [python, "-c", "import sys; print(sys.version_info[:2])"]
+        done = subprocess.run(asked, capture_output=True, text=True)
+        if done.returncode == 0:
+            able.setdefault(done.stdout, python)
+    return list(able.values())
+
+
+def test_the_same_seed_gives_the_same_bytes_in_any_process_and_python(tmp_path: Path) -> None:
+    first = run(tmp_path / "first", sys.executable, 1, "1")
+    assert {"history.edn", "results.edn", "node-logs/n2.log"} <= first.keys()
+    assert b":ok" in first["history.edn"] and b"leader" in b"".join(first.values())
+    for number, python in enumerate([sys.executable, *pythons()]):
+        assert run(tmp_path / str(number), python, 1, str(number + 2)) == first, python
+    assert run(tmp_path / "other", sys.executable, 2, "1")["history.edn"] != first["history.edn"]
+
+
+def test_the_store_survives_faults(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"node_count": 3, "nemesis": FAULTS.split(",")[:3], "time_limit": 20}
+    record = simulate(tmp_path, ROOT / "raft.py", nemesis_interval=1, loss=0.1, **changes)
+    assert not record.crash and not record.problems
+    assert sum(op.type == "ok" for op in record.history) > 500
+
+
+def test_any_program_on_a_node_can_be_simulated_even_one_without_a_main(tmp_path: Path) -> None:
+    record = echo(tmp_path)
+    assert not record.crash
+    assert {op.type for op in record.history} == {"invoke", "ok"}
+
+
+def test_a_node_that_ends_says_why_in_its_log(tmp_path: Path) -> None:
+    record = echo(tmp_path, "raise SystemExit(3)")
+    assert record.crash == "n0 ended by itself with SystemExit: 3"
+    assert "raise SystemExit(3)" in (tmp_path / "n0.log").read_text()
+
+
+def test_a_blocking_handler_is_refused_for_there_are_no_threads(tmp_path: Path) -> None:
+    record = echo(tmp_path, blocking=True)
+    assert {op.type for op in record.history} == {"invoke", "info"}
+    assert "no blocking handlers" in (tmp_path / "n0.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "crash"),
+    [
+        (b"\x7fELF\x00", "cannot run {}: only a Python program can be simulated"),
+        (b"x = 1", "n0 ended by itself with no node of node.py made"),
+        (b"import sys; sys.exit(3)", "n0 ended by itself with exit status 3"),
+        (b"1 / 0", "n0 ended by itself with ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_is_no_node_is_a_crash(tmp_path: Path, text: bytes, crash: str) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(text)
+    assert simulate(tmp_path, binary).crash == crash.format(binary)
+
+
+class Lone(Watcher):
+    """A simulated node that echoes, logs the time each second, and was initialised at 0."""
+
+    def __init__(self, folder: Path, seed: int = 1) -> None:
+        binary = folder / "echo.py"
+        every = "\n\nnode.every(1.0, lambda: node.log(str(node.now())))\n\nnode.main()"
+        text = ECHO.format(does="node.log('echo')", blocking=False)
+        binary.write_text(text.replace("\n\nnode.main()", every))
+        self.loop = VirtualLoop()
+        self.turns: list[int] = []
+        self.log: list[str] = []
+        self.cluster = SimulatedCluster(self.loop, binary, [], folder, seed, self)
+        self.cluster.start("n0", self)
+        self.lines: list[bytes] = []
+        self.arrives(0, {"type": "init", "node_id": "n0", "node_ids": ["n0"]})
+        self.loop.run_to(0)
+
+    def arrives(self, moment: int, body: dict[str, Any]) -> None:
+        message = {"src": "c1", "dest": "n0", "body": {"msg_id": moment, **body}}
+        self.loop.at(moment, lambda: self.cluster.deliver("n0", message))
+
+    def turned(self, machine: Machine, lines: list[bytes]) -> None:
+        self.turns.append(self.loop.now())
+
+    def seconds(self) -> list[float]:
+        """When the node took turns since it was asked last."""
+        self.turns, turns = [], self.turns
+        return [round(moment / SECOND, 6) for moment in turns]
+
+    def on_line(self, node_id: str, line: bytes) -> None:
+        self.lines.append(line)
+
+    def on_stderr(self, node_id: str, line: str) -> None:
+        self.log.append(line)
+
+    def on_exit(self, node_id: str, why: str) -> None:
+        pytest.fail(why)
+
+
+def test_what_arrives_at_one_moment_makes_one_turn(tmp_path: Path) -> None:
+    lone = Lone(tmp_path)
+    lone.seconds()
+    for moment in (SECOND // 2, SECOND // 2, SECOND * 6 // 10):
+        lone.arrives(moment, {"type": "echo", "echo": 1})
+    lone.loop.run_to(SECOND // 10 * 9)
+    assert lone.seconds() == [0.5, 0.6]
+    assert len(lone.lines) == 4
+
+
+def test_on_a_paused_machine_nothing_happens_and_then_everything_at_once(tmp_path: Path) -> None:
+    first = set()
+    for seed in range(10):
+        lone = Lone(tmp_path, seed)
+        lone.seconds()
+        began = lone.cluster.machines["n0"].clock.now()
+        lone.cluster.pause("n0")
+        for moment in (1, 2):
+            lone.arrives(moment * SECOND, {"type": "echo", "echo": 1})
+        lone.loop.run_to(5 * SECOND // 2)
+        assert not lone.seconds() and not lone.log
+        lone.cluster.resume("n0")
+        lone.loop.run_to(3 * SECOND)
+        assert lone.seconds() == [2.5, 2.5]
+        assert lone.log.count("echo") == 2 and len(lone.log) == 3
+        (shown,) = (float(line) for line in lone.log if line != "echo")
+        assert shown == pytest.approx(began + 2.5)
+        first.add(lone.log[0] == "echo")
+    assert first == {False, True}  # what comes first is chance
+
+
+def test_timers_go_by_the_machines_clock(tmp_path: Path) -> None:
+    lone = Lone(tmp_path)
+    lone.seconds()
+    lone.cluster.set_rate("n0", 1.25)
+    lone.loop.run_to(2 * SECOND)
+    lone.cluster.set_rate("n0", 0.5)
+    lone.loop.run_to(6 * SECOND)
+    assert lone.seconds() == [0.8, 1.6, 3.0, 5.0]
+
+
+def test_a_clock_gains_what_its_rate_says_and_never_jumps() -> None:
+    loop = VirtualLoop()
+    clock = Clock(loop, 7.0)
+    loop.run_to(2 * SECOND)
+    assert clock.now() == 9.0
+    clock.set_rate(0.5)
+    assert clock.now() == 9.0 and clock.moment(10.0) == 4 * SECOND
+    loop.run_to(4 * SECOND)
+    clock.set_rate(1.5)
+    loop.run_to(6 * SECOND)
+    assert clock.now() == 13.0

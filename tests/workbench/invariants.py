@@ -1,0 +1,272 @@
+"""What must hold after each turn of a Raft node, in any order of events: the paper's figure 3.
+
+It is looked at from outside and on all nodes at once, so a lie that no client has heard yet is
+seen as well. What a node has changed in its last turn is compared with what was seen of all nodes
+before, so the cost is that of the change.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .loop import SECOND, Loop
+from .simulation import Machine, Watcher
+
+Id = tuple[str, int]  # of an operation: client, msg_id
+NO_VALUE = object()
+
+
+class Broken(Exception):
+    """A property does not hold."""
+
+
+@dataclass
+class Seen:
+    """A node as it was after its last turn."""
+
+    raft: Any
+    term: int = 0
+    voted_for: str | None = None
+    leads: int = 0  # the term in which it led; 0 if it did not
+    commit_index: int = 0
+    last_applied: int = 0
+    log: list[Any] = field(default_factory=list)  # entry 1, 2, ...
+
+
+class Reference:
+    """What the committed log means: each operation's one effect, in the order of the log.
+
+    What is remembered, and how an operation changes a map, are the program's own rules: its
+    classes are asked. That an operation takes effect once is a rule of ours.
+    """
+
+    def __init__(self, raft: Any) -> None:
+        self.entries: list[Any] = [None]  # by index
+        self.index_of: dict[Id, int] = {}  # where an operation took effect
+        self._map = type(raft.state_machine)()
+        self._answers = type(raft.answers)()
+        self._versions: dict[Any, tuple[list[int], list[Any]]] = {}  # by key: indexes and values
+
+    @property
+    def size(self) -> int:
+        return len(self.entries) - 1
+
+    def commit(self, entry: Any) -> None:
+        """The next entry. Broken if its operation was there before and is done again."""
+        self.entries.append(entry)
+        id = entry.client, entry.msg_id
+        if entry.client is None or self._answers.get(id) or entry.birth < self._answers.floor:
+            return
+        if id in self.index_of:
+            raise Broken(
+                f"at most once: {entry} at {self.size} was done at {self.index_of[id]} already"
+            )
+        self.index_of[id] = self.size
+        self._map, answer = self._map.apply(entry.body)
+        self._answers.add(self.size, id, answer)
+        key = entry.body["key"]
+        indexes, values = self._versions.setdefault(json.dumps(key), ([], []))
+        indexes.append(self.size)
+        values.append(self._map.map.get(key, NO_VALUE))
+
+    def value(self, key: Any, index: int) -> Any:
+        """What the key held when all up to this index was applied; NO_VALUE if it was absent."""
+        indexes, values = self._versions.get(json.dumps(key), ([], []))
+        place = bisect_right(indexes, index)
+        return values[place - 1] if place else NO_VALUE
+
+
+class Invariants(Watcher):
+    """Watches the nodes of a simulation; tells of the first property that does not hold.
+
+    What it reads of a node are the public attributes of raft.py's Raft; a program that has none
+    of that kind is not looked at.
+    """
+
+    def __init__(self, loop: Loop, seed: int, tell: Callable[[str], object]) -> None:
+        self._loop = loop
+        self._seed = seed
+        self._tell = tell
+        self._nodes: dict[str, Seen] = {}
+        self._leaders: dict[int, str] = {}  # by term
+        self._newest = 0  # the highest term that had a leader
+        self._entries: dict[tuple[int, int], tuple[Any, int, str]] = {}
+        self._reference: Reference | None = None
+        self._acknowledged = 0  # the highest index whose effect a client knows of
+        self._asked: dict[Id, int] = {}  # what was acknowledged when a read came
+        self._done = False
+
+    def arrived(self, machine: Machine, message: dict[str, Any]) -> None:
+        body = message["body"]
+        if body.get("type") == "read":
+            self._asked[message["src"], body["msg_id"]] = self._acknowledged
+
+    def turned(self, machine: Machine, lines: list[bytes]) -> None:
+        if self._done or not (seen := self._seen(machine)):
+            return
+        node_id = machine.node_id
+        try:
+            self._check_term(node_id, seen)
+            self._check_log(node_id, seen)
+            self._check_leader(node_id, seen)
+            self._check_commit(node_id, seen)
+            self._check_state(node_id, seen)
+            for line in lines:
+                if b'"in_reply_to"' in line:
+                    self._check_answer(node_id, seen, json.loads(line))
+        except Broken as broken:
+            self._done = True
+            at = self._loop.now() / SECOND
+            self._tell(f"{broken} (--seed {self._seed}, at {at:.6f} s)")
+
+    def _seen(self, machine: Machine) -> Seen | None:
+        seen = self._nodes.get(machine.node_id)
+        if not seen and machine.node and hasattr(machine.node.server, "commit_index"):
+            seen = self._nodes[machine.node_id] = Seen(machine.node.server)
+            self._reference = self._reference or Reference(seen.raft)
+        return seen
+
+    def _check_term(self, node_id: str, seen: Seen) -> None:
+        """Terms never go back, and there is one vote in each (sections 5.1 and 5.2)."""
+        raft = seen.raft
+        if raft.term < seen.term:
+            raise Broken(f"terms: {node_id} went back from term {seen.term} to {raft.term}")
+        if raft.term > seen.term:
+            seen.term, seen.voted_for = raft.term, None
+        if seen.voted_for not in (None, raft.voted_for):
+            raise Broken(
+                f"one vote: in term {seen.term} {node_id} voted for {seen.voted_for}, "
+                f"then for {raft.voted_for}"
+            )
+        seen.voted_for = raft.voted_for
+
+    def _check_log(self, node_id: str, seen: Seen) -> None:
+        """Log matching (5.3); leaders only append, and what is committed stays."""
+        log, mine = seen.raft.log, seen.log
+        kept = min(len(mine), log.size)
+        while kept and mine[kept - 1] is not log[kept]:  # a new entry is another object
+            kept -= 1
+        if kept < len(mine):
+            lost = f"entry {kept + 1}, {mine[kept]}"
+            if kept < seen.commit_index:
+                raise Broken(f"committed entries stay: {node_id} took {lost} out of its log")
+            if seen.leads == seen.raft.term:
+                raise Broken(f"leader append-only: {node_id} took {lost} out of its log")
+            del mine[kept:]
+        for index in range(kept + 1, log.size + 1):
+            entry, previous = log[index], log[index - 1].term
+            known, known_previous, first = self._entries.setdefault(
+                (index, entry.term), (entry, previous, node_id)
+            )
+            if known != entry or known_previous != previous:
+                raise Broken(
+                    f"log matching: entry {index} is {known} after term {known_previous} for "
+                    f"{first}, and {entry} after term {previous} for {node_id}"
+                )
+            mine.append(entry)
+
+    def _check_leader(self, node_id: str, seen: Seen) -> None:
+        """Election safety (5.2), and leader completeness (5.4) when a leader begins."""
+        raft = seen.raft
+        if raft.role != "leader":
+            seen.leads = 0
+        elif seen.leads != raft.term:
+            seen.leads = raft.term
+            first = self._leaders.setdefault(raft.term, node_id)
+            if first != node_id:
+                raise Broken(f"election safety: {first} and {node_id} both led term {raft.term}")
+            if raft.term > self._newest:
+                self._newest = raft.term
+                self._check_completeness()
+
+    def _check_completeness(self) -> None:
+        """The leader of the highest term has all that is committed: its end, and so the rest."""
+        assert self._reference
+        leader = self._leaders.get(self._newest)
+        if leader and (index := self._reference.size):
+            log, entry = self._nodes[leader].log, self._reference.entries[index]
+            if len(log) < index or log[index - 1] != entry:
+                has = log[index - 1] if len(log) >= index else "nothing"
+                raise Broken(
+                    f"leader completeness: {leader} leads term {self._newest} and has {has} at "
+                    f"{index}, where {entry} is committed"
+                )
+
+    def _check_commit(self, node_id: str, seen: Seen) -> None:
+        """State machine safety (5.4.3): one entry at each index; a majority has what is new."""
+        raft, reference = seen.raft, self._reference
+        assert reference
+        before, now = seen.commit_index, raft.commit_index
+        if not before <= now <= raft.log.size:
+            raise Broken(
+                f"commit index: {node_id}'s went from {before} to {now}, of {raft.log.size} entries"
+            )
+        seen.commit_index = now
+        known = min(now, reference.size)
+        for index in range(before + 1, known + 1):
+            if seen.log[index - 1] != reference.entries[index]:
+                raise Broken(
+                    f"state machine safety: {node_id} takes {seen.log[index - 1]} at {index} for "
+                    f"committed, where {reference.entries[index]} is"
+                )
+        if now > known:
+            for entry in seen.log[known:now]:
+                reference.commit(entry)
+            entry = seen.log[now - 1]
+            have = [id for id, other in self._nodes.items() if entry in other.log[now - 1 : now]]
+            if 2 * len(have) <= len(raft.node.node_ids):
+                raise Broken(
+                    f"commit: {node_id} takes {entry} at {now} for committed, but only "
+                    f"{' '.join(have)} of {len(raft.node.node_ids)} nodes have it"
+                )
+            self._check_completeness()
+
+    def _check_state(self, node_id: str, seen: Seen) -> None:
+        """What is applied is committed, and has done to the map what it should, once (8)."""
+        raft, reference = seen.raft, self._reference
+        assert reference
+        before, now = seen.last_applied, raft.last_applied
+        if not before <= now <= raft.commit_index:
+            raise Broken(
+                f"applied: {node_id}'s last went from {before} to {now}, "
+                f"with {raft.commit_index} committed"
+            )
+        seen.last_applied = now
+        for key in self._keys(seen.log[before:now]):
+            value, wanted = raft.state_machine.map.get(key, NO_VALUE), reference.value(key, now)
+            if value != wanted:
+                raise Broken(
+                    f"at most once: with all up to {now} applied, key {key} holds {_shown(value)} "
+                    f"on {node_id}, and should hold {_shown(wanted)}"
+                )
+
+    def _keys(self, entries: list[Any]) -> Iterator[Any]:
+        for entry in entries:
+            if entry.client is not None:
+                yield entry.body["key"]
+
+    def _check_answer(self, node_id: str, seen: Seen, message: dict[str, Any]) -> None:
+        """A read is no older than what was acknowledged before it was asked (thesis 6.4)."""
+        assert self._reference
+        body = message["body"]
+        id = message["dest"], body["in_reply_to"]
+        index = self._reference.index_of.get(id)
+        if body["type"] == "error" and body["code"] not in (20, 22):
+            return
+        if (asked := self._asked.pop(id, None)) is not None:
+            index = index or seen.last_applied
+            if index < asked:
+                raise Broken(
+                    f"no stale read: {node_id}, with all up to {index} applied, answered {id[0]} "
+                    f"{body}, whose question came when {asked} was acknowledged"
+                )
+        if index:
+            self._acknowledged = max(self._acknowledged, index)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is NO_VALUE else json.dumps(value)

@@ -1,0 +1,327 @@
+"""A whole cluster in one process and in virtual time: the same seed gives the same run.
+
+The binary is run as it is, once for each node, with a `Node` in node.py's place that has no clock,
+chance, input or output of its own. What passes between nodes passes as JSON text: they share
+nothing. It must be a Python program on node.py that takes its time from `node.now()` and its
+chance from `node.random`, and that has no blocking handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from types import CodeType
+from typing import IO, Any, NoReturn
+
+import node as node_module
+from node import Node
+
+from .cluster import Cluster, Listener
+from .loop import SECOND, Loop
+from .runner import dice
+
+MAX_OFFSET = 1000.0  # seconds: no two machines have started at the same time
+NEVER = math.inf
+
+
+class Ended(Exception):
+    """A node has ended by itself, as a process would."""
+
+
+class VirtualNode(Node):
+    """A node whose clock, chance and output are given to it: `write(line)`, `note(log_line)`.
+
+    It has no threads: whoever makes it takes its turns, by `read`, and by `run` when its
+    clock shows `due`.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        rng: Random,
+        write: Callable[[bytes], object],
+        note: Callable[[str], object],
+    ) -> None:
+        self._clock, self._give, self._note = clock, write, note
+        super().__init__()
+        self.random = rng
+
+    def read(self, lines: bytes) -> None:
+        """One turn for these lines. Ended if the node does."""
+        self._turn(self._receive, lines)
+
+    def run(self) -> None:
+        """One turn for the timers that are due. Ended if the node does."""
+        self._turn(self._run_due)
+
+    @property
+    def server(self) -> Any:
+        """Whose method handles append_entries, if there is one: the program's own object."""
+        return getattr(self._handlers.get("append_entries"), "__self__", None)
+
+    @property
+    def due(self) -> float:
+        """When it must run, by its clock; never before its init."""
+        return self._next_due() if self._initialized else NEVER
+
+    def now(self) -> float:
+        return self._clock()
+
+    def log(self, text: str) -> None:
+        self._note(text)
+
+    def main(self) -> None:
+        """Whoever made it runs it."""
+
+    def _take_stdout(self) -> int:
+        return -1
+
+    def _write(self, data: bytes) -> None:
+        for line in data.splitlines():
+            self._give(line)
+
+    def _start_thread(self, action: Callable[[], object]) -> None:
+        if action != self._run_timers:
+            raise RuntimeError("in virtual time there are no threads, and no blocking handlers")
+
+    def _end(self, error: BaseException) -> NoReturn:
+        if isinstance(error, (KeyboardInterrupt, Ended)):  # the user's, or it was here before
+            raise error
+        self.log("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        raise Ended(f"{type(error).__name__}: {error}") from error
+
+
+class Clock:
+    """A machine's clock: it shows seconds, and may be fast or slow."""
+
+    def __init__(self, loop: Loop, shows: float) -> None:
+        self._loop = loop
+        self._rate = 1.0
+        self._since, self._shown = loop.now(), shows  # when the rate began, and what it showed
+
+    def now(self) -> float:
+        return self._shown + (self._loop.now() - self._since) * self._rate / SECOND
+
+    def set_rate(self, rate: float) -> None:
+        """From now on it gains so many seconds in a second; it does not jump."""
+        self._shown, self._since, self._rate = self.now(), self._loop.now(), rate
+
+    def moment(self, shown: float) -> int:
+        """When, by the loop, it shows so much; give or take a rounding."""
+        return self._since + math.ceil((shown - self._shown) / self._rate * SECOND)
+
+
+class Watcher:
+    """Sees all that nodes do. It must change nothing."""
+
+    def arrived(self, machine: Machine, message: dict[str, Any]) -> None:
+        """A message is there for a node."""
+
+    def turned(self, machine: Machine, lines: list[bytes]) -> None:
+        """A node has taken a turn, and these lines are about to leave."""
+
+
+class Machine:
+    """What a node runs on: a clock, what has arrived, and the turns.
+
+    All that arrives at one moment makes one turn.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        loop: Loop,
+        rng: Random,
+        listener: Listener,
+        log: IO[str],
+        watcher: Watcher,
+    ) -> None:
+        self.node_id = node_id
+        self.clock = Clock(loop, rng.uniform(0, MAX_OFFSET))
+        self.node: VirtualNode | None = None
+        self._loop = loop
+        self._rng = rng
+        self._listener = listener
+        self._log = log
+        self._watcher = watcher
+        self._arrived: list[str] = []
+        self._written: list[bytes] = []
+        self._turn_at = self._wake_at = NEVER  # when it is to read, and to look at its timers
+        self._paused = False
+
+    def node_class(self) -> type[VirtualNode]:
+        """What stands in for Node, so that the binary makes this machine's node."""
+        machine = self
+
+        class MachineNode(VirtualNode):
+            def __init__(self) -> None:
+                super().__init__(
+                    machine.clock.now, machine._rng, machine._written.append, machine.note
+                )
+                machine.node = self
+
+        return MachineNode
+
+    def note(self, text: str) -> None:
+        """A line, or more, on the node's stderr."""
+        self._log.write(text + "\n")
+        for line in text.splitlines():
+            self._listener.on_stderr(self.node_id, line)
+
+    def deliver(self, message: dict[str, Any]) -> None:
+        """Something has arrived."""
+        self._watcher.arrived(self, message)
+        self._arrived.append(json.dumps(message))
+        self._read_soon()
+
+    def pause(self) -> None:
+        """From now on nothing happens here, but the clock goes on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """All that has come and come due meanwhile happens; which of the two first is chance."""
+        self._paused = False
+        for action in self._rng.sample([self._read_soon, self._look_soon], 2):
+            action()
+
+    def set_rate(self, rate: float) -> None:
+        """Changes the speed of the clock, and with it when the timers are due."""
+        self.clock.set_rate(rate)
+        self._wake_at = NEVER
+        self._look_soon()
+
+    def end(self, how: str) -> None:
+        """The node has ended by itself."""
+        self.node = None
+        self._listener.on_exit(self.node_id, f"ended by itself with {how}")
+
+    def _read_soon(self) -> None:
+        if self._arrived and self._turn_at == NEVER:
+            self._turn_at = self._loop.now()
+            self._loop.at(self._loop.now(), self._read)
+
+    def _read(self) -> None:
+        self._turn_at = NEVER
+        if self.node and not self._paused:
+            lines = "\n".join(self._arrived).encode()
+            self._arrived.clear()
+            self._turn(self.node, partial(self.node.read, lines))
+
+    def _look_soon(self) -> None:
+        """Sees to it that what is due next will happen."""
+        if self.node and (due := self.node.due) < NEVER:
+            now = self._loop.now()
+            moment = max(now, self.clock.moment(due)) if due > -NEVER else now
+            if moment < self._wake_at:
+                self._wake_at = moment
+                self._loop.at(moment, partial(self._look, moment))
+
+    def _look(self, moment: int) -> None:
+        if moment != self._wake_at:
+            return  # there is another one
+        self._wake_at = NEVER
+        if self._paused or not self.node:
+            return
+        if self.node.due <= self.clock.now():
+            self._turn(self.node, self.node.run)
+        elif self.node.due < NEVER:  # it is not quite the moment, or it was called off
+            self._wake_at = max(moment + 1, self.clock.moment(self.node.due))
+            self._loop.at(self._wake_at, partial(self._look, self._wake_at))
+
+    def _turn(self, node: VirtualNode, turn: Callable[[], object]) -> None:
+        try:
+            turn()
+        except Ended as error:
+            self.end(str(error))
+            return
+        written = self._written.copy()
+        self._written.clear()
+        self._watcher.turned(self, written)
+        for line in written:
+            self._listener.on_line(self.node_id, line)
+        self._look_soon()
+
+
+class SimulatedCluster(Cluster):
+    """Nodes that run a Python `binary` with `args`, their stderr in the folder `logs`."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        binary: Path,
+        args: Sequence[str],
+        logs: Path,
+        seed: int,
+        watcher: Watcher,
+    ) -> None:
+        self.machines: dict[str, Machine] = {}
+        self._loop = loop
+        self._binary = binary
+        self._args = args
+        self._logs = logs
+        self._seed = seed
+        self._watcher = watcher
+        self._code: CodeType | None = None
+        self._files = contextlib.ExitStack()
+
+    def start(self, node_id: str, listener: Listener) -> None:
+        """Runs the binary, which makes a node and returns from its main()."""
+        log = self._files.enter_context((self._logs / f"{node_id}.log").open("w"))
+        rng = dice(self._seed, f"node {node_id}")
+        machine = Machine(node_id, self._loop, rng, listener, log, self._watcher)
+        self.machines[node_id] = machine
+        code = self._code = self._code or compiled(self._binary)
+        try:
+            with standing_in(machine.node_class(), [str(self._binary), *self._args]):
+                exec(code, {"__name__": "__main__", "__file__": str(self._binary)})
+        except SystemExit as error:
+            machine.end(f"exit status {error.code}")
+        except Exception as error:
+            machine.note(traceback.format_exc())
+            machine.end(f"{type(error).__name__}: {error}")
+        else:
+            if not machine.node:
+                machine.end("no node of node.py made")
+
+    def deliver(self, node_id: str, message: dict[str, Any]) -> None:
+        self.machines[node_id].deliver(message)
+
+    def stop(self) -> None:
+        self._files.close()
+
+    def pause(self, node_id: str) -> None:
+        self.machines[node_id].pause()
+
+    def resume(self, node_id: str) -> None:
+        self.machines[node_id].resume()
+
+    def set_rate(self, node_id: str, rate: float) -> None:
+        self.machines[node_id].set_rate(rate)
+
+
+def compiled(binary: Path) -> CodeType:
+    """OSError unless it is a Python program."""
+    try:
+        return compile(binary.read_bytes(), str(binary), "exec")
+    except (SyntaxError, ValueError) as error:
+        raise OSError(errno.ENOEXEC, "only a Python program can be simulated") from error
+
+
+@contextlib.contextmanager
+def standing_in(stand_in: type[Node], argv: list[str]) -> Iterator[None]:
+    """In the block a program's Node is this class, and its words are `argv`."""
+    before = node_module.Node, sys.argv, sys.path
+    node_module.Node = stand_in  # type: ignore[misc]
+    sys.argv, sys.path = argv, [str(Path(argv[0]).parent), *sys.path]
+    try:
+        yield
+    finally:
+        node_module.Node, sys.argv, sys.path = before  # type: ignore[misc]
