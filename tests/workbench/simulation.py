@@ -70,7 +70,7 @@ class VirtualNode(Node):
     @property
     def due(self) -> float:
         """When it must run, by its clock; never before its init."""
-        return self._next_due() if self._initialized else NEVER
+        return self._next_due() if self._early is None else NEVER
 
     def now(self) -> float:
         return self._clock()
@@ -89,8 +89,7 @@ class VirtualNode(Node):
             self._give(line)
 
     def _start_thread(self, action: Callable[[], object]) -> None:
-        if action != self._run_timers:
-            raise RuntimeError("in virtual time there are no threads, and no blocking handlers")
+        raise RuntimeError("in virtual time there are no threads, and no blocking handlers")
 
     def _end(self, error: BaseException) -> NoReturn:
         if isinstance(error, (KeyboardInterrupt, Ended)):  # the user's, or it was here before
