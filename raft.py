@@ -300,6 +300,7 @@ class Raft(Server):
         self.min_heartbeat = HEARTBEAT
         self.timeout = 0.0  # of elections
         self.ticked = (0.0, 0.0)  # when the last two ticks were
+        self.awake_since = -math.inf  # no pause has been noticed since
         self.input_at = 0.0  # when something came last
         self.heard = False  # something in this turn
         self.silence = (0.0, 0.0)  # the longest between inputs of late: its start and end
@@ -365,6 +366,8 @@ class Raft(Server):
                 self.step_down_without_majority(now)
                 self.review_followers(now)
             self.review_pending(now)
+            if now - self.ticked[1] > 3 * TICK:
+                self.awake_since = now
             self.ticked = (self.ticked[1], now)
 
     def log_role(self, text: str) -> None:
@@ -399,12 +402,13 @@ class Raft(Server):
 
         Its deadline counts from when the operations may have been sent. Maelstrom delivers to a
         node one message after the other, so they may have waited for one that was under way, in
-        the silence before it; and after a pause, what has waited in the pipe looks new.
+        the silence before it. After a pause, what has waited in the pipe looks new: what is sure
+        is the last tick but one.
         """
         self.seq += 1
         rtt = self.round_trip.seconds
         wait = (4 * rtt or FIRST_WAIT) if self.node.other_node_ids else 0.0
-        sent = min(self.ticked[0], max(self.silence[0], self.node.now() - wait))
+        sent = max(self.silence[0], self.ticked[0] - wait)
         deadline = sent + max(PATIENCE, 2 * rtt)
         batch = self.pending[self.seq] = Batch(self.seq, deadline, *self.arrived)
         self.arrived = ([], [])
@@ -990,11 +994,11 @@ class Raft(Server):
     def measure(self, sent: float) -> None:
         """A message of ours is answered: how long did that take?
 
-        A pause is not latency: nothing is measured when this node has just slept itself.
+        A pause is not latency: what was sent before this node has slept measures nothing.
         """
         now = self.node.now()
-        if now - self.ticked[1] < 3 * TICK:
-            self.round_trip.measure(now, max(0.0, now - sent))  # a stamp may be ahead of now
+        if sent >= self.awake_since and now - self.ticked[1] < 3 * TICK:
+            self.round_trip.measure(now, max(0.0, now - sent))
             if self.role == "leader":
                 self.adapt_timeout()
 

@@ -106,6 +106,26 @@ def test_the_store_survives_faults(tmp_path: Path) -> None:
     assert sum(op.type == "ok" for op in record.history) > 500
 
 
+KINDS = ("one", "majority", "majorities-ring", "one-way", "one-link")
+FOUND: dict[str, dict[str, Any]] = {
+    "a pause was taken for latency, and clients were told too late": {
+        "seed": 40, "node_count": 7, "concurrency": 14, "independent_delivery": True,
+        "nemesis": ("partition", "pause", "clock"), "nemesis_interval": 3, "partition_kinds": KINDS,
+    },
+    "a request had waited for a slow message, and then for the end of a pause": {
+        "seed": 71, "node_count": 5, "concurrency": 20,
+        "nemesis": ("pause", "clock"), "nemesis_interval": 0.5,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_what_a_seed_has_found_stays_mended(found: str, tmp_path: Path) -> None:
+    common = {"latency": 100, "latency_dist": "exponential", "rate": 50, "time_limit": 15}
+    record = simulate(tmp_path, ROOT / "raft.py", **common, **FOUND[found])
+    assert not record.problems and not record.crash
+
+
 def test_any_program_on_a_node_can_be_simulated_even_one_without_a_main(tmp_path: Path) -> None:
     record = echo(tmp_path)
     assert not record.crash
