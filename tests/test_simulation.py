@@ -14,6 +14,7 @@ from test_runner import options
 from workbench.console import Console
 from workbench.invariants import Invariants
 from workbench.loop import SECOND, VirtualLoop
+from workbench.nemesis import KINDS
 from workbench.runner import Record, Runner
 from workbench.simulation import Clock, Machine, SimulatedCluster, Watcher
 
@@ -250,3 +251,43 @@ def test_a_clock_gains_what_its_rate_says_and_never_jumps() -> None:
     clock.set_rate(1.5)
     loop.run_to(6 * SECOND)
     assert clock.now() == 13.0
+
+
+# Invariants: each one sees the rule that it is for taken out of raft.py
+
+
+MUTANTS = {
+    "commit: ": ("    return count // 2 + 1\n", "    return count // 2\n"),
+    "leader completeness: ": ("if led or theirs < ours:", "if led:"),
+    "one vote: ": ("self.voted_for in (None, src)", "True"),
+    "state machine safety: ": (
+        'min(body["leader_commit"], self.verified)',
+        'min(body["leader_commit"], self.log.size)',
+    ),
+    "no stale read: ": ('by_lease = self.reads == "lease" and now < promised', "by_lease = True"),
+    "at most once: ": ("        res = self.answers.get(id)\n", "        res = None\n"),
+}
+
+
+def disturbed(folder: Path, binary: Path, seed: int) -> Record:
+    """A run in which bugs show: partitions of all kinds, and retries of what was lost."""
+    return simulate(
+        folder, binary, node_count=(3, 5)[seed % 2], rate=150, time_limit=15, seed=seed,
+        latency=(0, 10, 50)[seed % 3], latency_dist="exponential", loss=0.1,
+        nemesis=("partition", "loss"), nemesis_interval=0.8, partition_kinds=KINDS,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_rule_taken_out_is_seen_and_named(name: str, tmp_path: Path) -> None:
+    rule, without = MUTANTS[name]
+    source = (ROOT / "raft.py").read_text()
+    assert source.count(rule) == 1, "raft.py has changed: change the mutant, too"
+    binary = tmp_path / "raft.py"
+    binary.write_text(source.replace(rule, without))
+    found = ""
+    for seed in range(1, 40):
+        problems = disturbed(tmp_path, binary, seed).problems
+        if found := next((text for text in problems if text.startswith(name)), ""):
+            break
+    assert f"(--seed {seed}, at " in found

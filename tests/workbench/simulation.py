@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import math
 import sys
 import traceback
@@ -22,7 +21,7 @@ from types import CodeType
 from typing import IO, Any, NoReturn
 
 import node as node_module
-from node import Node
+from node import Node, encode
 
 from .cluster import Cluster, Listener
 from .loop import SECOND, Loop
@@ -178,7 +177,7 @@ class Machine:
     def deliver(self, message: dict[str, Any]) -> None:
         """Something has arrived."""
         self._watcher.arrived(self, message)
-        self._arrived.append(json.dumps(message))
+        self._arrived.append(encode(message))
         self._read_soon()
 
     def pause(self) -> None:
