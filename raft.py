@@ -105,9 +105,10 @@ LEASE = 0.9  # of the promised timeout: clocks may differ in speed
 MAX_TIMEOUT = 60.0  # that a leader may ask for
 FIRST_ELECTION = 1.0  # not before: peers may not be up
 FIRST_WAIT = 0.6  # of a request for slow messages, at most, while no round trip is known
+SURER = 0.1  # seconds of a round trip a second: peers that were paused look like a slow network
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
 NEAR = 0.004  # a round trip that is worth waiting for
-SAMPLE_INTERVAL, FIRST_ROUND_TRIP = 0.01, 0.6
+SAMPLE_INTERVAL, FIRST_ROUND_TRIP = 0.01, 0.4
 RISE, FALL = 1 / 8, 0.03  # gains of the mean round trip: so it covers some of the variance
 KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
 
@@ -300,6 +301,7 @@ class Raft(Server):
         self.min_heartbeat = HEARTBEAT
         self.timeout = 0.0  # of elections
         self.ticked = (0.0, 0.0)  # when the last two ticks were
+        self.sure_rtt = 0.0  # the round trip, if it has been that long for a while
         self.awake_since = -math.inf  # no pause has been noticed since
         self.input_at = 0.0  # when something came last
         self.heard = False  # something in this turn
@@ -368,6 +370,7 @@ class Raft(Server):
             self.review_pending(now)
             if now - self.ticked[1] > 3 * TICK:
                 self.awake_since = now
+            self.sure_rtt = min(self.round_trip.seconds, self.sure_rtt + SURER * TICK)
             self.ticked = (self.ticked[1], now)
 
     def log_role(self, text: str) -> None:
@@ -390,10 +393,14 @@ class Raft(Server):
             self.arrived[is_write].append(operation)
 
     def hear(self) -> None:
-        """Something has come: if after a long silence, other things may have waited for it."""
+        """Something has come: if after a long silence, other things may have waited for it.
+
+        After a pause they are many, so they may be read for a while.
+        """
         self.heard = True
         now, (start, end) = self.node.now(), self.silence
-        if now - end > TICK or now - self.input_at > end - start:
+        silence = end - start
+        if now - self.input_at > silence or now - end > max(TICK, silence / 8):
             self.silence = (self.input_at, now)
         self.input_at = now
 
@@ -408,8 +415,8 @@ class Raft(Server):
         self.seq += 1
         rtt = self.round_trip.seconds
         wait = (4 * rtt or FIRST_WAIT) if self.node.other_node_ids else 0.0
-        sent = max(self.silence[0], self.ticked[0] - wait)
-        deadline = sent + max(PATIENCE, 2 * rtt)
+        sent = min(self.ticked[0], max(self.silence[0], self.ticked[0] - wait))
+        deadline = sent + max(PATIENCE, 2 * self.sure_rtt)
         batch = self.pending[self.seq] = Batch(self.seq, deadline, *self.arrived)
         self.arrived = ([], [])
         self.hand_over(batch)
@@ -1213,21 +1220,21 @@ class RoundTrip:
 
     def __init__(self) -> None:
         self.seconds = 0.0  # a follower has it from its leader
-        self._last: deque[float] = deque(maxlen=5)
+        self._samples: deque[float] = deque(maxlen=101)
         self._measured = -math.inf
-        self._smallest = Recent(10.0)  # negative
 
     def measure(self, now: float, sample: float) -> None:
         """Takes in a round trip. Few long ones are a pause of a node, and not the network's."""
         if now - self._measured < SAMPLE_INTERVAL:
             return
         self._measured = now
-        self._last.append(sample)
-        self._smallest.add(now, -sample)
-        sample = min(median(self._last), 0.05 - 8 * self._smallest.value)
+        self._samples.append(sample)
+        usual = median(self._samples)
+        sample = min(median(list(self._samples)[-5:]), 0.05 + 3 * usual)
         if not self.seconds:
             self.seconds = min(sample, FIRST_ROUND_TRIP)
-        self.seconds += (RISE if sample > self.seconds else FALL) * (sample - self.seconds)
+        gain = RISE if sample > self.seconds else FALL
+        self.seconds += gain * (min(sample, 2 * self.seconds) - self.seconds)
 
 
 # What the servers say to each other: the fields of each type of message, and what they hold.

@@ -107,23 +107,35 @@ def test_the_store_survives_faults(tmp_path: Path) -> None:
     assert sum(op.type == "ok" for op in record.history) > 500
 
 
-KINDS = ("one", "majority", "majorities-ring", "one-way", "one-link")
+ANY_CUT = ("one", "majority", "majorities-ring", "one-way", "one-link")
 FOUND: dict[str, dict[str, Any]] = {
     "a pause was taken for latency, and clients were told too late": {
         "seed": 40, "node_count": 7, "concurrency": 14, "independent_delivery": True,
-        "nemesis": ("partition", "pause", "clock"), "nemesis_interval": 3, "partition_kinds": KINDS,
+        "nemesis": ("partition", "pause", "clock"), "nemesis_interval": 3,
+        "partition_kinds": ANY_CUT,
     },
     "a request had waited for a slow message, and then for the end of a pause": {
         "seed": 71, "node_count": 5, "concurrency": 20,
         "nemesis": ("pause", "clock"), "nemesis_interval": 0.5,
+    },
+    "all peers were paused at the start, and their first answers told a round trip of 6 s": {
+        "seed": 2045, "node_count": 3, "concurrency": 30, "rate": 300, "latency": 50,
+        "latency_dist": "constant", "nemesis": ("partition", "loss", "duplicate", "pause"),
+        "nemesis_interval": 3, "partition_kinds": ANY_CUT, "loss": 0.03, "duplicate": 0.03,
+    },
+    "followers kept the round trip of a leader that had measured its peers' pause": {
+        "seed": 2145, "node_count": 5, "concurrency": 20, "args": ("--reads", "index"),
+        "nemesis": ("loss", "duplicate", "pause", "clock"), "nemesis_interval": 3,
+        "loss": 0.03, "duplicate": 0.03,
     },
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("found", FOUND)
 def test_what_a_seed_has_found_stays_mended(found: str, tmp_path: Path) -> None:
-    common = {"latency": 100, "latency_dist": "exponential", "rate": 50, "time_limit": 15}
-    record = simulate(tmp_path, ROOT / "raft.py", **common, **FOUND[found])
+    changes = {"latency": 100, "latency_dist": "exponential", "rate": 50, "time_limit": 15}
+    given: dict[str, Any] = {**changes, **FOUND[found]}
+    record = simulate(tmp_path, ROOT / "raft.py", *given.pop("args", ()), **given)
     assert not record.problems and not record.crash
 
 
