@@ -414,8 +414,11 @@ class Raft(Server):
         """
         self.seq += 1
         rtt = self.round_trip.seconds
-        wait = (4 * rtt or FIRST_WAIT) if self.node.other_node_ids else 0.0
-        sent = min(self.ticked[0], max(self.silence[0], self.ticked[0] - wait))
+        sent, _ = self.silence
+        if sent >= self.awake_since:  # else it was a pause, and not a slow message
+            wait = (4 * rtt or FIRST_WAIT) if self.node.other_node_ids else 0.0
+            sent = max(sent, self.ticked[0] - wait)
+        sent = min(sent, self.ticked[0])
         deadline = sent + max(PATIENCE, 2 * self.sure_rtt)
         batch = self.pending[self.seq] = Batch(self.seq, deadline, *self.arrived)
         self.arrived = ([], [])

@@ -1557,3 +1557,15 @@ def test_owner_a_request_among_many_messages_has_not_waited() -> None:
     msg_id = scene.request(READ)
     scene.advance(0.75)
     assert scene.answer(msg_id) is None
+
+
+def test_owner_what_is_read_for_a_while_after_a_pause_may_be_as_old_as_the_pause() -> None:
+    scene = follower()
+    scene.advance(0.1)
+    scene.world.time += 4.0
+    scene.node.run()
+    scene.says("n2", ask(1, pre=True))  # the first of many that have waited in the pipe
+    scene.advance(3 * TICK)
+    msg_id = scene.request(READ)
+    scene.advance(2.0)
+    assert scene.answer(msg_id) is None
