@@ -874,7 +874,7 @@ class Raft(Server):
                 self.pending.pop(seq, None)
             else:
                 self.relayed.setdefault(seq[0], []).append(seq[1])
-        entries = [Entry(*entry) for entry in body["entries"]]
+        entries = [*map(Entry._make, body["entries"])]
         refused = self.accept(body["prev_log_index"], body["prev_log_term"], entries)
         # The leader's commit index says nothing of entries that may differ from its own.
         self.commit_index = max(self.commit_index, min(body["leader_commit"], self.verified))
