@@ -85,7 +85,7 @@ def failure(record: Record, workload: Workload, complaints: list[str]) -> tuple[
     for analysis in workload.analyses.values():
         if analysis.valid is False:
             return "not linearizable", analysis.why
-    return ("traceback", complaints[0]) if complaints else ("", "")
+    return ("traceback", f"a traceback: {complaints[0]}") if complaints else ("", "")
 
 
 def work(connection: Connection, binary: str, scratch: Path) -> None:
@@ -178,7 +178,7 @@ class Tally:
             self.failed[outcome.kind].append(outcome.seed)
             command = shlex.join(["./maelstrom", "test", *shapes.words(outcome.seed, self._binary)])
             name = f"seed {outcome.seed} ({shapes.name(outcome.seed)})"
-            self._console.print(f"{name}, {outcome.kind}: {outcome.why}\n    {command}", RED)
+            self._console.print(f"{name}: {outcome.why}\n    {command}", RED)
             self._console.flush()
         now = time.monotonic()
         if now - self._shown >= self._console.progress_interval / SECOND:
