@@ -1,12 +1,14 @@
-# Each target sets up what it needs. `run` and `bench` need Python 3.10 or newer and nothing else.
+# Each target sets up what it needs. `run`, `soak` and `bench` need Python 3.10 or newer and nothing else.
 #
 #   PYTHON=python3.12   which Python makes the .venv and runs the benchmarks
 #   ARGS='...'          more words for the command: make test ARGS='-k map -x'
+#   SEEDS=10000         how many runs make soak
 
 PYTHON = python3
 VENV = .venv/ready
+SEEDS = 1000
 
-.PHONY: help run test check bench directed maelstrom clean
+.PHONY: help run test check soak bench directed maelstrom clean
 
 help:  ## list the targets (this)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +22,9 @@ test: $(VENV)  ## run the tests
 check: $(VENV)  ## ruff and mypy --strict
 	.venv/bin/ruff check
 	.venv/bin/mypy --strict
+
+soak:  ## many simulated runs, on all cores: make soak SEEDS=10000
+	@PYTHONPATH=.:tests $(PYTHON) -m workbench.soak --seeds $(SEEDS) $(ARGS)
 
 bench:  ## measure
 	$(PYTHON) tests/bench/bench.py $(ARGS)
