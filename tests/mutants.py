@@ -55,6 +55,11 @@ def patched(name: str, patches: Sequence[Patch]) -> str:
     return text
 
 
+def fate(mutant: Mutant) -> tuple[Mutant, Outcome]:
+    """A mutant and how it fared: they end in any order."""
+    return mutant, hunt(mutant)
+
+
 def hunt(mutant: Mutant) -> Outcome:
     """Runs a mutant until it is caught, or has survived all its seeds and its test."""
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +87,7 @@ def simulate(binary: Path, words: str, seed: int) -> str:
         runner = Runner(given, loop, cluster, Console(), cluster)
         record = runner.run()
     if record.cut_short:
-        raise KeyboardInterrupt
+        raise SystemExit(130)
     if wrong := [*record.problems, *filter(None, [record.crash])]:
         return wrong[0]
     runner.workload.check(record.history)
@@ -130,14 +135,19 @@ def main() -> int:
     """The exit status: 0 if all mutants were caught, and raft.py as it is was not."""
     parser = argparse.ArgumentParser(description="Takes rules out of raft.py, one at a time.")
     parser.add_argument("words", nargs="*", help="only mutants with one of these in their name")
-    words = parser.parse_args().words
-    chosen = [m for m in MUTANTS if not words or any(word in m.name for word in words)]
+    parser.add_argument("--seeds", type=int, default=10**9, help="try no more than so many of each")
+    given = parser.parse_args()
+    words = given.words or [""]
+    chosen = [
+        mutant._replace(seeds=min(mutant.seeds, given.seeds))
+        for mutant in MUTANTS
+        if any(word in mutant.name for word in words)
+    ]
     for mutant in chosen:
         patched(mutant.name, mutant.patches)
     wrong = []
     with multiprocessing.Pool() as pool:
-        both = [*healthy(chosen), *chosen]
-        for mutant, outcome in zip(both, pool.imap(hunt, both), strict=True):
+        for mutant, outcome in pool.imap_unordered(fate, [*healthy(chosen), *chosen]):
             is_wrong = bool(outcome.caught_by) is not bool(mutant.patches)
             wrong += [mutant.name] * is_wrong
             print(f"{'WRONG: ' * is_wrong}{shown(mutant, outcome)}", flush=True)
@@ -146,4 +156,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -92,7 +92,7 @@ MUTANTS = [
     Mutant(
         "a vote is kept across terms",
         "paper 5.2", "nobody is elected: a server votes once in its life",
-        [("        self.term = term\n        self.voted_for = None\n", "        self.term = term\n")],
+        [("        self.voted_for = None\n        self.forget", "        self.forget")],
         test="5_2_a_server_votes_again_in_a_later_term",
     ),
     Mutant(
@@ -128,7 +128,8 @@ MUTANTS = [
     Mutant(
         "a follower commits entries that may not be the leader's",
         "paper 5.3", "state machine safety",
-        [('min(body["leader_commit"], self.verified)', 'min(body["leader_commit"], self.log.size)')],
+        [('min(body["leader_commit"], self.verified)',
+          'min(body["leader_commit"], self.log.size)')],
     ),
     Mutant(
         "a follower believes the commit index past a gap",
@@ -210,7 +211,8 @@ MUTANTS = [
     Mutant(
         "an answer for an entry that another leader replaced",
         "paper 5.3", "linearizability: an acknowledged write is lost",
-        [("        self.awaiting: deque", "        self.owed = {}  # by index\n        self.awaiting: deque"),
+        [("        self.awaiting: deque",
+          "        self.owed = {}  # by index\n        self.awaiting: deque"),
          ("                accepted.last_index = self.log.size\n", """\
                 accepted.last_index = self.log.size
                 first = self.log.size - len(writes) + 1
