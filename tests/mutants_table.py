@@ -88,6 +88,7 @@ MUTANTS = [
         "the log check looks at the index only",
         "paper 5.4.1", "leader completeness",
         [("if led or theirs < ours:", "if led or theirs[1] < ours[1]:")],
+        test="5_4_1_a_vote_goes_to_a_log",
     ),
     Mutant(
         "a vote is kept across terms",
@@ -107,6 +108,7 @@ MUTANTS = [
                 self.votes[key].add(src)
                 self.count_votes(*key)
 """)],
+        test="5_2_votes_of_an_earlier_term_and_pre_votes",
     ),
     Mutant(
         "acknowledgements of an earlier term count",
@@ -124,6 +126,7 @@ MUTANTS = [
         "a follower cuts its log where a message ends",
         "paper 5.3", "commit, leader completeness",
         [("if index > self.log.size or self.log[index].term != entry.term:", "if True:")],
+        test="5_3_an_append_that_holds_less_than_the_log",
     ),
     Mutant(
         "a follower commits entries that may not be the leader's",
@@ -174,14 +177,14 @@ MUTANTS = [
         "a lease leaves nothing for clocks that drift",
         "thesis 6.4.1", "no stale read",
         [("LEASE = 0.9 ", "LEASE = 1.0 ")],
-        "leases",
+        test="6_4_1_a_lease_ends_earlier_than_the_promises",
     ),
     Mutant(
         "a lease counts from the answer",
         "thesis 6.4.1", "no stale read",
         [('max(follower.promised, sent + body["timeout"] * LEASE)',
           'max(follower.promised, now + body["timeout"] * LEASE)')],
-        "leases",
+        test="6_4_1_a_lease_counts_from_when_the_message_was_sent",
     ),
     Mutant(
         "votes are given while a lease may hold",
@@ -203,7 +206,7 @@ MUTANTS = [
     ),
     Mutant(
         "error 11 for a write that a leader may have",
-        "Maelstrom's doc/protocol.md: error 11 is definite", "linearizability",
+        "Maelstrom's doc/protocol.md", "error 11 is definite",
         [("in_vain = batch.reads if batch.left else batch.reads + batch.writes",
           "in_vain = batch.reads + batch.writes")],
         "retries",
