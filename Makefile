@@ -8,7 +8,7 @@ PYTHON = python3
 VENV = .venv/ready
 SEEDS = 1000
 
-.PHONY: help run test check soak bench directed maelstrom clean
+.PHONY: help run test check soak mutants bench directed maelstrom clean
 
 help:  ## list the targets (this)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ bench:  ## measure
 
 directed:  ## faults at chosen moments, and what clients see: make directed ARGS=failover
 	$(PYTHON) tests/bench/directed.py $(ARGS)
+
+mutants: $(VENV)  ## take one rule at a time out of raft.py, and see it noticed: make mutants ARGS=lease
+	nice .venv/bin/python tests/mutants.py $(ARGS)
 
 maelstrom:  ## install the real Maelstrom under .maelstrom/ (it needs java)
 	@$(PYTHON) tests/workbench/install.py

@@ -1,0 +1,239 @@
+"""The mutants of raft.py: what is taken out, and where that shows (tests/mutants.py runs them).
+
+"The paper" is D. Ongaro and J. Ousterhout, In search of an understandable consensus algorithm;
+"thesis" is D. Ongaro's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+Patch = tuple[str, str]  # a text that is once in raft.py, and what takes its place
+
+
+class Shape(NamedTuple):
+    """Runs in which some kind of bug shows soon: the bench's options, and raft.py's constants."""
+
+    words: str
+    constants: Sequence[Patch] = ()
+
+
+class Mutant(NamedTuple):
+    """A rule taken out: where it is from, what breaks without it, how, and where to look.
+
+    That is a shape, for so many seeds at most, or a test (pytest -k).
+    """
+
+    name: str
+    section: str
+    breaks: str
+    patches: Sequence[Patch]
+    shape: str = "elections"
+    seeds: int = 500
+    test: str = ""
+
+
+COMMON = "--time-limit 15 --rate 60"
+SHAPES = {
+    "elections": Shape(
+        f"{COMMON} --node-count 5 --concurrency 2n --latency 40 --latency-dist exponential "
+        "--nemesis partition,loss,duplicate --nemesis-interval 0.7 --loss 0.2 --duplicate 0.1 "
+        "--partition-kinds one,majority,majorities-ring,one-way,one-link --independent-delivery",
+        [("CHUNK_ENTRIES, CHUNK_BYTES = 1000, ", "CHUNK_ENTRIES, CHUNK_BYTES = 2, ")],
+    ),
+    "leases": Shape(
+        f"{COMMON} --node-count 3 --concurrency 4n --latency 1 --latency-dist exponential "
+        "--nemesis partition,clock --nemesis-interval 0.6 --partition-kinds one,one-link,one-way"
+    ),
+    "retries": Shape(
+        f"{COMMON} --node-count 3 --concurrency 4n --latency 10 --latency-dist exponential "
+        "--nemesis partition,loss,duplicate --nemesis-interval 0.7 --loss 0.2 --duplicate 0.1 "
+        "--partition-kinds one,majority,one-way,one-link",
+        [("GENERATION = 16_384", "GENERATION = 8")],
+    ),
+}
+
+MUTANTS = [
+    Mutant(
+        "a majority is one short",
+        "paper 5.2 and 5.3", "election safety",
+        [("return count // 2 + 1", "return count // 2")],
+    ),
+    Mutant(
+        "votes without the log check",
+        "paper 5.4.1", "leader completeness",
+        [("if led or theirs < ours:", "if led:")],
+    ),
+    Mutant(
+        "two votes in a term",
+        "paper 5.2", "one vote, election safety",
+        [("granted = term == self.term and self.voted_for in (None, src)",
+          "granted = term == self.term")],
+    ),
+    Mutant(
+        "reads without confirmation",
+        "paper 8, thesis 6.4", "no stale read",
+        [("if not by_lease and acked <= batch.stamp:", "if False:")],
+        "leases",
+    ),
+    Mutant(
+        "entries of earlier terms are committed by counting",
+        "paper 5.4.2", "leader completeness",
+        [("if index > self.commit_index and self.log[index].term == self.term:",
+          "if index > self.commit_index:")],
+        test="5_4_2_no_entry_of_an_earlier_term",
+    ),
+    Mutant(
+        "the log check looks at the index only",
+        "paper 5.4.1", "leader completeness",
+        [("if led or theirs < ours:", "if led or theirs[1] < ours[1]:")],
+        test="5_4_1_a_vote_goes_to_a_log",
+    ),
+    Mutant(
+        "a vote is kept across terms",
+        "paper 5.2", "nobody is elected: a server votes once in its life",
+        [("        self.voted_for = None\n        self.forget", "        self.forget")],
+        test="5_2_a_server_votes_again_in_a_later_term",
+    ),
+    Mutant(
+        "votes of an earlier term count",
+        "paper 5.2", "election safety",
+        [("""\
+            if (pre, term) in self.votes:
+                self.votes[pre, term].add(src)
+                self.count_votes(pre, term)
+""", """\
+            for key in [key for key in self.votes if key[0] == pre]:
+                self.votes[key].add(src)
+                self.count_votes(*key)
+""")],
+        test="5_2_votes_of_an_earlier_term_and_pre_votes",
+    ),
+    Mutant(
+        "acknowledgements of an earlier term count",
+        "paper 5.3", "commit",
+        [('if self.role != "leader" or term != self.term:', 'if self.role != "leader":')],
+        test="5_1_a_leader_ignores_answers_to_what_it_sent_in_an_earlier_term",
+    ),
+    Mutant(
+        "a follower acknowledges its whole log",
+        "paper 5.3", "commit",
+        [("match = self.verified if success else refused",
+          "match = self.log.size if success else refused")],
+    ),
+    Mutant(
+        "a follower cuts its log where a message ends",
+        "paper 5.3", "commit, leader completeness",
+        [("if index > self.log.size or self.log[index].term != entry.term:", "if True:")],
+        test="5_3_an_append_that_holds_less_than_the_log",
+    ),
+    Mutant(
+        "a follower commits entries that may not be the leader's",
+        "paper 5.3", "state machine safety",
+        [('min(body["leader_commit"], self.verified)',
+          'min(body["leader_commit"], self.log.size)')],
+    ),
+    Mutant(
+        "a follower believes the commit index past a gap",
+        "paper 5.3", "commit index",
+        [('min(body["leader_commit"], self.verified))',
+          'min(body["leader_commit"], body["prev_log_index"] + len(entries)))')],
+    ),
+    Mutant(
+        "a leader ignores a later term in an answer",
+        "paper 5.1", "a leader that cannot lead any more goes on",
+        [("""\
+        self.maybe_step_down(term, f"{src} is in a later term")
+        if self.role""", """\
+        if self.role""")],
+        test="5_1_a_leader_whose_term_is_out_of_date",
+    ),
+    Mutant(
+        "a candidate ignores the leader of its term",
+        "paper 5.2", "a candidate disturbs the leader",
+        [('self.role, self.leader = "follower", leader', "self.leader = leader")],
+        test="5_2_a_candidate_that_hears_a_leader_of_its_term",
+    ),
+    Mutant(
+        "entries are applied before they are committed",
+        "paper 5.3", "applied",
+        [("from_index(self.last_applied + 1, self.commit_index + 1)",
+          "from_index(self.last_applied + 1, self.log.size + 1)")],
+    ),
+    Mutant(
+        "reads are served before the no-op is committed",
+        "paper 8", "no stale read",
+        [("if not self.waiting_reads or self.commit_index < self.term_start:",
+          "if not self.waiting_reads:")],
+    ),
+    Mutant(
+        "a lease is longer than the promise",
+        "thesis 6.4.1", "no stale read",
+        [("LEASE = 0.9 ", "LEASE = 1.5 ")],
+        "leases",
+    ),
+    Mutant(
+        "a lease leaves nothing for clocks that drift",
+        "thesis 6.4.1", "no stale read",
+        [("LEASE = 0.9 ", "LEASE = 1.0 ")],
+        test="6_4_1_a_lease_ends_earlier_than_the_promises",
+    ),
+    Mutant(
+        "a lease counts from the answer",
+        "thesis 6.4.1", "no stale read",
+        [('max(follower.promised, sent + body["timeout"] * LEASE)',
+          'max(follower.promised, now + body["timeout"] * LEASE)')],
+        test="6_4_1_a_lease_counts_from_when_the_message_was_sent",
+    ),
+    Mutant(
+        "votes are given while a lease may hold",
+        "thesis 6.4.1", "no stale read",
+        [("        led = self.is_led()\n", "        led = False\n")],
+        "leases",
+    ),
+    Mutant(
+        "answers are not remembered",
+        "paper 8", "at most once",
+        [("        res = self.answers.get(id)\n", "        res = None\n")],
+        "retries",
+    ),
+    Mutant(
+        "an answer is forgotten while its retry is under way",
+        "paper 8", "at most once",
+        [("if not res and entry.birth >= self.answers.floor:", "if not res:")],
+        "retries",
+    ),
+    Mutant(
+        "error 11 for a write that a leader may have",
+        "Maelstrom's doc/protocol.md", "error 11 is definite",
+        [("in_vain = batch.reads if batch.left else batch.reads + batch.writes",
+          "in_vain = batch.reads + batch.writes")],
+        "retries",
+    ),
+    Mutant(
+        "an answer for an entry that another leader replaced",
+        "paper 5.3", "linearizability: an acknowledged write is lost",
+        [("        self.awaiting: deque",
+          "        self.owed = {}  # by index\n        self.awaiting: deque"),
+         ("                accepted.last_index = self.log.size\n", """\
+                accepted.last_index = self.log.size
+                first = self.log.size - len(writes) + 1
+                self.owed |= {first + at: (write, until) for at, write in enumerate(writes)}
+"""),
+         ("            if self.awaiting and entry.term == self.term:\n", """\
+            owed, until = self.owed.pop(self.last_applied, (None, 0))
+            if res and owed and self.node.now() < until:
+                self.answer(owed[0], owed[1], res)
+            if self.awaiting and entry.term == self.term:
+"""),
+         ("                    self.answer(entry.client, entry.msg_id, res)\n",
+          "                    pass\n")],
+    ),
+    Mutant(
+        "a node that does not lead any more appends",
+        "paper 5.3", "log matching",
+        [('if self.role == "leader" and is_now and body["clock"] == me:',
+          'if is_now and body["clock"] == me:')],
+    ),
+]  # fmt: skip
