@@ -157,6 +157,17 @@ MUTANTS = [
         test="5_1_a_leader_whose_term_is_out_of_date",
     ),
     Mutant(
+        "a candidate ignores a later term in an answer",
+        "paper 5.1", "a candidate that cannot win asks on in vain",
+        [("""\
+            self.routes.pop(src, None)
+            self.maybe_step_down(term, f"{src} is in a later term")
+""", """\
+            self.routes.pop(src, None)
+""")],
+        test="5_1_a_candidate_whose_term_is_out_of_date",
+    ),
+    Mutant(
         "a candidate ignores the leader of its term",
         "paper 5.2", "a candidate disturbs the leader",
         [('self.role, self.leader = "follower", leader', "self.leader = leader")],
