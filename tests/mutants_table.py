@@ -46,6 +46,13 @@ SHAPES = {
         f"{COMMON} --node-count 3 --concurrency 4n --latency 1 --latency-dist exponential "
         "--nemesis partition,clock --nemesis-interval 0.6 --partition-kinds one,one-link,one-way"
     ),
+    # A follower that hears no leader asks one that does; with few writes that leader hears late
+    # of another one.
+    "one link": Shape(
+        "--time-limit 30 --rate 25 --node-count 3 --concurrency 4n --latency 1 "
+        "--latency-dist exponential --nemesis partition,clock --nemesis-interval 0.8 "
+        "--partition-kinds one-link"
+    ),
     "retries": Shape(
         f"{COMMON} --node-count 3 --concurrency 4n --latency 10 --latency-dist exponential "
         "--nemesis partition,loss,duplicate --nemesis-interval 0.7 --loss 0.2 --duplicate 0.1 "
@@ -150,6 +157,17 @@ MUTANTS = [
         test="5_1_a_leader_whose_term_is_out_of_date",
     ),
     Mutant(
+        "a candidate ignores a later term in an answer",
+        "paper 5.1", "a candidate that cannot win asks on in vain",
+        [("""\
+            self.routes.pop(src, None)
+            self.maybe_step_down(term, f"{src} is in a later term")
+""", """\
+            self.routes.pop(src, None)
+""")],
+        test="5_1_a_candidate_whose_term_is_out_of_date",
+    ),
+    Mutant(
         "a candidate ignores the leader of its term",
         "paper 5.2", "a candidate disturbs the leader",
         [('self.role, self.leader = "follower", leader', "self.leader = leader")],
@@ -190,7 +208,7 @@ MUTANTS = [
         "votes are given while a lease may hold",
         "thesis 6.4.1", "no stale read",
         [("        led = self.is_led()\n", "        led = False\n")],
-        "leases",
+        "one link",
     ),
     Mutant(
         "answers are not remembered",
@@ -235,5 +253,21 @@ MUTANTS = [
         "paper 5.3", "log matching",
         [('if self.role == "leader" and is_now and body["clock"] == me:',
           'if is_now and body["clock"] == me:')],
+    ),
+    Mutant(
+        "a follower does not look at the term of the entry before",
+        "paper 5.3", "log matching",
+        [("if previous > self.verified and self.log[previous].term != previous_term:",
+          "if False:")],
+    ),
+    Mutant(
+        "what agreed with one leader's log is taken for the next one's",
+        "paper 5.3", "log matching, commit",
+        [("        self.verified = self.commit_index\n", "")],
+    ),
+    Mutant(
+        "what came early from one leader is taken for the next one's",
+        "paper 5.3", "log matching",
+        [("        self.early.clear()\n", "")],
     ),
 ]  # fmt: skip
