@@ -165,7 +165,7 @@ MUTANTS = [
 """, """\
             self.routes.pop(src, None)
 """)],
-        test="5_1_a_candidate_whose_term_is_out_of_date",
+        test="prevote_a_candidate_that_learns_of_a_later_term",
     ),
     Mutant(
         "a candidate ignores the leader of its term",
