@@ -46,6 +46,7 @@ $(VENV): tests/requirements.txt
 	@$(PYTHON) -c 'import sys, ensurepip; assert sys.version_info >= (3, 10)' 2>/dev/null || { \
 	  echo "make: $(PYTHON) must be Python 3.10 or newer with its venv module:" \
 	    "apt-get install python3-venv, or make PYTHON=python3.12" >&2; exit 1; }
+	@test ! -L .venv || { echo "make: .venv is a link, and what it leads to would be emptied" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -38,6 +38,7 @@ Body = dict[str, Any]
 Message = dict[str, Any]
 Handler = Callable[[Message], object]
 Action = Callable[[], object]
+_quote = json.encoder.encode_basestring_ascii
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -271,7 +272,7 @@ class Node:
     def _line(self, dest: str, body: Body) -> str:
         if not self.node_id:
             raise RuntimeError("this node has no id before init: it cannot send")
-        return encode({"src": self.node_id, "dest": dest, "body": body}) + "\n"
+        return f'{{"src":{_quote(self.node_id)},"dest":{_quote(dest)},"body":{encode(body)}}}\n'
 
     def _receive(self, data: bytes) -> None:
         """Handles lines: parsed all at once, and one by one if something is wrong."""
@@ -389,8 +390,7 @@ def _make_encoder() -> Callable[[Any], str]:
     plain = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
     with contextlib.suppress(Exception):
         make = getattr(json.encoder, "c_make_encoder")  # noqa: B009 (not in its stubs)
-        quote = json.encoder.encode_basestring_ascii
-        chunks = make(None, plain.default, quote, None, ":", ",", False, False, False)
+        chunks = make(None, plain.default, _quote, None, ":", ",", False, False, False)
         if "".join(chunks({"a": [1.5, None, "\n"]}, 0)) == '{"a":[1.5,null,"\\n"]}':
             return lambda value: "".join(chunks(value, 0))
     return plain.encode

@@ -78,16 +78,16 @@ class Cluster:
             self.write(node_id, message(0, INIT | {"node_id": node_id, "node_ids": self.ids}))
         answers = 0
         while answers < nodes:
-            answers += self.route()
+            answers += len(self.route())
 
     def write(self, node_id: str, data: bytes) -> None:
         stdin = self.processes[node_id].stdin
         assert stdin is not None
         stdin.write(data)
 
-    def route(self) -> int:
-        """Waits for lines and hands them over, one write for each node; how many were answers."""
-        answers = 0
+    def route(self) -> list[bytes]:
+        """Waits for lines and hands them over, one write for each node; returns the answers."""
+        answers = []
         boxes: dict[str, list[bytes]] = {}
         for key, _ in self.selector.select():
             chunk = self.unfinished[key.data] + os.read(key.fd, READ_SIZE)
@@ -97,7 +97,7 @@ class Cluster:
                 if dest in self.unfinished:
                     boxes.setdefault(dest, []).append(line)
                 else:
-                    answers += 1
+                    answers.append(line)
         for dest, lines in boxes.items():
             self.write(dest, b"\n".join([*lines, b""]))
         return answers
@@ -125,7 +125,7 @@ def cluster_cpu(nodes: int, count: int, clients: int) -> float:
             for n, node_id in enumerate(cluster.ids):
                 cluster.write(node_id, b"".join(batch[n::nodes]))
             under_way += len(batch)
-        free = cluster.route()
+        free = len(cluster.route())
         under_way -= free
     return cluster.end()
 
@@ -133,6 +133,29 @@ def cluster_cpu(nodes: int, count: int, clients: int) -> float:
 def cluster_cpu_per_request(nodes: int, count: int, clients: int) -> float:
     """CPU seconds for one request, without those of starting the nodes."""
     return (cluster_cpu(nodes, count, clients) - cluster_cpu(nodes, 0, clients)) / count
+
+
+def latency(nodes: int, count: int, clients: int) -> float:
+    """Median seconds from a request to its answer; each answer makes room for another request."""
+    cluster = Cluster(RAFT, nodes)
+    lines = enumerate(requests(count, clients), 1)
+    asked: dict[int, tuple[str, float]] = {}
+    seconds: list[float] = []
+
+    def ask(node_id: str) -> None:
+        for msg_id, line in islice(lines, 1):
+            asked[msg_id] = (node_id, time.perf_counter())
+            cluster.write(node_id, line)
+
+    for client in range(clients):
+        ask(cluster.ids[client % nodes])
+    while len(seconds) < count:
+        for answer in cluster.route():
+            node_id, start = asked.pop(json.loads(answer)["body"]["in_reply_to"])
+            seconds.append(time.perf_counter() - start)
+            ask(node_id)
+    cluster.end()
+    return statistics.median(seconds)
 
 
 def cpu_seconds(command: list[str], count: int, clients: int) -> float:
@@ -233,6 +256,13 @@ def main() -> None:
             partial(cluster_cpu_per_request, nodes, args.requests, 50),
             partial(cpu_per_request, BARE_LOOP, args.requests, 50),
         )
+    compare(
+        "median latency, ms, 10 clients: Raft on 3 nodes, on 1 node",
+        1e3,
+        args.rounds,
+        partial(latency, 3, args.requests // 5, 10),
+        partial(latency, 1, args.requests // 5, 10),
+    )
     # With all keys active, what is left of the difference are the processor's cache misses.
     for active in (10, 1_000_000):
         compare(
