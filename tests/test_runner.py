@@ -101,6 +101,7 @@ def options(**changes: Any) -> Options:
         "log_net_recv": False,
         "test_count": 1,
         "simulate": False,
+        "constants": {},
         "seed": 1,
         "args": (),
     } | changes

@@ -40,7 +40,9 @@ def simulate(folder: Path, binary: Path, *args: str, **changes: Any) -> Record:
     given = options(bin=binary, args=args, simulate=True, **changes)
     loop = VirtualLoop()
     invariants = Invariants(loop, given.seed, lambda text: runner.problem(text))
-    cluster = SimulatedCluster(loop, given.bin, given.args, folder, given.seed, invariants)
+    cluster = SimulatedCluster(
+        loop, given.bin, given.args, folder, given.seed, invariants, given.constants
+    )
     runner = Runner(given, loop, cluster, Console(), cluster)
     return runner.run()
 
@@ -170,6 +172,17 @@ def test_what_is_no_node_is_a_crash(tmp_path: Path, text: bytes, crash: str) -> 
     binary = tmp_path / "binary"
     binary.write_bytes(text)
     assert simulate(tmp_path, binary).crash == crash.format(binary)
+
+
+def test_constants_of_the_binary_can_be_given_other_values(tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    shown = ECHO.format(does="node.log(f'{A} {B} {C}')", blocking=False)
+    binary.write_text(f"A, B = 1, 2\nC = A + B\n{shown}")
+    given = {"workload": "echo", "concurrency": 1, "constants": {"A": 7}}
+    record = simulate(tmp_path, binary, **given)
+    assert not record.crash and "7 2 9" in (tmp_path / "n0.log").read_text()
+    record = simulate(tmp_path, binary, **given | {"constants": {"D": 7}})
+    assert record.crash == f"cannot run {binary}: it has no constant D"
 
 
 class Lone(Watcher):

@@ -202,6 +202,8 @@ WRONG_WORDS = {
     "--partition-kinds half": "half: known are one, majority",
     "--partition-kinds ,": "needs one at least",
     "--nemesis loss,pause,clock": "--nemesis pause,clock needs --simulate",
+    "--constants GENERATION=4": "--constants needs --simulate",
+    "--simulate --constants GENERATION": "GENERATION is not NAME=NUMBER,NAME=NUMBER",
     "--loss 1.5": "--loss",
     "--availability 2": "must be total, or a fraction",
     "-w list-append": "list-append",

@@ -63,7 +63,9 @@ def prepare(opts: Options, logs: Path, console: Console) -> Runner:
         console.progress_interval = SIMULATED_PROGRESS
         virtual = VirtualLoop()
         invariants = Invariants(virtual, opts.seed, lambda text: runner.problem(text))
-        cluster = SimulatedCluster(virtual, opts.bin, opts.args, logs, opts.seed, invariants)
+        cluster = SimulatedCluster(
+            virtual, opts.bin, opts.args, logs, opts.seed, invariants, opts.constants
+        )
         runner = Runner(opts, virtual, cluster, console, machines=cluster)
         return runner
     real = RealLoop()

@@ -45,6 +45,7 @@ class Options:
     log_net_recv: bool
     test_count: int
     simulate: bool
+    constants: dict[str, float]
     seed: int
     args: tuple[str, ...]
 
@@ -97,6 +98,15 @@ def names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
         return given
 
     return split
+
+
+def constants(text: str) -> dict[str, float]:
+    """A converter for NAME=NUMBER with commas between them."""
+    try:
+        pairs = [item.split("=") for item in filter(None, text.split(","))]
+        return {name: float(number) if "." in number else int(number) for name, number in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=NUMBER,NAME=NUMBER") from None
 
 
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
@@ -161,6 +171,8 @@ def parser() -> Parser:
     add("--simulate", action="store_true",
         help="run the nodes in this process and in virtual time, so that a --seed always gives the "
         "same run; the binary must be a Python program on node.py (this option is its own)")
+    add("--constants", type=constants, default={}, metavar="NAME=NUMBER,...",
+        help="with --simulate: other values of the binary's constants, such as CHUNK_ENTRIES=2")
     add("--seed", type=whole(0), help="for the workbench's dice (this option is its own)")
     return p  # fmt: skip
 
@@ -191,6 +203,8 @@ def parse(argv: Sequence[str]) -> Options:
     simulated = [name for name in given.nemesis if name in OF_MACHINES]
     if simulated and not given.simulate:
         p.error(f"--nemesis {','.join(simulated)} needs --simulate")
+    if given.constants and not given.simulate:
+        p.error("--constants needs --simulate")
     if not given.partition_kinds:
         p.error(f"--partition-kinds needs one at least of {', '.join(KINDS)}")
 

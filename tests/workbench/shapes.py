@@ -25,6 +25,8 @@ def words(seed: int, binary: str) -> list[str]:
     found = ["-w", "lin-kv", "--bin", binary, "--simulate", "--seed", str(seed)]
     if nodes > 2 and rng.random() < 0.3:
         found.append("--independent-delivery")
+    if changed := constants(dice(seed, "constants")):
+        choice["constants"] = [f"{key}={value}" for key, value in changed.items()]
     for key, value in choice.items():
         if value != []:
             found += [f"--{key}", shown(value)]
@@ -142,6 +144,20 @@ def starts(rng: Random) -> Choice:
         "partition-kinds": some(rng, KINDS),
         "loss": rng.uniform(0.05, 0.4),
     }
+
+
+def constants(rng: Random) -> dict[str, int]:
+    """Other values of some of raft.py's: so small that what they bound is met all the time."""
+    chunk = rng.choice([1, 2, 5, 20])
+    small = {
+        "CHUNK_ENTRIES": chunk,
+        "WINDOW_ENTRIES": chunk * rng.choice([1, 2, 8]),
+        "CHUNK_BYTES": rng.choice([100, 300, 1000]),
+        "WINDOW_BYTES": rng.choice([300, 1000, 5000]),
+        "EARLY_APPENDS": rng.choice([0, 1, 3]),
+        "GENERATION": rng.choice([4, 8, 16, 32]),
+    }
+    return {name: small[name] for name in some(rng, small, 0)}
 
 
 def distribution(rng: Random) -> str:

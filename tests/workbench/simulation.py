@@ -8,12 +8,13 @@ chance from `node.random`, and that has no blocking handlers.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import math
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -259,6 +260,7 @@ class SimulatedCluster(Cluster):
         logs: Path,
         seed: int,
         watcher: Watcher,
+        constants: Mapping[str, float] = {},
     ) -> None:
         self.machines: dict[str, Machine] = {}
         self._loop = loop
@@ -267,6 +269,7 @@ class SimulatedCluster(Cluster):
         self._logs = logs
         self._seed = seed
         self._watcher = watcher
+        self._constants = constants
         self._code: CodeType | None = None
         self._files = contextlib.ExitStack()
 
@@ -276,7 +279,7 @@ class SimulatedCluster(Cluster):
         rng = dice(self._seed, f"node {node_id}")
         machine = Machine(node_id, self._loop, rng, listener, log, self._watcher)
         self.machines[node_id] = machine
-        code = self._code = self._code or compiled(self._binary)
+        code = self._code = self._code or compiled(self._binary, self._constants)
         try:
             with standing_in(machine.node_class(), [str(self._binary), *self._args]):
                 exec(code, {"__name__": "__main__", "__file__": str(self._binary)})
@@ -305,12 +308,27 @@ class SimulatedCluster(Cluster):
         self.machines[node_id].set_rate(rate)
 
 
-def compiled(binary: Path) -> CodeType:
-    """OSError unless it is a Python program."""
+def compiled(binary: Path, constants: Mapping[str, float]) -> CodeType:
+    """The program, with other values of some of its constants.
+
+    OSError unless it is a Python program that has them.
+    """
     try:
-        return compile(binary.read_bytes(), str(binary), "exec")
+        program = ast.parse(binary.read_bytes(), str(binary))
     except (SyntaxError, ValueError) as error:
         raise OSError(errno.ENOEXEC, "only a Python program can be simulated") from error
+    left, body = dict(constants), []
+    for statement in program.body:
+        body.append(statement)
+        if isinstance(statement, ast.Assign):
+            targets = (node for target in statement.targets for node in ast.walk(target))
+            for name in [node.id for node in targets if isinstance(node, ast.Name)]:
+                if name in left:
+                    body += ast.parse(f"{name} = {left.pop(name)}").body
+    if left:
+        raise OSError(errno.EINVAL, f"it has no constant {', '.join(left)}")
+    program.body = body
+    return compile(program, str(binary), "exec")
 
 
 @contextlib.contextmanager
