@@ -104,11 +104,11 @@ HEARTBEATS_PER_SECOND = 48  # and as many answers, in all
 LEASE = 0.9  # of the promised timeout: clocks may differ in speed
 MAX_TIMEOUT = 60.0  # that a leader may ask for
 FIRST_ELECTION = 1.0  # not before: peers may not be up
-FIRST_WAIT = 0.6  # of a request for slow messages, at most, while no round trip is known
 SURER = 0.1  # seconds of a round trip a second: peers that were paused look like a slow network
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
 NEAR = 0.004  # a round trip that is worth waiting for
-SAMPLE_INTERVAL, FIRST_ROUND_TRIP = 0.01, 0.4
+SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
+FIRST_ROUND_TRIP = 0.15  # taken for granted, until enough of them are known
 RISE, FALL = 1 / 8, 0.03  # gains of the mean round trip: so it covers some of the variance
 KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
 
@@ -319,7 +319,7 @@ class Raft(Server):
         with self.lock:
             if not self.heard:
                 self.hear()
-            check_message(msg, self.node, self.term, self.log.size)
+            check_message(msg, self)
             getattr(self, msg["body"]["type"])(msg["src"], msg["body"])
 
     def init(self) -> None:
@@ -416,7 +416,7 @@ class Raft(Server):
         rtt = self.round_trip.seconds
         sent, _ = self.silence
         if sent >= self.awake_since:  # else it was a pause, and not a slow message
-            wait = (4 * rtt or FIRST_WAIT) if self.node.other_node_ids else 0.0
+            wait = 4 * rtt if self.node.other_node_ids else 0.0
             sent = max(sent, self.ticked[0] - wait)
         sent = min(sent, self.ticked[0])
         deadline = sent + max(PATIENCE, 2 * self.sure_rtt)
@@ -1222,7 +1222,7 @@ class RoundTrip:
     """How long a message and its answer take, in seconds: the mean, or more if it varies much."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0  # a follower has it from its leader
+        self.seconds = FIRST_ROUND_TRIP  # a follower has it from its leader
         self._samples: deque[float] = deque(maxlen=101)
         self._measured = -math.inf
 
@@ -1234,10 +1234,8 @@ class RoundTrip:
         self._samples.append(sample)
         usual = median(self._samples)
         sample = min(median(list(self._samples)[-5:]), 0.05 + 3 * usual)
-        if not self.seconds:
-            self.seconds = min(sample, FIRST_ROUND_TRIP)
         gain = RISE if sample > self.seconds else FALL
-        self.seconds += gain * (min(sample, 2 * self.seconds) - self.seconds)
+        self.seconds += gain * (min(sample, 2 * self.seconds + NEAR) - self.seconds)
 
 
 # What the servers say to each other: the fields of each type of message, and what they hold.
@@ -1252,55 +1250,47 @@ MESSAGES: Final = {
     "reads:operations writes:operations",
     "answered": "seqs:numbers commit:index",
 }
-IS: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "bool": lambda value: value.__class__ is bool,
-    "number": lambda value: value.__class__ is int and value >= 0,
-    "numbers": lambda value: value.__class__ is list and all(map(IS["number"], value)),
-    "term": lambda value: IS["number"](value),
-    "index": lambda value: IS["number"](value),
-    "node": lambda value: value.__class__ is str,
-    "node?": lambda value: value is None or value.__class__ is str,
-    "time": lambda value: value.__class__ in (float, int) and abs(value) <= MAX_TIME,
-    "time?": lambda value: value is None or IS["time"](value),
-    "seconds": lambda value: IS["time"](value) and 0 <= value <= MAX_TIMEOUT,
-    "entries": lambda value: value.__class__ is list and all(map(is_entry, value)),
-    "operations": lambda value: value.__class__ is list and all(map(is_operation, value)),
-    "seqs": lambda value: value.__class__ is list and all(map(is_seq, value)),
+IS: Final[Mapping[str, Callable[[Any, Raft], bool]]] = {  # of a value, to whom it is sent
+    "bool": lambda value, _: value.__class__ is bool,
+    "number": lambda value, _: value.__class__ is int and value >= 0,
+    "numbers": lambda value, _: value.__class__ is list and all(IS["number"](n, _) for n in value),
+    # Nobody can be that far ahead.
+    "term": lambda value, raft: value.__class__ is int and 0 <= value <= raft.term + MAX_AHEAD,
+    "index": lambda value, raft: value.__class__ is int and 0 <= value <= raft.log.size + MAX_AHEAD,
+    "node": lambda value, raft: value in raft.node.node_ids,
+    "node?": lambda value, raft: value is None or value in raft.node.node_ids,
+    "time": lambda value, _: value.__class__ in (float, int) and -MAX_TIME <= value <= MAX_TIME,
+    "time?": lambda value, raft: value is None or IS["time"](value, raft),
+    "seconds": lambda value, _: value.__class__ in (float, int) and 0 <= value <= MAX_TIMEOUT,
+    "entries": lambda value, raft: value.__class__ is list and are_entries(value, raft),
+    "operations": lambda value, _: value.__class__ is list and all(map(is_operation, value)),
+    # Of batches: an owner's own are known to it by their numbers.
+    "seqs": lambda value, raft: value.__class__ is list and all(is_seq(seq, raft) for seq in value),
 }
 FIELDS: Final = {
-    type: [(name, kind) for name, kind in (field.split(":") for field in fields.split())]
+    type: [(name, IS[kind]) for name, kind in (field.split(":") for field in fields.split())]
     for type, fields in MESSAGES.items()
 }
 
 
-def check_message(msg: Message, node: Node, term: int, size: int) -> None:
-    """Error 12 unless a message is of another server, and has what its type must have.
-
-    `term` and `size` of the log are the receiver's: nobody can be far ahead of them.
-    """
+def check_message(msg: Message, raft: Raft) -> None:
+    """Error 12 unless a message is of another server, and has what its type must have."""
     body = msg["body"]
-    if msg["src"] not in node.other_node_ids:
+    if msg["src"] not in raft.node.other_node_ids:
         raise RPCError.malformed_request(f"{show(msg['src'])} is not another server")
-    highest = {"term": term + MAX_AHEAD, "index": size + MAX_AHEAD}
-    for name, kind in FIELDS[body["type"]]:
-        value = body.get(name)
-        if (
-            name not in body
-            or not IS[kind](value)
-            or (kind in highest and value > highest[kind])
-            or (kind in ("node", "node?") and value not in (None, *node.node_ids))
-        ):
-            what = show(value) if name in body else "missing"
+    for name, is_right in FIELDS[body["type"]]:
+        if not is_right(body.get(name, ABSENT), raft):
+            what = show(body[name]) if name in body else "missing"
             raise RPCError.malformed_request(f"{name} of {body['type']} is wrong: {what}")
     if body["type"] == "append_entries":
-        entries = body["entries"]
-        terms = [body["prev_log_term"], *(entry[0] for entry in entries), body["term"]]
+        terms = [body["prev_log_term"], *[entry[0] for entry in body["entries"]], body["term"]]
         if terms != sorted(terms):
             raise RPCError.malformed_request("terms never decrease")
-        if any(entry[1] > highest["index"] for entry in entries):
-            raise RPCError.malformed_request("no operation can be born that late")
-        if any(seq.__class__ is list and seq[0] not in node.node_ids for seq in body["answered"]):
-            raise RPCError.malformed_request("only servers own batches")
+
+
+def are_entries(values: list[Any], raft: Raft) -> bool:
+    latest = raft.log.size + MAX_AHEAD
+    return all([is_entry(value) and value[1] <= latest for value in values])
 
 
 def is_entry(value: Any) -> bool:
@@ -1315,11 +1305,11 @@ def is_operation(value: Any) -> bool:
     return value.__class__ is list and [item.__class__ for item in value] == [str, int, dict]
 
 
-def is_seq(value: Any) -> bool:
-    """A batch's number; with its owner, unless that is who gets the message."""
-    if value.__class__ is list:
-        return len(value) == 2 and value[0].__class__ is str and IS["number"](value[1])
-    return IS["number"](value)
+def is_seq(value: Any, raft: Raft) -> bool:
+    if value.__class__ is list and len(value) == 2:
+        owner, value = value
+        return owner in raft.node.node_ids and IS["number"](value, raft)
+    return IS["number"](value, raft)
 
 
 def check_operation(body: Body) -> Body:

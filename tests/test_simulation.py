@@ -130,6 +130,14 @@ FOUND: dict[str, dict[str, Any]] = {
         "nemesis": ("loss", "duplicate", "pause", "clock"), "nemesis_interval": 3,
         "loss": 0.03, "duplicate": 0.03,
     },
+    "the first answers were quick, and the next message held a request up for half a second": {
+        "seed": 611, "node_count": 5, "concurrency": 10, "rate": 50, "time_limit": 4,
+        "nemesis": ("pause", "partition", "loss"), "nemesis_interval": 1.97, "loss": 0.0771,
+        "partition_kinds": (
+            "majorities-ring", "one-way", "one-link", "minority-third", "majority", "one"
+        ),
+        "constants": {"EARLY_APPENDS": 1, "CHUNK_BYTES": 100},
+    },
 }  # fmt: skip
 
 
