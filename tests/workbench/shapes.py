@@ -6,7 +6,9 @@ a run in which faults come where one part of the protocol is at work.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -25,8 +27,9 @@ def words(seed: int, binary: str) -> list[str]:
     found = ["-w", "lin-kv", "--bin", binary, "--simulate", "--seed", str(seed)]
     if nodes > 2 and rng.random() < 0.3:
         found.append("--independent-delivery")
-    if changed := constants(dice(seed, "constants")):
-        choice["constants"] = [f"{key}={value}" for key, value in changed.items()]
+    has = defined(Path(binary))
+    small = constants(dice(seed, "constants"))
+    choice["constants"] = [f"{name}={value}" for name, value in small.items() if name in has]
     for key, value in choice.items():
         if value != []:
             found += [f"--{key}", shown(value)]
@@ -158,6 +161,13 @@ def constants(rng: Random) -> dict[str, int]:
         "GENERATION": rng.choice([4, 8, 16, 32]),
     }
     return {name: small[name] for name in some(rng, small, 0)}
+
+
+def defined(program: Path) -> set[str]:
+    """The constants of a Python program; none of what is none, or is not there."""
+    text = program.read_text(errors="replace") if program.is_file() else ""
+    lines = re.findall(r"^([A-Z_, ]+) =", text, re.MULTILINE)
+    return {name for line in lines for name in line.split(", ")}
 
 
 def distribution(rng: Random) -> str:
