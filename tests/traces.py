@@ -188,9 +188,9 @@ def lease() -> Story:
     Who answers the leader promises to elect nobody else for an election timeout. For 0.9 of
     that, counted from when what it answered was sent, the leader answers reads from its own map
     and asks nobody.
-    Look at: n0's answer, at once, while it is cut off but has its lease; and none later, when
-    it asks the others and hears nothing. Then n1's client writes 2, and 1 is stale. As soon as
-    n0 hears that n1 leads, it hands the read over, and its client gets 2.
+    Look at: n0's answer, at once, while it is cut off but has its lease; and none later, when 1
+    is stale, for n1's client has written 2. n0 asks the others and hears nothing. As soon as
+    it hears that n1 leads, it hands the read over, and its client gets 2.
     """
     story = Story({"n0": "", "n1": "", "n2": ""}, first="n1")
     story.leads("n0")
@@ -201,18 +201,38 @@ def lease() -> Story:
     story.cut_off("n0")
     story.passes(0.15)
     story.request("n0", READ)
-    story.passes(0.15)
-    story.request("n0", READ)
     story.leads("n1")
     story.request("n1", write(2), "c2")
+    story.passes(0.05)
+    story.request("n0", READ)
     story.passes(0.05)
     story.heal()
     story.passes(0.3)
     return story
 
 
+def broken_link() -> Story:
+    """Thesis 9.6 and 6.4.1: a follower that does not hear the leader, while the others do.
+
+    Look at: n2 is refused by n1, which has promised n0 to elect nobody else; so the term stays,
+    and n0 leads on. n1 says who leads, and n2's client is served by way of n1. The second
+    forward of the same write adds no entry.
+    """
+    story = Story({"n0": "", "n1": "", "n2": ""}, first="n2")
+    story.leads("n0")
+    story.passes(0.1)
+    story.tell("n0 and n2 do not hear each other")
+    story.lost = lambda message: {message["src"], message["dest"]} == {"n0", "n2"}
+    story.passes(0.4)
+    story.request("n2", write(1))
+    story.passes(0.2)
+    story.heal()
+    story.passes(0.2)
+    return story
+
+
 SCENES: list[Callable[[], Story]] = [
-    election, split_vote, figure_7, figure_8_d, figure_8_e, partitioned_leader, lease,
+    election, split_vote, figure_7, figure_8_d, figure_8_e, partitioned_leader, lease, broken_link,
 ]  # fmt: skip
 
 
