@@ -1,4 +1,5 @@
-# Each target sets up what it needs. `run`, `soak` and `bench` need Python 3.10 or newer and nothing else.
+# Each target sets up what it needs. `run`, `soak`, `bench` and `traces` need Python 3.10 or newer,
+# and nothing else.
 #
 #   PYTHON=python3.12   which Python makes the .venv and runs the benchmarks
 #   ARGS='...'          more words for the command: make test ARGS='-k map -x'
@@ -8,7 +9,7 @@ PYTHON = python3
 VENV = .venv/ready
 SEEDS = 1000
 
-.PHONY: help run test check soak mutants bench directed maelstrom clean
+.PHONY: help run test check soak mutants bench directed traces maelstrom clean
 
 help:  ## list the targets (this)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +35,9 @@ directed:  ## faults at chosen moments, and what clients see: make directed ARGS
 
 mutants: $(VENV)  ## take one rule at a time out of raft.py, and see it noticed: make mutants ARGS=lease
 	nice .venv/bin/python tests/mutants.py $(ARGS)
+
+traces:  ## after a wanted change of behaviour: play the scenes anew, and see git diff
+	PYTHONPATH=.:tests $(PYTHON) tests/traces.py
 
 maelstrom:  ## install the real Maelstrom under .maelstrom/ (it needs java)
 	@$(PYTHON) tests/workbench/install.py

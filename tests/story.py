@@ -1,0 +1,250 @@
+"""What raft.py's nodes say and become, told line by line, in a time that only the story moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+from random import Random
+
+from in_process import World
+
+from node import Body, Message
+from raft import Entry, Raft
+
+LATENCY = 0.01  # seconds of each message between servers
+
+
+class Dice(Random):
+    """A node's chance, which the scene decides."""
+
+    luck = 0.0
+
+    def uniform(self, a: float, b: float) -> float:
+        return a + (b - a) * self.luck
+
+
+class Stuck(Exception):
+    """A scene cannot go on."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(lines[-1])
+        self.lines = lines
+
+
+class Story(World):
+    """Nodes with these logs, written as the terms of their entries, and what they do, as `lines`.
+
+    Times count from the first line. An append_entries, or an answer to one, is not told again
+    while it says the same, unless a client has said something since; nor what is sent to a node
+    that has crashed.
+    """
+
+    def __init__(self, logs: dict[str, str], term: int = 0, first: str = "") -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.dice = {node_id: Dice(7) for node_id in logs}
+        self.rafts: dict[str, Raft] = {}
+        self.arrivals: list[tuple[float, Message]] = []  # in their order
+        self._start: float | None = None
+        self._said: dict[tuple[str, str, str], str] = {}  # by source, destination and type
+        self._speaker = ""  # who says something, and when
+        self._told: dict[str, int] = {}  # what, and in which line
+        self._seen: dict[str, tuple[int, list[int], int]] = {}  # lines, terms of the log, commit
+        self.first(*first.split())
+        for node_id, terms in logs.items():
+            self.begin(node_id, term, None, [Entry(int(term)) for term in terms.split()])
+        if any(logs.values()):
+            self.show_logs()
+        for node_id in logs:
+            self.start(node_id)
+
+    # What a scene directs
+
+    def first(self, *node_ids: str) -> None:
+        """Whenever nodes draw a timeout from now on, these draw the shortest, others a long one."""
+        for node_id, dice in self.dice.items():
+            dice.luck = 0.0 if node_id in node_ids else 99.0
+
+    def begin(self, node_id: str, term: int, vote: str | None, entries: Iterable[Entry]) -> None:
+        """A server that knows what it must not forget in a crash, and nothing else."""
+        server = self.rafts[node_id] = self.add(node_id, Raft)
+        self.nodes[node_id].random = self.dice[node_id]
+        server.term, server.voted_for = term, vote
+        server.log.append(entries)
+        self._seen[node_id] = (0, self.terms(node_id), 0)
+
+    def start(self, node_id: str) -> None:
+        self.request(node_id, {"type": "init", "node_id": node_id, "node_ids": [*self.dice]})
+
+    def crash(self, node_id: str) -> None:
+        self.tell(f"{node_id} crashes")
+        del self.nodes[node_id]
+
+    def restart(self, node_id: str) -> None:
+        self.tell(f"{node_id} restarts")
+        old = self.rafts[node_id]
+        self.begin(node_id, old.term, old.voted_for, old.log.from_index(1, old.log.size + 1))
+        self.start(node_id)
+
+    def cut_off(self, *side: str) -> None:
+        """Nothing passes between these nodes and the others."""
+        self.tell(f"{' '.join(side)} cut off from the others")
+        self.lost = lambda message: (message["src"] in side) != (message["dest"] in side)
+
+    def lose(self, term: int = 0, to: str = "") -> None:
+        """No message arrives that has an entry of this term, or is to this node."""
+        self.lost = lambda message: (
+            message["dest"] == to
+            or term in [entry[0] for entry in message["body"].get("entries", [])]
+        )
+
+    def heal(self) -> None:
+        self.tell("all hear each other again")
+        self.lost = lambda message: False
+
+    def request(self, node_id: str, body: Body, client: str = "c1") -> int:
+        if text := told(body):
+            self.tell(f"{client} -> {node_id}  {text}")
+            self._said.clear()
+        msg_id = super().request(node_id, body, client)
+        self.observe(node_id)
+        return msg_id
+
+    def until(self, condition: Callable[[], object], seconds: float = 5.0) -> object:
+        """Lets things happen, one by one, until the condition holds. Stuck if it never does."""
+        end = self.time + seconds
+        while not (found := condition()):
+            if not self.happens(end):
+                raise Stuck(
+                    [*self.lines, f"What the scene waits for did not happen in {seconds} s"]
+                )
+        return found
+
+    def leads(self, node_id: str) -> None:
+        """Until this node leads."""
+        self.until(lambda: self.rafts[node_id].role == "leader")
+
+    def has(self, node_id: str, terms: str) -> None:
+        """Until this node has a log of these terms."""
+        self.until(lambda: self.terms(node_id) == [*map(int, terms.split())])
+
+    def passes(self, seconds: float) -> None:
+        """So much time passes."""
+        end = self.time + seconds
+        while self.happens(end):
+            pass
+        self.time = end
+
+    def happens(self, end: float) -> bool:
+        """A message arrives, or timers fire; False if nothing does until `end`."""
+        node = min(self.nodes.values(), key=lambda node: node.next_due)
+        arrival = self.arrivals[0][0] if self.arrivals else end + 1
+        if min(arrival, node.next_due) > end:
+            return False
+        self.time = max(self.time, min(arrival, node.next_due))
+        if arrival <= node.next_due:
+            _, message = self.arrivals.pop(0)
+            if message["dest"] in self.nodes:
+                self.nodes[message["dest"]].receive(message)
+                self.observe(message["dest"])
+        else:
+            node.run()
+            self.observe(node.node_id)
+        return True
+
+    # What is told
+
+    def tell(self, text: str, to: str = "", what: str = "") -> None:
+        """A line: what happens, or who (`text`) says what to whom, maybe to several."""
+        if self._start is None:
+            self._start = self.time
+        when = f"{self.time - self._start:6.2f}  {text}"
+        if when != self._speaker:
+            self._speaker, self._told = when, {}
+        line = self._told.setdefault(what, len(self.lines)) if to else len(self.lines)
+        if line < len(self.lines):
+            self.lines[line] = self.lines[line].replace(f"  {what}", f" {to}  {what}")
+        else:
+            self.lines.append(f"{when} -> {to}  {what}" if to else when)
+
+    def terms(self, node_id: str) -> list[int]:
+        log = self.rafts[node_id].log
+        return [entry.term for entry in log.from_index(1, log.size + 1)]
+
+    def chapter(self, text: str) -> None:
+        self.lines += ["", text]
+
+    def show_logs(self) -> None:
+        """The logs as the paper draws them: the term of each entry."""
+        width = max(map(len, self.dice))
+        for node_id in self.dice:
+            terms = " ".join(map(str, self.terms(node_id)))
+            self.lines.append(f"        {node_id:{width}} | {terms}".rstrip())
+
+    def observe(self, node_id: str) -> None:
+        """Tells what the node has become in its turn."""
+        node, server, terms = self.nodes[node_id], self.rafts[node_id], self.terms(node_id)
+        lines, old, commit = self._seen[node_id]
+        self._seen[node_id] = (len(node.log_lines), terms, server.commit_index)
+        for line in node.log_lines[lines:]:
+            self.tell(line)
+        pairs = zip(old, terms, strict=False)
+        same = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
+        if same < len(old):
+            self.tell(f"{node_id} drops {entries(same + 1, old[same:])}")
+        if committed := terms[commit : server.commit_index]:
+            self.tell(f"{node_id} commits {entries(commit + 1, committed)}")
+
+    def sent(self, node: object, message: Message) -> None:
+        source, to, body = message["src"], message["dest"], message["body"]
+        self.observe(source)
+        server = to in self.dice
+        if not (text := told(body)) or (server and to not in self.nodes):
+            return
+        if lost := server and self.lost(message):
+            text += " (lost)"
+        key = (source, to, body["type"])
+        if not body["type"].startswith("append_entries") or self._said.get(key) != text:
+            self.tell(source, to, text)
+        self._said[key] = text
+        if server and not lost:
+            self.arrivals.append((self.time + LATENCY, message))
+
+
+def entries(index: int, terms: list[int]) -> str:
+    """Entries from this index on, in words."""
+    if len(terms) == 1:
+        return f"entry {index} of term {terms[0]}"
+    return f"entries {index}..{index + len(terms) - 1} of terms {' '.join(map(str, terms))}"
+
+
+def told(body: Body) -> str:
+    """A message, in the paper's words; nothing if it is not to be told."""
+    pre = " (pre)" if body.get("pre") else ""
+    match body:
+        case {"type": "request_vote", "last_log_index": last, "last_log_term": of}:
+            return f"request_vote{pre} in term {body['term']}, last entry {last} of term {of}"
+        case {"type": "request_vote_res", "granted": True}:
+            return f"vote{pre} in term {body['term']}"
+        case {"type": "request_vote_res"}:
+            why = f"{body['leader']} leads" if body["leader"] else f"in term {body['term']}"
+            return f"no vote{pre}, {why}"
+        case {"type": "append_entries", "prev_log_index": prev, "prev_log_term": of}:
+            terms = [entry[0] for entry in body["entries"]]
+            what = entries(prev + 1, terms) if terms else "nothing"
+            after = f"{prev} of term {of}" if prev else "none"
+            commit = f"commit {body['leader_commit']}"
+            return f"append_entries in term {body['term']}: {what} after {after}; {commit}"
+        case {"type": "append_entries_res", "success": True}:
+            return f"agrees up to {body['match']}"
+        case {"type": "append_entries_res", "match": match}:
+            return f"refuses in term {body['term']}" + (f": go on after {match}" if match else "")
+        case {"type": "forward"}:
+            return "forward: " + ", ".join(told(op[2]) for op in body["reads"] + body["writes"])
+        case {"type": "write" | "read_ok" as name, "value": value}:
+            return f"{name} {value}"
+        case {"type": "init" | "init_ok"}:
+            return ""
+        case {"type": "error"}:
+            return f"error {body['code']}, {body['text']}"
+    return str(body["type"])

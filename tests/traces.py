@@ -1,0 +1,259 @@
+"""Scenes of the Raft paper, played by raft.py's nodes and told line by line: `make traces`.
+
+A scene is a function that directs: who is cut off, who times out first, what a client asks. What
+the nodes say and become is theirs. Its docstring opens the file in tests/traces/ that tells it;
+tests/test_traces.py plays it again, and compares.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+from story import Story
+
+from node import Body, Message
+
+FOLDER = Path(__file__).parent / "traces"
+READ: Body = {"type": "read", "key": "x"}
+
+
+def write(value: int) -> Body:
+    return {"type": "write", "key": "x", "value": value}
+
+
+def election() -> Story:
+    """Section 5.2, leader election; the question before it, (pre), is from the thesis, 9.6.
+
+    n0 is the first node of a new cluster, and need not wait. When it crashes, n1 hears nothing
+    for an election timeout. It asks whether it would be elected, and begins a term only then.
+    Look at: its term. The question does not change it.
+    """
+    story = Story({"n0": "", "n1": "", "n2": ""}, first="n1")
+    story.leads("n0")
+    story.passes(0.2)
+    story.crash("n0")
+    story.leads("n1")
+    story.passes(0.05)
+    return story
+
+
+def split_vote() -> Story:
+    """Section 5.2, a split vote: nobody wins, and the randomized timeouts settle it.
+
+    n1 and n2 time out at the same moment, and do not hear each other. Each gets two of four
+    votes, which is no majority.
+    Look at: n0, which votes once in term 2, and again in term 3. Both time out anew and draw
+    another timeout; n1's is shorter.
+    """
+    story = Story({"n0": "1", "n1": "1", "n2": "1", "n3": "1"}, term=1, first="n1 n2")
+    unlucky = {("n1", "n3"), ("n2", "n0")}  # who asks, and is not heard by whom
+
+    def lost(message: Message) -> bool:
+        link = (message["src"], message["dest"])
+        if message["body"].get("pre"):
+            return set(link) == {"n1", "n2"}
+        return message["body"]["type"] == "request_vote" and link in unlucky
+
+    story.lost = lost
+    story.until(lambda: story.rafts["n2"].votes)
+    story.first("n1")
+    story.passes(0.05)
+    unlucky.clear()
+    story.leads("n1")
+    story.passes(0.05)
+    return story
+
+
+def figure_7() -> Story:
+    """Figure 7 and section 5.3, log repair: L, the leader for term 8, and the followers a to f.
+
+    a and b lack entries, c and d have some that no leader committed, e and f both.
+    Look at: who votes (c and d do not: section 5.4.1), who drops what, and that L's own log
+    only grows. a, b and e lack what comes before entry 11, so they agree to nothing new, and get
+    all. f has something else there, so it refuses and says where to go on: before its entries of
+    that term, all at once, as the end of section 5.3 suggests.
+    """
+    story = Story(
+        {
+            "L": "1 1 1 4 4 5 5 6 6 6",
+            "a": "1 1 1 4 4 5 5 6 6",
+            "b": "1 1 1 4",
+            "c": "1 1 1 4 4 5 5 6 6 6 6",
+            "d": "1 1 1 4 4 5 5 6 6 6 7 7",
+            "e": "1 1 1 4 4 4 4",
+            "f": "1 1 1 2 2 2 3 3 3 3 3",
+        },
+        term=7,
+        first="L",
+    )
+    for node_id in "abcdef":
+        story.has(node_id, "1 1 1 4 4 5 5 6 6 6 8")
+    story.passes(0.2)
+    story.show_logs()
+    return story
+
+
+def figure_8_to_c() -> Story:
+    """S1 leads term 4, and a majority has its entry 2 of term 2, but not its entry 3 of term 4."""
+    story = Story({"S1": "1 2", "S2": "1 2", "S3": "1", "S4": "1", "S5": "1"}, term=2, first="S5")
+    story.chapter(
+        "(b)  S1, which led term 2, crashes; S3 and S4 elect S5. Its own entry 2 is lost."
+    )
+    story.crash("S1")
+    story.lose(term=3)
+    story.leads("S5")
+    story.crash("S5")
+    story.first("S1")
+    story.chapter("(c)  S1 restarts, S2 and S3 elect it, and its entry 2 reaches S3.")
+    story.lose(term=4, to="S4")
+    with patch("raft.CHUNK_ENTRIES", 1):  # else its entries 2 and 3 would leave in one message
+        story.restart("S1")
+        story.has("S3", "1 2")
+        story.passes(0.05)
+    story.show_logs()
+    return story
+
+
+def figure_8_d() -> Story:
+    """Figure 8, (a) to (d), and section 5.4.2: no old entry is committed by counting.
+
+    It begins with (a): S1 has led term 2, and its entry 2 has reached S2. S5's entry 2 is the
+    no-op of term 3. In (c) S1 leads term 4, and its entry 2 of term 2 comes to be on S1, S2 and
+    S3: a majority. What S1 appends in its own term, the no-op 3, reaches nobody. S4 does not
+    hear S1 at all.
+    Look at: S1 commits nothing in (c). In (d) S2 and S3 drop entry 2: had S1 committed it, a
+    committed entry would be lost.
+    """
+    story = figure_8_to_c()
+    story.chapter("(d)  S1 crashes; S5 restarts, and S2, S3 and S4 elect it.")
+    story.lose()
+    story.crash("S1")
+    story.first("S5")
+    story.restart("S5")
+    for node_id in ("S2", "S3", "S4"):
+        story.has(node_id, "1 3 5")
+    story.passes(0.2)
+    story.show_logs()
+    return story
+
+
+def figure_8_e() -> Story:
+    """Figure 8, (a) to (c) and then (e), and section 5.4.2: an entry of its own term commits all.
+
+    As figure_8_d up to (c). Then S1's no-op of term 4 reaches S2 and S3.
+    Look at: S1 commits 1 to 3 at once, and S5 cannot win any more: a majority has entry 3 of
+    term 4, and S5's last one is of term 3.
+    """
+    story = figure_8_to_c()
+    story.chapter("(e)  S1 goes on, and its entry 3 reaches S2 and S3. Then it crashes as before.")
+    story.lose(to="S4")
+    story.until(lambda: story.rafts["S1"].commit_index)
+    story.crash("S1")
+    story.first("S5")
+    story.restart("S5")
+    story.lose()
+    story.passes(1.8)
+    story.show_logs()
+    return story
+
+
+def partitioned_leader() -> Story:
+    """Sections 5.1, 5.3 and 5.4: a leader that is cut off with a minority, and comes back.
+
+    Look at: entry 3 of term 1, which n0 appends and cannot commit; the others elect n2, whose
+    entry 3 is of term 2. When n0 hears n2's term it follows, drops its own entry 3, and
+    forwards its client's write to n2. So the write comes to be after all, once.
+    """
+    story = Story({"n0": "", "n1": "", "n2": "", "n3": "", "n4": ""}, first="n2")
+    story.leads("n0")
+    story.passes(0.05)
+    story.request("n0", write(1))
+    story.passes(0.1)
+    story.cut_off("n0", "n1")
+    story.request("n0", write(2))
+    story.leads("n2")
+    story.request("n2", write(3), "c2")
+    story.passes(0.03)
+    story.heal()
+    story.passes(0.3)
+    return story
+
+
+def lease() -> Story:
+    """Section 8 and thesis 6.4.1, reads: a lease that expires.
+
+    Who answers the leader promises to elect nobody else for an election timeout. For 0.9 of
+    that, counted from when what it answered was sent, the leader answers reads from its own map
+    and asks nobody.
+    Look at: n0's answer, at once, while it is cut off but has its lease; and none later, when 1
+    is stale, for n1's client has written 2. n0 asks the others and hears nothing. As soon as
+    it hears that n1 leads, it hands the read over, and its client gets 2.
+    """
+    story = Story({"n0": "", "n1": "", "n2": ""}, first="n1")
+    story.leads("n0")
+    story.passes(0.05)
+    story.request("n0", write(1))
+    story.passes(0.1)
+    story.request("n0", READ)
+    story.cut_off("n0")
+    story.passes(0.15)
+    story.request("n0", READ)
+    story.leads("n1")
+    story.request("n1", write(2), "c2")
+    story.passes(0.05)
+    story.request("n0", READ)
+    story.passes(0.05)
+    story.heal()
+    story.passes(0.3)
+    return story
+
+
+def broken_link() -> Story:
+    """Thesis 9.6 and 6.4.1: a follower that does not hear the leader, while the others do.
+
+    Look at: n2 is refused by n1, which has promised n0 to elect nobody else; so the term stays,
+    and n0 leads on. n1 says who leads, and n2's client is served by way of n1. The second
+    forward of the same write adds no entry.
+    """
+    story = Story({"n0": "", "n1": "", "n2": ""}, first="n2")
+    story.leads("n0")
+    story.passes(0.1)
+    story.tell("n0 and n2 do not hear each other")
+    story.lost = lambda message: {message["src"], message["dest"]} == {"n0", "n2"}
+    story.passes(0.4)
+    story.request("n2", write(1))
+    story.passes(0.2)
+    story.heal()
+    story.passes(0.2)
+    return story
+
+
+SCENES: list[Callable[[], Story]] = [
+    election, split_vote, figure_7, figure_8_d, figure_8_e, partitioned_leader, lease, broken_link,
+]  # fmt: skip
+
+
+def text(scene: Callable[[], Story]) -> str:
+    """What a scene's file says. Stuck if the scene cannot go on."""
+    return "\n".join([*header(scene), "", *scene().lines, ""])
+
+
+def header(scene: Callable[[], Story]) -> list[str]:
+    return [f"# {line}".rstrip() for line in inspect.cleandoc(scene.__doc__ or "").splitlines()]
+
+
+def main() -> None:
+    """Writes all files anew, and no others stay."""
+    texts = {scene.__name__: text(scene) for scene in SCENES}
+    FOLDER.mkdir(exist_ok=True)
+    for path in FOLDER.glob("*.txt"):
+        path.unlink()
+    for name, told in texts.items():
+        (FOLDER / f"{name}.txt").write_text(told, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
