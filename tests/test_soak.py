@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from workbench import options, shapes, soak
+from workbench import options, seeds, shapes
 from workbench.checker import Analysis
 from workbench.nemesis import FAULTS, KINDS
 from workbench.runner import Record
@@ -142,4 +142,4 @@ def test_what_counts_as_a_failure(
 ) -> None:
     workload = LinKv(None, 1)  # type: ignore[arg-type]
     workload.analyses = {0: Analysis(valid, "because", 0)}
-    assert soak.failure(record, workload, complaints) == (kind, why)
+    assert seeds.failure(record, workload, complaints) == (kind, why)
