@@ -1,6 +1,6 @@
 """Seeds on the machines of a Dask cluster; each worker is started in a clone of this repository:
 
-    PYTHONPATH=tests dask worker tcp://HOST:PORT
+    PYTHONPATH=.:tests dask worker tcp://HOST:PORT
 
 A seed runs in a child process of its worker, as it does locally: a simulated run changes sys.argv,
 sys.path and node.Node, which all threads of a process share, and with a child for each thread all
@@ -70,14 +70,15 @@ class DaskWorkers(Pool):
         logging.disable()  # what is to be said of the cluster is said here
         try:
             self._client = Client(self._address, timeout=PATIENCE, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise Unavailable(f"no scheduler at {self._address}: {error}") from error
         if not self._threads():
-            print(f"{self._address} has no workers yet", file=sys.stderr)
+            print(f"soak: {self._address} has no workers yet", file=sys.stderr)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._client.close()  # the scheduler forgets its seeds, then
+        logging.disable(logging.NOTSET)
 
     def outcomes(self, seeds: Iterable[int]) -> Iterator[Outcome]:
         from distributed import as_completed
@@ -113,13 +114,13 @@ class DaskWorkers(Pool):
             raise Unavailable(f"{self._address}: the scheduler is gone, or has been restarted")
         error = future.exception()
         if isinstance(error, KilledWorker):
-            times = error.allowed_failures + 1
-            return Outcome(seed, kind="process ended", why=f"its worker ended, {times} times over")
+            why = f"each worker that ran it ended, {error.allowed_failures + 1} in all"
+            return Outcome(seed, kind="process ended", why=why)
         if isinstance(error, OtherCode):
             raise Unavailable(f"{error} has another workbench, node.py or {self._there}: update it")
         if isinstance(error, ModuleNotFoundError):
             raise Unavailable(
-                f"a worker has no workbench ({error}): start it in a clone, with PYTHONPATH=tests"
+                f"a worker has no workbench ({error}): start it in a clone, with PYTHONPATH=.:tests"
             )
         raise Unavailable(f"a worker could not run seed {seed}: {error!r}")
 

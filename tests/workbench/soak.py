@@ -6,9 +6,11 @@ failed, 130 after Ctrl-C, 255 if the runs could not be made.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import multiprocessing
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -134,9 +136,7 @@ class Tally:
         if stopped:
             console.print(f"Stopped by {stopped}: {self.ran:,} of {self._wanted:,} seeds ran.")
         share = f", {self._ok / self._operations:.1%} of them ok" if self._operations else ""
-        console.print(
-            f"{self.ran:,} seeds, {self._pace()}, {self._operations:,} operations{share}"
-        )
+        console.print(f"{self.ran:,} seeds, {self._pace()}, {self._operations:,} operations{share}")
         if self._undecided:
             console.print(f"{self._undecided} histories were too hard for the checker.")
         for kind, seeds in sorted(self.failed.items()):
@@ -161,10 +161,17 @@ def parser() -> options.Parser:
     add("--bin", default="raft.py", metavar="FILE", help="default: %(default)s")
     add("--workers", type=number(1), default=os.cpu_count() or 1, metavar="N",
         help="processes here; default: one for each core, %(default)s")
-    add("--scheduler", metavar="tcp://HOST:PORT",
+    add("--scheduler", type=address, metavar="tcp://HOST:PORT",
         help="of a Dask cluster, to run the seeds there; its workers are started in clones of this "
-        "commit: PYTHONPATH=tests dask worker tcp://HOST:PORT")
+        "commit: PYTHONPATH=.:tests dask worker tcp://HOST:PORT")
     return p  # fmt: skip
+
+
+def address(text: str) -> str:
+    """A converter for a scheduler's."""
+    if not re.fullmatch(r"(tcp|tls|wss?)://[^/]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"{text} is no address like tcp://HOST:8786")
+    return text
 
 
 def main(argv: list[str]) -> int:
@@ -185,7 +192,7 @@ def main(argv: list[str]) -> int:
                     tally.add(found)
         except Unavailable as error:
             if tally.ran:
-                tally.close("what follows")
+                tally.close("the cluster")
             print(f"soak: {error}", file=sys.stderr)
             return options.CRASHED
         except Interrupted as interrupt:
