@@ -163,6 +163,22 @@ def test_a_scheduler_that_is_lost_ends_it_with_a_line(dask: Started, hasty: Path
             list(coming)
 
 
+def test_a_scheduler_that_is_lost_while_nothing_comes_ends_it_too(
+    dask: Started, hasty: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = dask("scheduler", "--port", "0")
+    scheduler = said(begun, "Scheduler at:").split()[-1]
+
+    def seeds() -> Iterator[int]:
+        yield 0
+        begun.kill()
+
+    lost = pytest.raises(Unavailable, match=f"{scheduler}: the scheduler is gone, or has been")
+    with DaskWorkers(scheduler, str(hasty)) as pool, lost:
+        list(pool.outcomes(seeds()))
+    assert capsys.readouterr().err == f"soak: {scheduler} has no workers yet\n"
+
+
 def test_ctrl_c_ends_it(dask: Started, scheduler: str, hasty: Path, tmp_path: Path) -> None:
     hasty.write_text("import os; os._exit(7)")
     work(dask, scheduler, hasty)
