@@ -36,7 +36,7 @@ def dask(tmp_path: Path) -> Iterator[Started]:
                 subprocess.Popen(
                     [sys.executable, "-m", "dask", *words, "--host", "127.0.0.1", "--no-dashboard"],
                     cwd=tmp_path / "elsewhere",
-                    env={**os.environ, "PYTHONPATH": "", **env},
+                    env={**os.environ, "PYTHONPATH": "", "TMPDIR": str(tmp_path), **env},
                     stderr=subprocess.PIPE,
                     text=True,
                 )
