@@ -1,9 +1,10 @@
-# Each target sets up what it needs. `run`, `soak`, `bench` and `traces` need Python 3.10 or newer,
-# and nothing else.
+# Each target sets up what it needs. `run`, `soak` (without SCHEDULER), `bench` and `traces` need
+# Python 3.10 or newer and nothing else.
 #
 #   PYTHON=python3.12   which Python makes the .venv and runs the benchmarks
 #   ARGS='...'          more words for the command: make test ARGS='-k map -x'
 #   SEEDS=10000         how many runs make soak
+#   SCHEDULER=tcp://HOST:PORT   of a Dask cluster that makes them
 
 PYTHON = python3
 VENV = .venv/ready
@@ -24,8 +25,9 @@ check: $(VENV)  ## ruff and mypy --strict
 	.venv/bin/ruff check
 	.venv/bin/mypy --strict
 
-soak:  ## many simulated runs, on all cores: make soak SEEDS=10000
-	@PYTHONPATH=.:tests $(PYTHON) -m workbench.soak --seeds $(SEEDS) $(ARGS)
+soak: $(if $(SCHEDULER),$(VENV))  ## many simulated runs, on all cores: make soak SEEDS=10000
+	@PYTHONPATH=.:tests $(if $(SCHEDULER),.venv/bin/python,$(PYTHON)) -m workbench.soak --seeds $(SEEDS) \
+	  $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(ARGS)
 
 bench:  ## measure
 	$(PYTHON) tests/bench/bench.py $(ARGS)

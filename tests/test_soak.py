@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from workbench import options, shapes, soak
+from workbench import options, seeds, shapes
 from workbench.checker import Analysis
 from workbench.nemesis import FAULTS, KINDS
 from workbench.runner import Record
@@ -21,14 +21,14 @@ RAFT = ROOT / "raft.py"
 MAJORITY = "count // 2 + 1"
 
 
-def start(folder: Path, *words: object) -> subprocess.Popen[str]:
+def start(folder: Path, *words: object, root: Path = ROOT) -> subprocess.Popen[str]:
     """A soak that has a folder of its own for whatever it writes."""
     scratch = folder / "scratch"
     scratch.mkdir()
     return subprocess.Popen(
         [sys.executable, "-m", "workbench.soak", *map(str, words)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TMPDIR": str(scratch)},
+        env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", "TMPDIR": str(scratch)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -114,6 +114,35 @@ def test_a_binary_that_is_not_there_is_said_once(tmp_path: Path) -> None:
     assert output.splitlines()[-1].endswith("--bin nothing.py: there is no such file")
 
 
+@pytest.fixture
+def no_distributed(tmp_path: Path) -> None:
+    """In the soaks of this test it cannot be imported."""
+    for name in ("dask", "distributed"):
+        (tmp_path / f"{name}.py").write_text("raise ModuleNotFoundError")
+
+
+def test_without_distributed_a_cluster_is_refused_in_one_line(
+    tmp_path: Path, no_distributed: None
+) -> None:
+    status, output = ended(start(tmp_path, "--bin", RAFT, "--scheduler", "tcp://127.0.0.1:1"))
+    assert status == options.CRASHED
+    assert output.splitlines() == [
+        "soak: --scheduler needs Dask's distributed: pip install -r tests/requirements.txt"
+    ]
+
+
+def test_without_distributed_seeds_run_here(tmp_path: Path, no_distributed: None) -> None:
+    status, output = ended(start(tmp_path, "--bin", RAFT, "--seeds", 1))
+    assert status == 0 and "None failed." in output
+    assert "distributed" not in output
+
+
+def test_what_is_no_address_is_refused(tmp_path: Path) -> None:
+    status, output = ended(start(tmp_path, "--bin", RAFT, "--scheduler", "nowhere"))
+    assert status == options.CRASHED
+    assert output.splitlines()[-1].endswith("nowhere is no address like tcp://HOST:8786")
+
+
 def test_the_shapes_have_everything_in_them() -> None:
     runs = [options.parse(shapes.words(seed, str(RAFT))) for seed in range(1200)]
     assert {run.node_count for run in runs} == set(range(1, 8))
@@ -142,4 +171,4 @@ def test_what_counts_as_a_failure(
 ) -> None:
     workload = LinKv(None, 1)  # type: ignore[arg-type]
     workload.analyses = {0: Analysis(valid, "because", 0)}
-    assert soak.failure(record, workload, complaints) == (kind, why)
+    assert seeds.failure(record, workload, complaints) == (kind, why)

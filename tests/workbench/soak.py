@@ -1,4 +1,4 @@
-"""`make soak SEEDS=10000`: simulated runs of many seeds on all cores.
+"""`make soak SEEDS=10000`: simulated runs of many seeds, on all cores or on a Dask cluster.
 
 A failure is printed with the command that runs its seed alone. Exit status: 0, 1 if a seed
 failed, 130 after Ctrl-C, 255 if the runs could not be made.
@@ -6,6 +6,7 @@ failed, 130 after Ctrl-C, 255 if the runs could not be made.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import multiprocessing
 import os
@@ -14,78 +15,22 @@ import shlex
 import sys
 import tempfile
 import time
-import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from . import options, shapes, store
-from .__main__ import prepare
+from . import options, shapes
 from .console import RED, Console
-from .history import Op
+from .dask_cluster import DaskWorkers
 from .interrupt import Interrupted, interruptible
 from .loop import SECOND
-from .runner import Record
-from .workload import Workload
+from .seeds import Outcome, Pool, Unavailable, outcome
 
 SPAWN = multiprocessing.get_context("spawn")  # no worker has anything of another one's
 SHOWN_SEEDS = 20  # of a kind, in the summary
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a seed. `why` is empty if it was good; it may have lines."""
-
-    seed: int
-    operations: int = 0
-    ok: int = 0
-    kind: str = ""  # of the failure
-    why: str = ""
-    undecided: bool = False  # the checker gave up
-
-
-class Quiet(Console):
-    """A console that says nothing: thousands of runs are not for reading."""
-
-    def info(self, thread: str, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def op(self, thread: str, op: Op) -> None: ...
-    def progress(self, text: str) -> None: ...
-
-
-def run(seed: int, binary: str, scratch: Path) -> Outcome | None:
-    """Runs a seed; what is in `scratch` meanwhile is gone afterwards. None if it was cut short."""
-    opts = options.parse(shapes.words(seed, binary))
-    with tempfile.TemporaryDirectory(dir=scratch) as name:
-        folder = Path(name)
-        logs = folder / "node-logs"
-        logs.mkdir()
-        runner = prepare(opts, logs, Quiet())
-        record = runner.run()
-        runner.workload.check(record.history)
-        kind, why = failure(record, runner.workload, store.complaints(folder))
-    if record.cut_short:
-        return None
-    types = [op.type for op in record.history if op.process != "nemesis"]
-    undecided = any(found.valid is None for found in runner.workload.analyses.values())
-    return Outcome(seed, types.count("invoke"), types.count("ok"), kind, why, undecided)
-
-
-def failure(record: Record, workload: Workload, complaints: list[str]) -> tuple[str, str]:
-    """The kind of a run's failure, and why it is one; empty if it is none."""
-    for problem in record.problems:
-        name = re.match(r"[a-z -]+(?=: )", problem)  # of an invariant
-        return (name[0] if name else "rule of the protocol"), problem
-    if record.crash:
-        return "a node ended", record.crash
-    for analysis in workload.analyses.values():
-        if analysis.valid is False:
-            return "not linearizable", analysis.why
-    return ("traceback", f"a traceback: {complaints[0]}") if complaints else ("", "")
 
 
 def work(connection: Connection, binary: str, scratch: Path) -> None:
@@ -93,17 +38,13 @@ def work(connection: Connection, binary: str, scratch: Path) -> None:
     os.setpgrp()  # Ctrl-C is the parent's, who ends this one then
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            seed = connection.recv()
-            try:
-                outcome = run(seed, binary, scratch)
-            except Exception:
-                outcome = Outcome(seed, kind="bug in the workbench", why=traceback.format_exc())
-            if not outcome:
+            found = outcome(connection.recv(), binary, scratch)
+            if not found:
                 return
-            connection.send(outcome)
+            connection.send(found)
 
 
-class Workers:
+class Workers(Pool):
     """Processes that run seeds, each of them one at a time. None is left after the block."""
 
     def __init__(self, count: int, binary: str, scratch: Path) -> None:
@@ -131,11 +72,11 @@ class Workers:
                 assert isinstance(connection, Connection)
                 process, seed = self._running[connection]
                 try:
-                    outcome = connection.recv()
+                    found = connection.recv()
                 except EOFError:  # it ran out of memory, or somebody has ended it
                     process.join()
                     why = f"its process ended with {process.exitcode}"
-                    outcome = Outcome(seed, kind="process ended", why=why)
+                    found = Outcome(seed, kind="process ended", why=why)
                 following = next(left, None)
                 if following is not None and process.exitcode is None:
                     connection.send(following)
@@ -145,7 +86,7 @@ class Workers:
                     connection.close()
                     if following is not None:
                         self._give(following)
-                yield outcome
+                yield found
 
     def _give(self, seed: int) -> None:
         """Starts a process for this seed, and those after it."""
@@ -165,12 +106,12 @@ class Tally:
         self._binary = binary
         self._console = Console()
         self._start = self._shown = time.monotonic()
-        self._ran = self._operations = self._ok = self._undecided = 0
+        self.ran = self._operations = self._ok = self._undecided = 0
         self.failed: dict[str, list[int]] = defaultdict(list)  # seeds by kind
 
     def add(self, outcome: Outcome) -> None:
         """Counts one, and prints it if it failed."""
-        self._ran += 1
+        self.ran += 1
         self._operations += outcome.operations
         self._ok += outcome.ok
         self._undecided += outcome.undecided
@@ -185,7 +126,7 @@ class Tally:
             self._shown = now
             failed = sum(map(len, self.failed.values()))
             self._console.progress(
-                f"{self._ran:,} of {self._wanted:,} seeds, {failed} failed, {self._pace()}"
+                f"{self.ran:,} of {self._wanted:,} seeds, {failed} failed, {self._pace()}"
             )
 
     def close(self, stopped: str = "") -> None:
@@ -193,11 +134,9 @@ class Tally:
         console = self._console
         console.progress("")
         if stopped:
-            console.print(f"Stopped by {stopped}: {self._ran:,} of {self._wanted:,} seeds ran.")
+            console.print(f"Stopped by {stopped}: {self.ran:,} of {self._wanted:,} seeds ran.")
         share = f", {self._ok / self._operations:.1%} of them ok" if self._operations else ""
-        console.print(
-            f"{self._ran:,} seeds, {self._pace()}, {self._operations:,} operations{share}"
-        )
+        console.print(f"{self.ran:,} seeds, {self._pace()}, {self._operations:,} operations{share}")
         if self._undecided:
             console.print(f"{self._undecided} histories were too hard for the checker.")
         for kind, seeds in sorted(self.failed.items()):
@@ -210,7 +149,7 @@ class Tally:
         console.close()
 
     def _pace(self) -> str:
-        return f"{60 * self._ran / max(time.monotonic() - self._start, 0.001):,.0f} a minute"
+        return f"{60 * self.ran / max(time.monotonic() - self._start, 0.001):,.0f} a minute"
 
 
 def parser() -> options.Parser:
@@ -221,8 +160,18 @@ def parser() -> options.Parser:
     add("--first", type=number(0), default=0, metavar="SEED", help="default: %(default)s")
     add("--bin", default="raft.py", metavar="FILE", help="default: %(default)s")
     add("--workers", type=number(1), default=os.cpu_count() or 1, metavar="N",
-        help="processes; default: one for each core, %(default)s")
+        help="processes here; default: one for each core, %(default)s")
+    add("--scheduler", type=address, metavar="tcp://HOST:PORT",
+        help="of a Dask cluster, to run the seeds there; its workers are started in clones of this "
+        "commit: PYTHONPATH=.:tests dask worker tcp://HOST:PORT")
     return p  # fmt: skip
+
+
+def address(text: str) -> str:
+    """A converter for a scheduler's."""
+    if not re.fullmatch(r"(tcp|tls|wss?)://[^/]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"{text} is no address like tcp://HOST:8786")
+    return text
 
 
 def main(argv: list[str]) -> int:
@@ -233,9 +182,19 @@ def main(argv: list[str]) -> int:
     tally = Tally(len(seeds), given.bin)
     with interruptible(), tempfile.TemporaryDirectory() as scratch:
         try:
-            with Workers(given.workers, given.bin, Path(scratch)) as workers:
-                for outcome in workers.outcomes(seeds):
-                    tally.add(outcome)
+            pool: Pool = (
+                DaskWorkers(given.scheduler, given.bin)
+                if given.scheduler
+                else Workers(given.workers, given.bin, Path(scratch))
+            )
+            with pool:
+                for found in pool.outcomes(seeds):
+                    tally.add(found)
+        except Unavailable as error:
+            if tally.ran:
+                tally.close("the cluster")
+            print(f"soak: {error}", file=sys.stderr)
+            return options.CRASHED
         except Interrupted as interrupt:
             tally.close(str(interrupt))
             return 130
