@@ -229,12 +229,12 @@ class Follower:
 
     next_index: int  # of the next entry to send; moves on when it is sent
     heard_of: float  # when something last came from it
+    progress: float  # since when what is under way is not acknowledged
     match_index: int = 0  # the highest entry known to be in both logs
     acked: float = -math.inf  # stamp of the latest message that it answered
     promised: float = -math.inf  # until when it votes for nobody, by our clock
     sent_at: float = -math.inf
     stamp: float = -math.inf  # of the latest message to it
-    progress: float = -math.inf  # since when what is under way is not acknowledged
     backed: float = -math.inf  # stamp of the last step back
     answered: list[Any] = field(default_factory=list)  # seqs it is to hear of, or [owner, seq]
 
@@ -651,7 +651,7 @@ class Raft(Server):
         self.failures = 0
         self.adapt_timeout()
         now, last = self.node.now(), self.log.size
-        self.followers = {id: Follower(last + 1, now) for id in self.node.other_node_ids}
+        self.followers = {id: Follower(last + 1, now, now) for id in self.node.other_node_ids}
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8).
         self.append([Entry(self.term)])
         self.term_start = self.log.size

@@ -215,8 +215,8 @@ def broken_link() -> Story:
     """Thesis 9.6 and 6.4.1: a follower that does not hear the leader, while the others do.
 
     Look at: n2 is refused by n1, which has promised n0 to elect nobody else; so the term stays,
-    and n0 leads on. n1 says who leads, and n2's client is served by way of n1. The second
-    forward of the same write adds no entry.
+    and n0 leads on. n1 says who leads, and n2's client is served by way of n1, which
+    hears of it with the next heartbeat.
     """
     story = Story({"n0": "", "n1": "", "n2": ""}, first="n2")
     story.leads("n0")
