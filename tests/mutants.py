@@ -12,9 +12,7 @@ pass all of that.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import multiprocessing
-import os
 import shutil
 import subprocess
 import sys
@@ -28,13 +26,9 @@ sys.path.insert(0, str(ROOT))
 
 from mutants_table import MUTANTS, SHAPES, Mutant, Patch  # noqa: E402
 from workbench import options  # noqa: E402
-from workbench.console import Console  # noqa: E402
-from workbench.invariants import Invariants  # noqa: E402
-from workbench.loop import VirtualLoop  # noqa: E402
-from workbench.runner import Runner  # noqa: E402
-from workbench.simulation import SimulatedCluster  # noqa: E402
+from workbench.__main__ import prepare  # noqa: E402
+from workbench.seeds import Quiet  # noqa: E402
 
-HEALTHY_SEEDS = 5  # of each shape, with raft.py as it is
 TESTED = ("node.py", "pyproject.toml", "tests/in_process.py", "tests/test_raft.py")
 
 
@@ -67,11 +61,10 @@ def hunt(mutant: Mutant) -> Outcome:
         if mutant.test:
             binary.write_text(patched(mutant.name, mutant.patches))
             return Outcome(0, fails(mutant.test, Path(folder)))
-        shape = SHAPES[mutant.shape]
-        binary.write_text(patched(mutant.name, [*shape.constants, *mutant.patches]))
+        binary.write_text(patched(mutant.name, mutant.patches))
         binary.chmod(0o755)
         for seed in range(mutant.seeds):
-            if noticed := simulate(binary, shape.words, seed):
+            if noticed := simulate(binary, SHAPES[mutant.shape], seed):
                 return Outcome(seed, noticed)
     return Outcome(mutant.seeds, "")
 
@@ -79,13 +72,8 @@ def hunt(mutant: Mutant) -> Outcome:
 def simulate(binary: Path, words: str, seed: int) -> str:
     """What is wrong with one run; empty if nothing is."""
     argv = ["--bin", str(binary), "--simulate", "--seed", str(seed), *words.split()]
-    given = options.parse(argv)
-    loop = VirtualLoop()
-    invariants = Invariants(loop, seed, lambda text: runner.problem(text))
-    cluster = SimulatedCluster(loop, binary, given.args, binary.parent, seed, invariants)
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        runner = Runner(given, loop, cluster, Console(), cluster)
-        record = runner.run()
+    runner = prepare(options.parse(argv), binary.parent, Quiet())
+    record = runner.run()
     if record.cut_short:
         raise SystemExit(130)
     if wrong := [*record.problems, *filter(None, [record.crash])]:
@@ -109,10 +97,10 @@ def fails(test: str, folder: Path) -> str:
     return test if done.returncode else ""
 
 
-def healthy(mutants: Sequence[Mutant]) -> Iterator[Mutant]:
+def healthy(mutants: Sequence[Mutant], seeds: int) -> Iterator[Mutant]:
     """raft.py as it is, where these mutants are looked for."""
     for shape in dict.fromkeys(mutant.shape for mutant in mutants if not mutant.test):
-        yield Mutant(f"as it is: {shape}", "", "nothing", [], shape, HEALTHY_SEEDS)
+        yield Mutant(f"as it is: {shape}", "", "nothing", [], shape, seeds)
     if tests := [mutant.test for mutant in mutants if mutant.test]:
         yield Mutant("as it is: the tests", "", "nothing", [], test=" or ".join(tests))
 
@@ -136,6 +124,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Takes rules out of raft.py, one at a time.")
     parser.add_argument("words", nargs="*", help="only mutants with one of these in their name")
     parser.add_argument("--seeds", type=int, default=10**9, help="try no more than so many of each")
+    parser.add_argument("--healthy", type=int, default=20, help="seeds of raft.py as it is")
     given = parser.parse_args()
     words = given.words or [""]
     chosen = [
@@ -146,8 +135,9 @@ def main() -> int:
     for mutant in chosen:
         patched(mutant.name, mutant.patches)
     wrong = []
+    hunted = [*healthy(chosen, given.healthy), *chosen]
     with multiprocessing.Pool() as pool:
-        for mutant, outcome in pool.imap_unordered(fate, [*healthy(chosen), *chosen]):
+        for mutant, outcome in pool.imap_unordered(fate, hunted):
             is_wrong = bool(outcome.caught_by) is not bool(mutant.patches)
             wrong += [mutant.name] * is_wrong
             print(f"{'WRONG: ' * is_wrong}{shown(mutant, outcome)}", flush=True)

@@ -12,13 +12,6 @@ from typing import NamedTuple
 Patch = tuple[str, str]  # a text that is once in raft.py, and what takes its place
 
 
-class Shape(NamedTuple):
-    """Runs in which some kind of bug shows soon: the bench's options, and raft.py's constants."""
-
-    words: str
-    constants: Sequence[Patch] = ()
-
-
 class Mutant(NamedTuple):
     """A rule taken out: where it is from, what breaks without it, how, and where to look.
 
@@ -35,29 +28,28 @@ class Mutant(NamedTuple):
 
 
 COMMON = "--time-limit 15 --rate 60"
-SHAPES = {
-    "elections": Shape(
+SHAPES = {  # runs in which some kind of bug shows soon: the bench's options
+    "elections": (
         f"{COMMON} --node-count 5 --concurrency 2n --latency 40 --latency-dist exponential "
         "--nemesis partition,loss,duplicate --nemesis-interval 0.7 --loss 0.2 --duplicate 0.1 "
-        "--partition-kinds one,majority,majorities-ring,one-way,one-link --independent-delivery",
-        [("CHUNK_ENTRIES, CHUNK_BYTES = 1000, ", "CHUNK_ENTRIES, CHUNK_BYTES = 2, ")],
+        "--partition-kinds one,majority,majorities-ring,one-way,one-link --independent-delivery "
+        "--constants CHUNK_ENTRIES=2"
     ),
-    "leases": Shape(
+    "leases": (
         f"{COMMON} --node-count 3 --concurrency 4n --latency 1 --latency-dist exponential "
         "--nemesis partition,clock --nemesis-interval 0.6 --partition-kinds one,one-link,one-way"
     ),
     # A follower that hears no leader asks one that does; with few writes that leader hears late
     # of another one.
-    "one link": Shape(
+    "one link": (
         "--time-limit 30 --rate 25 --node-count 3 --concurrency 4n --latency 1 "
         "--latency-dist exponential --nemesis partition,clock --nemesis-interval 0.8 "
         "--partition-kinds one-link"
     ),
-    "retries": Shape(
+    "retries": (
         f"{COMMON} --node-count 3 --concurrency 4n --latency 10 --latency-dist exponential "
         "--nemesis partition,loss,duplicate --nemesis-interval 0.7 --loss 0.2 --duplicate 0.1 "
-        "--partition-kinds one,majority,one-way,one-link",
-        [("GENERATION = 16_384", "GENERATION = 8")],
+        "--partition-kinds one,majority,one-way,one-link --constants GENERATION=8"
     ),
 }
 
