@@ -8,10 +8,10 @@ PYTHON = python3
 VENV = .venv/ready
 SEEDS = 1000
 
-.PHONY: help run test check soak mutants bench directed maelstrom clean
+.PHONY: help run test check soak mutants bench directed same-bytes maelstrom clean
 
 help:  ## list the targets (this)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 run:  ## the tutorial's first command: one node, ten seconds
 	./maelstrom test -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 1 --concurrency 2n $(ARGS)
@@ -31,6 +31,9 @@ bench:  ## measure
 
 directed:  ## faults at chosen moments, and what clients see: make directed ARGS=failover
 	$(PYTHON) tests/bench/directed.py $(ARGS)
+
+same-bytes:  ## the same seeds in several Pythons (3.10 to 3.13 on the PATH), byte for byte
+	$(PYTHON) tests/bench/same_bytes.py $(ARGS)
 
 mutants: $(VENV)  ## take one rule at a time out of raft.py, and see it noticed: make mutants ARGS=lease
 	nice .venv/bin/python tests/mutants.py $(ARGS)
