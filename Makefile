@@ -8,7 +8,7 @@ PYTHON = python3
 VENV = .venv/ready
 SEEDS = 1000
 
-.PHONY: help run test check soak mutants bench directed same-bytes maelstrom clean
+.PHONY: help run test check soak mutants bench directed failover same-bytes maelstrom clean
 
 help:  ## list the targets (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ bench:  ## measure
 
 directed:  ## faults at chosen moments, and what clients see: make directed ARGS=failover
 	$(PYTHON) tests/bench/directed.py $(ARGS)
+
+failover:  ## the leader is cut off 200 times, simulated: how long until the others serve
+	$(PYTHON) tests/bench/failover.py $(ARGS)
 
 same-bytes:  ## the same seeds in several Pythons (3.10 to 3.13 on the PATH), byte for byte
 	$(PYTHON) tests/bench/same_bytes.py $(ARGS)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.failover import measure
 from test_runner import options
 from workbench.console import Console
 from workbench.invariants import Invariants
 from workbench.loop import SECOND, VirtualLoop
 from workbench.nemesis import KINDS
+from workbench.network import Latency
 from workbench.runner import Record, Runner
 from workbench.simulation import Clock, Machine, SimulatedCluster, Watcher
 
@@ -263,6 +266,11 @@ def test_a_clock_gains_what_its_rate_says_and_never_jumps() -> None:
     clock.set_rate(1.5)
     loop.run_to(6 * SECOND)
     assert clock.now() == 13.0
+
+
+def test_the_others_soon_serve_when_the_leader_is_cut_off() -> None:
+    found = measure(Latency(0, "constant"), trials=20, seed=1)  # seconds, of virtual time
+    assert found[0] > 0 and statistics.median(found) <= 0.4 and found[-1] <= 1
 
 
 # Invariants: each one sees the rule that it is for taken out of raft.py
