@@ -8,7 +8,7 @@ PYTHON = python3
 VENV = .venv/ready
 SEEDS = 1000
 
-.PHONY: help run test check soak mutants bench directed failover same-bytes maelstrom clean
+.PHONY: help run test check soak mutants bench directed failover agreement same-bytes maelstrom clean
 
 help:  ## list the targets (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ directed:  ## faults at chosen moments, and what clients see: make directed ARGS
 
 failover:  ## the leader is cut off 200 times, simulated: how long until the others serve
 	$(PYTHON) tests/bench/failover.py $(ARGS)
+
+agreement:  ## do real and simulated runs give the same figures? five minutes on an idle machine
+	$(PYTHON) tests/bench/agreement.py $(ARGS)
 
 same-bytes:  ## the same seeds in several Pythons (3.10 to 3.13 on the PATH), byte for byte
 	$(PYTHON) tests/bench/same_bytes.py $(ARGS)
