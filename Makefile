@@ -10,10 +10,11 @@ PYTHON = python3
 VENV = .venv/ready
 SEEDS = 1000
 
-.PHONY: help run test check soak mutants bench directed traces maelstrom clean
+.PHONY: help run test check soak mutants traces bench directed failover agreement same-bytes maelstrom
+.PHONY: clean
 
 help:  ## list the targets (this)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 run:  ## the tutorial's first command: one node, ten seconds
 	./maelstrom test -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 1 --concurrency 2n $(ARGS)
@@ -34,6 +35,15 @@ bench:  ## measure
 
 directed:  ## faults at chosen moments, and what clients see: make directed ARGS=failover
 	$(PYTHON) tests/bench/directed.py $(ARGS)
+
+failover:  ## the leader is cut off 200 times, simulated: how long until the others serve
+	$(PYTHON) tests/bench/failover.py $(ARGS)
+
+agreement:  ## do real and simulated runs give the same figures? five minutes on an idle machine
+	$(PYTHON) tests/bench/agreement.py $(ARGS)
+
+same-bytes:  ## the same seeds in several Pythons (3.10 to 3.13 on the PATH), byte for byte
+	$(PYTHON) tests/bench/same_bytes.py $(ARGS)
 
 mutants: $(VENV)  ## take one rule at a time out of raft.py, and see it noticed: make mutants ARGS=lease
 	nice .venv/bin/python tests/mutants.py $(ARGS)

@@ -14,6 +14,7 @@ import errno
 import math
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,9 @@ from .runner import dice
 
 MAX_OFFSET = 1000.0  # seconds: no two machines have started at the same time
 NEVER = math.inf
+# How likely the next of several lines that arrive at one moment is too late for a turn: with it
+# nodes send as many messages as real processes do (`make agreement`).
+TURN_ENDS = 0.25
 
 
 class Ended(Exception):
@@ -131,7 +135,8 @@ class Watcher:
 class Machine:
     """What a node runs on: a clock, what has arrived, and the turns.
 
-    All that arrives at one moment makes one turn.
+    What arrives at one moment makes one turn or several: a process wakes up at the first line, and
+    how many more it finds there is chance. What has arrived during a pause makes one turn.
     """
 
     def __init__(
@@ -139,6 +144,7 @@ class Machine:
         node_id: str,
         loop: Loop,
         rng: Random,
+        turn_rng: Random,
         listener: Listener,
         log: IO[str],
         watcher: Watcher,
@@ -148,10 +154,11 @@ class Machine:
         self.node: VirtualNode | None = None
         self._loop = loop
         self._rng = rng
+        self._turn_rng = turn_rng
         self._listener = listener
         self._log = log
         self._watcher = watcher
-        self._arrived: list[str] = []
+        self._arrived: deque[list[str]] = deque()  # lines, by the turns that will read them
         self._written: list[bytes] = []
         self._turn_at = self._wake_at = NEVER  # when it is to read, and to look at its timers
         self._paused = False
@@ -178,7 +185,9 @@ class Machine:
     def deliver(self, message: dict[str, Any]) -> None:
         """Something has arrived."""
         self._watcher.arrived(self, message)
-        self._arrived.append(encode(message))
+        if not self._arrived or (not self._paused and self._turn_rng.random() < TURN_ENDS):
+            self._arrived.append([])
+        self._arrived[-1].append(encode(message))
         self._read_soon()
 
     def pause(self) -> None:
@@ -210,9 +219,9 @@ class Machine:
     def _read(self) -> None:
         self._turn_at = NEVER
         if self.node and not self._paused:
-            lines = "\n".join(self._arrived).encode()
-            self._arrived.clear()
+            lines = "\n".join(self._arrived.popleft()).encode()
             self._turn(self.node, partial(self.node.read, lines))
+            self._read_soon()
 
     def _look_soon(self) -> None:
         """Sees to it that what is due next will happen."""
@@ -276,8 +285,8 @@ class SimulatedCluster(Cluster):
     def start(self, node_id: str, listener: Listener) -> None:
         """Runs the binary, which makes a node and returns from its main()."""
         log = self._files.enter_context((self._logs / f"{node_id}.log").open("w"))
-        rng = dice(self._seed, f"node {node_id}")
-        machine = Machine(node_id, self._loop, rng, listener, log, self._watcher)
+        rng, turns = (dice(self._seed, f"{what} {node_id}") for what in ("node", "turns"))
+        machine = Machine(node_id, self._loop, rng, turns, listener, log, self._watcher)
         self.machines[node_id] = machine
         code = self._code = self._code or compiled(self._binary, self._constants)
         try:
