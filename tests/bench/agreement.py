@@ -31,8 +31,8 @@ from workbench.edn import Keyword  # noqa: E402
 from workbench.history import Operation, clients, operations  # noqa: E402
 from workbench.loop import SECOND, RealLoop, VirtualLoop  # noqa: E402
 from workbench.runner import Runner  # noqa: E402
+from workbench.seeds import Quiet  # noqa: E402
 from workbench.simulation import SimulatedCluster, Watcher  # noqa: E402
-from workbench.soak import Quiet  # noqa: E402
 
 SIMULATED = 8  # runs for each pair
 DICE = range(SIMULATED)  # the nodes' seeds in these

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import sys
@@ -61,6 +62,7 @@ def prepare(opts: Options, logs: Path, console: Console) -> Runner:
     """A run in real time with processes, or a simulated one."""
     if opts.simulate:
         console.progress_interval = SIMULATED_PROGRESS
+        gc.set_threshold(50_000, 20, 100)  # a run makes no cycles, and keeps most of what it makes
         virtual = VirtualLoop()
         invariants = Invariants(virtual, opts.seed, lambda text: runner.problem(text))
         cluster = SimulatedCluster(

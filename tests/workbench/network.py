@@ -27,6 +27,8 @@ Message = dict[str, Any]
 Grudge = Mapping[str, Collection[str]]  # a node, and the nodes whose messages it drops
 MILLISECOND = SECOND // 1000
 LATER = SECOND  # a duplicate is sent up to so much later
+SQUARE = bytes.maketrans(b"{}", b"[]")
+FIELDS = {"id", "src", "dest", "body"}  # of a message
 MAX_DEPTH = 100  # of a message from a node: what writes and judges a history is recursive
 
 
@@ -146,7 +148,8 @@ class Network:
             return
         if servers and self._happens(self.duplicate):
             later = self._rng.randrange(LATER)
-            self._loop.after(later, partial(self._under_way, message, servers))
+            twin = json.loads(json.dumps(message))  # what is delivered is the receiver's own
+            self._loop.after(later, partial(self._under_way, twin, servers))
         if not (servers and self._happens(self.loss)):
             self._under_way(message, servers)
 
@@ -190,7 +193,7 @@ class Network:
 
     def _is_cut(self, message: Message) -> bool:
         src, dest = message["src"], message["dest"]
-        return any(src in grudge.get(dest, ()) for grudge in self.grudges.values())
+        return any([src in grudge.get(dest, ()) for grudge in self.grudges.values()])
 
     def _hand_over(self, message: Message) -> None:
         servers = self._between_servers(message)
@@ -203,13 +206,11 @@ class Network:
             self._clients[dest](message)
 
     def _parse(self, node_id: str, line: bytes) -> Message:
-        text = line.decode(errors="replace")
-        shown = text if len(text) <= 300 else text[:300] + "..."
         try:
             message = _decode(line.decode())
         except (ValueError, RecursionError) as error:
             raise ProtocolError(
-                f"{node_id} printed a line on stdout that is not JSON ({error}): {shown}\n"
+                f"{node_id} printed a line on stdout that is not JSON ({error}): {_excerpt(line)}\n"
                 "stdout is for messages alone; print everything else to stderr"
             ) from error
         deep = nesting(line) > MAX_DEPTH  # it could not be written to the history
@@ -217,12 +218,12 @@ class Network:
             f"it is nested deeper than {MAX_DEPTH}" if deep else self._problem(node_id, message)
         )
         if problem:
-            raise ProtocolError(f"{node_id} sent a malformed message: {problem}: {shown}")
+            raise ProtocolError(f"{node_id} sent a malformed message: {problem}: {_excerpt(line)}")
         assert isinstance(message, dict)
         if after := self._closed.get(message["dest"]):
             raise ProtocolError(
                 f"{node_id} answered {message['dest']} after {after}: the real Maelstrom hears "
-                f"nothing of {node_id} from then on: {shown}"
+                f"nothing of {node_id} from then on: {_excerpt(line)}"
             )
         message.pop("id", None)
         return message
@@ -231,21 +232,29 @@ class Network:
         """What is wrong with a message; empty if nothing is."""
         if not isinstance(message, dict):
             return "it must be a JSON object"
-        for key in ("src", "dest"):
-            if not isinstance(message.get(key), str):
-                return f"{key} must be a string, not {_shown(message.get(key))}"
+        src, dest, id = message.get("src"), message.get("dest"), message.get("id", 0)
+        if not isinstance(src, str):
+            return f"src must be a string, not {_shown(src)}"
+        if not isinstance(dest, str):
+            return f"dest must be a string, not {_shown(dest)}"
         if not isinstance(message.get("body"), dict):
             return "body must be an object"
-        if extra := message.keys() - {"id", "src", "dest", "body"}:
-            return f"only id, src, dest and body may be there, not {', '.join(sorted(extra))}"
-        if type(message.get("id", 0)) is not int:
-            return f"id must be an integer, not {_shown(message['id'])}"
-        src, dest = message["src"], message["dest"]
+        if not message.keys() <= FIELDS:
+            extra = ", ".join(sorted(message.keys() - FIELDS))
+            return f"only id, src, dest and body may be there, not {extra}"
+        if type(id) is not int:
+            return f"id must be an integer, not {_shown(id)}"
         if src != node_id:
             return f"its src is {_shown(src)}; a node sends as itself"
-        if not any(dest in known for known in (self._inboxes, self._clients, self._closed)):
+        if not (dest in self._inboxes or dest in self._clients or dest in self._closed):
             return f"there is no node or client {_shown(dest)}"
         return ""
+
+
+def _excerpt(line: bytes) -> str:
+    """The beginning of a line, for people."""
+    text = line.decode(errors="replace")
+    return text if len(text) <= 300 else text[:300] + "..."
 
 
 def _shown(value: object) -> str:
@@ -254,14 +263,25 @@ def _shown(value: object) -> str:
 
 
 def nesting(line: bytes) -> int:
-    """How deep the objects and arrays of a JSON text are nested; 0 if that is clearly no harm."""
+    """How deep the objects and arrays of a JSON text are nested; 0 if that is clearly no harm.
+
+    It is more than MAX_DEPTH, and not exact, if they are nested deeper than that.
+    """
     if line.count(b"{") + line.count(b"[") <= MAX_DEPTH:
         return 0
-    depth = deepest = 0
-    for opener in re.findall(rb'"(?:[^"\\]|\\.)*"|[][{}]', line):
-        depth += (opener in b"[{") - (opener in b"]}")
-        deepest = max(deepest, depth)
-    return deepest
+    left = _only(b'[]"', line).replace(b'""', b"")
+    if b'"' in left or b"\\" in line:  # there may be brackets within a string
+        left = _only(b"[]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", line))
+    depth = 0
+    while left and depth <= MAX_DEPTH:
+        depth += 1
+        left = left.replace(b"[]", b"")
+    return depth
+
+
+def _only(kept: bytes, line: bytes) -> bytes:
+    """Only these bytes of it, when braces have become brackets."""
+    return line.translate(SQUARE, bytes(set(range(256)) - {*kept, *b"{}"}))
 
 
 def _no_constant(text: str) -> float:

@@ -1,9 +1,9 @@
 """A whole cluster in one process and in virtual time: the same seed gives the same run.
 
 The binary is run as it is, once for each node, with a `Node` in node.py's place that has no clock,
-chance, input or output of its own. What passes between nodes passes as JSON text: they share
-nothing. It must be a Python program on node.py that takes its time from `node.now()` and its
-chance from `node.random`, and that has no blocking handlers.
+chance, input or output of its own. What passes between nodes passes as JSON text, which the network
+reads: they share nothing. It must be a Python program on node.py that takes its time from
+`node.now()` and its chance from `node.random`, and that has no blocking handlers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import errno
+import json
 import math
 import sys
 import traceback
@@ -61,6 +62,10 @@ class VirtualNode(Node):
     def read(self, lines: bytes) -> None:
         """One turn for these lines. Ended if the node does."""
         self._turn(self._receive, lines)
+
+    def handle(self, messages: Sequence[dict[str, Any]]) -> None:
+        """One turn for these messages, which nobody else has. Ended if the node does."""
+        self._turn(lambda: deque(map(self._handle, messages), 0))
 
     def run(self) -> None:
         """One turn for the timers that are due. Ended if the node does."""
@@ -158,7 +163,7 @@ class Machine:
         self._listener = listener
         self._log = log
         self._watcher = watcher
-        self._arrived: deque[list[str]] = deque()  # lines, by the turns that will read them
+        self._arrived: deque[list[dict[str, Any]]] = deque()  # by the turns that will see to them
         self._written: list[bytes] = []
         self._turn_at = self._wake_at = NEVER  # when it is to read, and to look at its timers
         self._paused = False
@@ -187,7 +192,7 @@ class Machine:
         self._watcher.arrived(self, message)
         if not self._arrived or (not self._paused and self._turn_rng.random() < TURN_ENDS):
             self._arrived.append([])
-        self._arrived[-1].append(encode(message))
+        self._arrived[-1].append(message)
         self._read_soon()
 
     def pause(self) -> None:
@@ -219,8 +224,7 @@ class Machine:
     def _read(self) -> None:
         self._turn_at = NEVER
         if self.node and not self._paused:
-            lines = "\n".join(self._arrived.popleft()).encode()
-            self._turn(self.node, partial(self.node.read, lines))
+            self._turn(self.node, partial(self.node.handle, self._arrived.popleft()))
             self._read_soon()
 
     def _look_soon(self) -> None:
@@ -302,6 +306,9 @@ class SimulatedCluster(Cluster):
                 machine.end("no node of node.py made")
 
     def deliver(self, node_id: str, message: dict[str, Any]) -> None:
+        """Hands over a message; a client's is the bench's own, so the node gets a copy."""
+        if message["src"] not in self.machines:
+            message = json.loads(encode(message))
         self.machines[node_id].deliver(message)
 
     def stop(self) -> None:
