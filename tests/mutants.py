@@ -115,7 +115,7 @@ def shown(mutant: Mutant, outcome: Outcome) -> str:
     if not mutant.section:
         lines = [f"{mutant.name}: {how}"]
     if outcome.caught_by:
-        lines.append(f"    {outcome.caught_by}")
+        lines.append(f"    {outcome.caught_by.splitlines()[0]}")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -338,4 +339,7 @@ def test_a_rule_taken_out_is_seen_and_named(name: str, tmp_path: Path) -> None:
         problems = disturbed(tmp_path, binary, seed).problems
         if found := next((text for text in problems if text.startswith(name)), ""):
             break
-    assert f"(--seed {seed}, at " in found
+    first, *before = found.splitlines()
+    assert f"(--seed {seed}, at " in first
+    assert before[0] == "Before that:" and 2 < len(before) <= 21
+    assert re.fullmatch(r"    +[0-9.]+  n[0-4] -> [nc0-9 ]+  [a-z].*", before[-1])

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from .loop import SECOND, Loop
 from .simulation import Machine, Watcher
+from .words import told
 
 Id = tuple[str, int]  # of an operation: client, msg_id
 NO_VALUE = object()
+EVENTS = 20  # that are told when something is broken, the last ones
+MAX_WORDS = 200  # characters of one
 
 
 class Broken(Exception):
@@ -109,6 +113,7 @@ class Invariants(Watcher):
         self._reference: Reference | None = None
         self._acknowledged = 0  # the highest index whose effect a client knows of
         self._asked: dict[Id, int] = {}  # what was acknowledged when a read came
+        self._turns: deque[tuple[float, str, list[bytes]]] = deque(maxlen=EVENTS)
         self._done = False
 
     def arrived(self, machine: Machine, message: dict[str, Any]) -> None:
@@ -120,6 +125,8 @@ class Invariants(Watcher):
         if self._done or not (seen := self._seen(machine)):
             return
         node_id = machine.node_id
+        if lines:
+            self._turns.append((self._loop.now() / SECOND, node_id, lines))
         try:
             if seen.changed():
                 self._check_term(node_id, seen)
@@ -133,7 +140,22 @@ class Invariants(Watcher):
         except Broken as broken:
             self._done = True
             at = self._loop.now() / SECOND
-            self._tell(f"{broken} (--seed {self._seed}, at {at:.6f} s)")
+            before = "\n".join(["Before that:", *self._events()])
+            self._tell(f"{broken} (--seed {self._seed}, at {at:.6f} s)\n{before}")
+
+    def _events(self) -> list[str]:
+        """Who said what to whom, lately; the newest last."""
+        events: dict[tuple[float, str, str], list[str]] = {}  # to whom
+        for moment, node_id, lines in self._turns:
+            for message in map(json.loads, lines):
+                if not (said := told(message["body"])):
+                    continue
+                said = said if len(said) <= MAX_WORDS else said[:MAX_WORDS] + "..."
+                events.setdefault((moment, node_id, said), []).append(message["dest"])
+        return [
+            f"    {moment:.6f}  {node_id} -> {' '.join(to)}  {said}"
+            for (moment, node_id, said), to in events.items()
+        ][-EVENTS:]
 
     def _seen(self, machine: Machine) -> Seen | None:
         seen = self._nodes.get(machine.node_id)
