@@ -19,7 +19,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final, NamedTuple
 from weakref import ref
 
@@ -117,6 +116,7 @@ WINDOW_ENTRIES, WINDOW_BYTES = 8000, 1 << 22  # on the way to a follower
 EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
 ENTRY_BYTES = 60  # of an entry besides its strings
 GENERATION = 16_384  # answers
+KEPT_ENTRIES, KEPT_BYTES = 10_000, 1 << 26  # of the log, behind what is applied: for who lags
 MAX_AHEAD = 10**9  # terms, or entries, that a message can be ahead
 MAX_TIME = 10**12  # that a clock can show
 
@@ -159,37 +159,48 @@ class Log:
     """
 
     def __init__(self) -> None:
+        self.start = 0  # what came before is in a snapshot (section 7); here stands its last term
         self._entries = [Entry(0)]
         self._bytes = [0]  # about how much all entries up to one weigh; of as many as were asked
 
     @property
     def size(self) -> int:
         """The index of the last entry."""
-        return len(self._entries) - 1
+        return self.start + len(self._entries) - 1
 
     @property
     def last(self) -> Entry:
         return self._entries[-1]
 
     def __getitem__(self, index: int) -> Entry:
-        return self._entries[index]
+        """The entry of an index from `start` on."""
+        return self._entries[index - self.start]
 
     def append(self, entries: Iterable[Entry]) -> None:
         self._entries.extend(entries)
 
     def from_index(self, index: int, end: int) -> list[Entry]:
-        """The entries from this index on, before `end`."""
-        return self._entries[index:end]
+        """The entries from this index, after `start`, on and before `end`."""
+        return self._entries[index - self.start : end - self.start]
 
     def truncate(self, size: int) -> None:
-        """Keeps the first `size` entries."""
-        del self._entries[size + 1 :], self._bytes[size + 1 :]
+        """Keeps the entries up to this index, from `start` on."""
+        del self._entries[size + 1 - self.start :], self._bytes[size + 1 - self.start :]
+
+    def compact(self, index: int, term: int) -> None:
+        """Forgets all up to an entry of this term (section 7), or all if it has another there."""
+        kept = self._entries[index + 1 - self.start :] if self.term_of(index) == term else []
+        self.start, self._entries, self._bytes = index, [Entry(term), *kept], [0]
+
+    def term_of(self, index: int) -> int | None:
+        """None if the log has no such entry."""
+        return self[index].term if self.start <= index <= self.size else None
 
     def bytes_between(self, index: int, end: int) -> int:
         """About how much the entries after `index` up to `end` weigh in a message."""
-        for entry in self._entries[len(self._bytes) : end + 1]:
+        for entry in self._entries[len(self._bytes) : end + 1 - self.start]:
             self._bytes.append(self._bytes[-1] + weight(entry.body))
-        return self._bytes[end] - self._bytes[index]
+        return self._bytes[end - self.start] - self._bytes[max(0, index - self.start)]
 
 
 @dataclass
@@ -224,6 +235,64 @@ class Accepted:
 
 
 @dataclass
+class Snapshot:
+    """The state when all up to an entry was applied, in that part of the log's place (section 7).
+
+    The map's versions never change, so it may be read, part by part, for as long as it takes.
+    """
+
+    index: int
+    term: int
+    map: PersistentMap
+    floors: list[int]  # of the answers
+    answers: list[Any]
+
+    @property
+    def size(self) -> int:
+        """In records: an answer each, then an item of the map each."""
+        return len(self.answers) + len(self.map)
+
+    def part(self, offset: int) -> list[Any]:
+        """Records from one on, as many as one message carries, or one that is larger."""
+        end = offset + CHUNK_ENTRIES
+        answered = len(self.answers)
+        data = self.answers[offset:end]
+        data += self.map.items(max(0, offset - answered), max(0, end - answered))
+        while len(data) > 1 and len(encode(data)) > CHUNK_BYTES:
+            del data[len(data) // 2 :]
+        return data
+
+
+@dataclass
+class Incoming:
+    """A snapshot of which not all has come."""
+
+    index: int
+    term: int
+    size: int
+    floors: list[int]
+    answered: int  # how many of the records are answers
+    answers: list[Any] = field(default_factory=list)
+    map: PersistentMap = field(default_factory=lambda: PersistentMap())
+
+    @property
+    def offset(self) -> int:
+        """How many records have come."""
+        return len(self.answers) + len(self.map)
+
+    def take(self, data: list[Any]) -> None:
+        """The next records. Error 12 for an answer in the place of an item, or the reverse."""
+        left = self.answered - len(self.answers)
+        if any(len(record) != 3 for record in data[:left]) or any(
+            len(record) != 2 for record in data[left:]
+        ):
+            raise RPCError.malformed_request("the answers come first, then the items")
+        self.answers += data[:left]
+        for key, value in data[left:]:
+            self.map = self.map.set(key, value)
+
+
+@dataclass
 class Follower:
     """What a leader knows of a follower. It changes with the term."""
 
@@ -237,6 +306,9 @@ class Follower:
     stamp: float = -math.inf  # of the latest message to it
     backed: float = -math.inf  # stamp of the last step back
     answered: list[Any] = field(default_factory=list)  # seqs it is to hear of, or [owner, seq]
+    snapshot: Snapshot | None = None  # that it gets, for it lacks what the log has no more
+    offset: int = 0  # how many of its records the follower has
+    is_waiting: bool = True  # for the next ones
 
 
 class Raft(Server):
@@ -277,6 +349,7 @@ class Raft(Server):
         # Volatile state on followers
         self.verified = 0  # the log equals this term's leader's up to here
         self.early: dict[int, list[Entry]] = {}  # entries that overtook others, by prev_log_index
+        self.incoming: Incoming | None = None  # a snapshot, part by part
         self.ack: Body = {}  # to be sent when the input is drained
         self.offset = Recent(1.0)  # by how much the leader's clock is ahead of ours, at least
 
@@ -368,6 +441,7 @@ class Raft(Server):
                 self.step_down_without_majority(now)
                 self.review_followers(now)
             self.review_pending(now)
+            self.compact()
             if now - self.ticked[1] > 3 * TICK:
                 self.awake_since = now
             self.sure_rtt = min(self.round_trip.seconds, self.sure_rtt + SURER * TICK)
@@ -610,6 +684,7 @@ class Raft(Server):
         self.leader = None
         self.verified = self.commit_index
         self.early.clear()
+        self.incoming = None
         self.ack = {}
         self.offset = Recent(1.0)
 
@@ -771,9 +846,13 @@ class Raft(Server):
         self.stamp = max(now, math.nextafter(self.stamp, math.inf))
         asked = max((accepted.stamp for accepted in self.waiting_reads), default=-math.inf)
         for node_id, follower in self.followers.items():
+            # Reads wait for the answer to a later message.
+            due = follower.stamp <= asked or now - follower.sent_at >= heartbeat
+            if follower.next_index <= self.log.start:
+                self.send_snapshot(node_id, follower, due)
+                continue
             last = self.last_to_send(follower, now)
-            confirm = follower.stamp <= asked  # reads wait for the answer to a later message
-            if last >= follower.next_index or confirm or now - follower.sent_at >= heartbeat:
+            if last >= follower.next_index or due:
                 self.send_entries(node_id, follower, last)
 
     def last_to_send(self, follower: Follower, now: float) -> int:
@@ -810,27 +889,83 @@ class Raft(Server):
         )  # fmt: skip
         follower.answered = []
 
-    def append_entries_res(self, src: str, body: Body) -> None:
-        """A follower says how far its log equals the leader's, or where to go on."""
-        term, match, sent = body["term"], body["match"], body["sent"]
+    def hear_follower(self, src: str, body: Body) -> Follower | None:
+        """Any answer to this leader's message; None if it is one of an earlier term."""
+        term, sent = body["term"], body["sent"]
         self.maybe_step_down(term, f"{src} is in a later term")
         if self.role != "leader" or term != self.term:
-            return  # an answer to what was sent in an earlier term
-        if match > self.log.size or sent > self.stamp:
-            raise RPCError.malformed_request(f"nothing was sent up to {match} at {sent}")
+            return None
+        if sent > self.stamp:
+            raise RPCError.malformed_request(f"nothing was sent at {sent}")
         self.measure(sent)
-        now, follower = self.node.now(), self.followers[src]
-        follower.heard_of = now
+        follower = self.followers[src]
+        follower.heard_of = self.node.now()
         follower.acked = max(follower.acked, sent)
         # The timeout of that very message: today's may be longer than what was promised then.
         follower.promised = max(follower.promised, sent + body["timeout"] * LEASE)
+        return follower
+
+    def append_entries_res(self, src: str, body: Body) -> None:
+        """A follower says how far its log equals the leader's, or where to go on."""
+        match, sent = body["match"], body["sent"]
+        if match > self.log.size and body["term"] == self.term and self.role == "leader":
+            raise RPCError.malformed_request(f"nothing was sent up to {match}")
+        if not (follower := self.hear_follower(src, body)):
+            return
         if body["success"]:
             if match > follower.match_index:
-                follower.match_index, follower.progress = match, now
+                follower.match_index, follower.progress = match, follower.heard_of
                 follower.next_index = max(follower.next_index, match + 1)
+            if follower.snapshot and match >= follower.snapshot.index:
+                follower.snapshot = None
         elif sent > follower.backed:  # else it answers what was sent before the last step back
             follower.backed = self.stamp
             follower.next_index = max(follower.match_index, match) + 1
+
+    def send_snapshot(self, node_id: str, follower: Follower, due: bool) -> None:
+        """Sends a part of the state to a follower that lacks what the log has no more (section 7).
+
+        One part is under way at a time. A heartbeat is an empty one: its answer says what came.
+        """
+        if not follower.snapshot:
+            follower.snapshot, follower.offset, follower.is_waiting = self.snapshot(), 0, True
+        snapshot, now = follower.snapshot, self.node.now()
+        full = follower.is_waiting and now - follower.heard_of <= self.timeout
+        if not full and not due:
+            return
+        follower.is_waiting = False
+        follower.sent_at, follower.stamp = now, self.stamp
+        self.send(
+            node_id, "install_snapshot", term=self.term, last_index=snapshot.index,
+            last_term=snapshot.term, size=snapshot.size, floors=snapshot.floors,
+            answered=len(snapshot.answers), offset=follower.offset,
+            data=snapshot.part(follower.offset) if full else [],
+            sent=self.stamp, timeout=self.timeout, rtt=self.round_trip.seconds,
+        )  # fmt: skip
+
+    def install_snapshot_res(self, src: str, body: Body) -> None:
+        """A follower says how much of a snapshot it has."""
+        follower = self.hear_follower(src, body)
+        if follower and follower.snapshot and follower.snapshot.index == body["last_index"]:
+            follower.offset, follower.is_waiting = body["offset"], True
+
+    def snapshot(self) -> Snapshot:
+        """The state as it is now."""
+        index, answers = self.last_applied, self.answers
+        map, floors = self.state_machine.map, answers.floors()
+        assert isinstance(map, PersistentMap)
+        return Snapshot(index, self.log[index].term, map, floors, answers.records())
+
+    def compact(self) -> None:
+        """Forgets what is applied of the log (section 7), but what a follower may lack still."""
+        snapshots = [follower.snapshot for follower in self.followers.values()]
+        index = min([self.last_applied, *(snapshot.index for snapshot in snapshots if snapshot)])
+        kept = max(self.log.start, index - KEPT_ENTRIES)
+        while kept < index and self.log.bytes_between(kept, index) > KEPT_BYTES:
+            kept = (kept + index + 1) // 2
+        start = self.log.start
+        if kept - start > KEPT_ENTRIES or self.log.bytes_between(start, kept) > KEPT_BYTES:
+            self.log.compact(kept, self.log[kept].term)
 
     def review_followers(self, now: float) -> None:
         """Sends again what was not acknowledged in time; forgets the batches of long ago."""
@@ -856,19 +991,9 @@ class Raft(Server):
 
     def append_entries(self, src: str, body: Body) -> None:
         """The leader's entries, or its heartbeat."""
-        term, sent, timeout = body["term"], body["sent"], body["timeout"]
-        reply = {"term": self.term, "success": False, "match": 0, "sent": sent, "timeout": timeout}
-        if term < self.term:
-            self.send(src, "append_entries_res", **reply)
+        if not self.hear_leader(src, body):
+            self.refuse(src, body)
             return
-        self.maybe_step_down(term, f"{src} leads")
-        if self.leader != src:
-            self.follow(src)
-        now = self.node.now()
-        self.promise = max(self.promise, now + timeout)
-        self.offset.add(now, sent - now)
-        self.timeout = timeout
-        self.round_trip.seconds = body["rtt"]
         for seq in body["answered"]:
             if seq.__class__ is int:
                 self.pending.pop(seq, None)
@@ -879,11 +1004,79 @@ class Raft(Server):
         # The leader's commit index says nothing of entries that may differ from its own.
         self.commit_index = max(self.commit_index, min(body["leader_commit"], self.verified))
         self.known_commit = max(self.known_commit, body["leader_commit"])
-        if self.ack and self.ack["sent"] > sent:  # one answer for all of a turn, to the latest
-            reply["sent"], reply["timeout"] = self.ack["sent"], self.ack["timeout"]
-        success = refused is None
-        match = self.verified if success else refused
-        self.ack = reply | {"term": self.term, "success": success, "match": match}
+        self.agree(body, refused)
+
+    def hear_leader(self, src: str, body: Body) -> bool:
+        """Any message of a leader; False if it is one of an earlier term."""
+        term, sent, timeout = body["term"], body["sent"], body["timeout"]
+        if term < self.term:
+            return False
+        self.maybe_step_down(term, f"{src} leads")
+        if self.leader != src:
+            self.follow(src)
+        now = self.node.now()
+        self.promise = max(self.promise, now + timeout)
+        self.offset.add(now, sent - now)
+        self.timeout = timeout
+        self.round_trip.seconds = body["rtt"]
+        return True
+
+    def agree(self, body: Body, refused: int | None = None) -> None:
+        """Says how far the log is known to be the leader's, when the input is drained.
+
+        There is one answer for all of a turn's messages, to the latest.
+        """
+        latest = self.ack if self.ack and self.ack["sent"] > body["sent"] else body
+        self.ack = {
+            "term": self.term, "sent": latest["sent"], "timeout": latest["timeout"],
+            "success": refused is None, "match": self.verified if refused is None else refused,
+        }  # fmt: skip
+
+    def refuse(self, src: str, body: Body) -> None:
+        """Answers a leader of an earlier term, which it ends."""
+        sent, timeout = body["sent"], body["timeout"]
+        answer = {"term": self.term, "success": False, "match": 0, "sent": sent, "timeout": timeout}
+        self.send(src, "append_entries_res", **answer)
+
+    def install_snapshot(self, src: str, body: Body) -> None:
+        """A part of the leader's state: this node lacks what the leader's log has no more.
+
+        (Section 7.) Parts come in order; one that is not the next is answered with which that is.
+        """
+        if not self.hear_leader(src, body):
+            self.refuse(src, body)
+            return
+        index = body["last_index"]
+        if index <= self.commit_index:  # a node never goes back
+            self.agree(body)
+            return
+        incoming = self.incoming
+        if not incoming or index > incoming.index:
+            floors, answered = body["floors"], body["answered"]
+            incoming = Incoming(index, body["last_term"], body["size"], floors, answered)
+            self.incoming = incoming
+        if index == incoming.index:
+            if body["offset"] == incoming.offset:
+                incoming.take(body["data"])
+            if incoming.offset >= incoming.size:
+                self.install(incoming)
+                self.agree(body)
+            else:
+                self.send(
+                    src, "install_snapshot_res", term=self.term, last_index=index,
+                    offset=incoming.offset, sent=body["sent"], timeout=body["timeout"],
+                )  # fmt: skip
+
+    def install(self, snapshot: Incoming) -> None:
+        """Takes a state that has come in the place of its own; the log goes on from there."""
+        self.log.compact(snapshot.index, snapshot.term)
+        self.state_machine = Map(snapshot.map)
+        self.answers = Answers(snapshot.floors, snapshot.answers)
+        self.commit_index = self.last_applied = snapshot.index
+        self.verified = max(self.verified, snapshot.index)
+        self.known_commit = max(self.known_commit, snapshot.index)
+        self.incoming = None
+        self.log_role(f"follower of {self.leader}, with its state up to {snapshot.index}")
 
     def follow(self, leader: str) -> None:
         """The leader of this term is heard for the first time."""
@@ -1092,9 +1285,13 @@ class PersistentMap:
     def __len__(self) -> int:
         return self._size
 
-    def items(self) -> Iterator[tuple[Any, Any]]:
-        """By their keys' first writes, as given then. Newer versions may be written meanwhile."""
-        return map(self._find, islice(self._order, self._size))
+    def items(self, start: int = 0, end: int | None = None) -> Iterator[tuple[Any, Any]]:
+        """By their keys' first writes, as given then; all, or those at `start` and before `end`.
+
+        Newer versions may be written meanwhile.
+        """
+        end = self._size if end is None else min(end, self._size)
+        return map(self._find, self._order[start:end])
 
     def changes_since(self, older: PersistentMap) -> Iterator[tuple[Any, Any]]:
         """The items written since `older`, at that cost; all if that is no older version of it."""
@@ -1185,11 +1382,20 @@ class Answers:
     operation that is in neither has been applied is certain only if it was born after `floor`.
     """
 
-    def __init__(self) -> None:
-        self.floor = 0  # all that was applied after this index is remembered
-        self._old: dict[tuple[str, int], Body] = {}
-        self._young: dict[tuple[str, int], Body] = {}
-        self._young_floor = 0
+    def __init__(self, floors: Sequence[int] = (0, 0, 0), records: Sequence[Any] = ()) -> None:
+        # All that was applied after the floor is remembered.
+        self.floor, self._young_floor, old = floors
+        answers = [((client, msg_id), res) for client, msg_id, res in records]
+        self._old: dict[tuple[str, int], Body] = dict(answers[:old])
+        self._young: dict[tuple[str, int], Body] = dict(answers[old:])
+
+    def floors(self) -> list[int]:
+        """What is to be known of `records` to make the same of them again."""
+        return [self.floor, self._young_floor, len(self._old)]
+
+    def records(self) -> list[Any]:
+        """All that is remembered, in its order."""
+        return [[*id, res] for id, res in [*self._old.items(), *self._young.items()]]
 
     def get(self, id: tuple[str, int]) -> Body | None:
         return self._young.get(id) or self._old.get(id)
@@ -1246,6 +1452,9 @@ MESSAGES: Final = {
     "append_entries": "term:term prev_log_index:index prev_log_term:term entries:entries "
     "leader_commit:index sent:time timeout:seconds rtt:seconds answered:seqs",
     "append_entries_res": "term:term success:bool match:index sent:time timeout:seconds",
+    "install_snapshot": "term:term last_index:index last_term:term size:number floors:floors "
+    "answered:number offset:number data:records sent:time timeout:seconds rtt:seconds",
+    "install_snapshot_res": "term:term last_index:index offset:number sent:time timeout:seconds",
     "forward": "term:term owner:node seq:number birth:index clock:node until:time "
     "reads:operations writes:operations",
     "answered": "seqs:numbers commit:index",
@@ -1263,6 +1472,8 @@ IS: Final[Mapping[str, Callable[[Any, Raft], bool]]] = {  # of a value, to whom 
     "time?": lambda value, raft: value is None or IS["time"](value, raft),
     "seconds": lambda value, _: value.__class__ in (float, int) and 0 <= value <= MAX_TIMEOUT,
     "entries": lambda value, raft: value.__class__ is list and are_entries(value, raft),
+    "floors": lambda value, _: IS["numbers"](value, _) and len(value) == 3,
+    "records": lambda value, _: value.__class__ is list and all(map(is_record, value)),
     "operations": lambda value, _: value.__class__ is list and all(map(is_operation, value)),
     # Of batches: an owner's own are known to it by their numbers.
     "seqs": lambda value, raft: value.__class__ is list and all(is_seq(seq, raft) for seq in value),
@@ -1299,6 +1510,11 @@ def is_entry(value: Any) -> bool:
     term, birth, client, msg_id, body = value
     numbers = term.__class__ is birth.__class__ is msg_id.__class__ is int and birth >= 0
     return numbers and body.__class__ is dict and (client is None or client.__class__ is str)
+
+
+def is_record(value: Any) -> bool:
+    """Of a snapshot: an item of the map, or an answer."""
+    return value.__class__ is list and (len(value) == 2 or is_operation(value))
 
 
 def is_operation(value: Any) -> bool:

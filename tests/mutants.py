@@ -2,7 +2,7 @@
 
 A mutant is a patch of raft.py. It runs in the simulation, seed by seed, in a shape of run in which
 it shows soon, until an invariant, a rule of the protocol or the checker of histories notices.
-What random runs hardly ever see names a test of tests/test_raft.py instead. raft.py as it is must
+What random runs hardly ever see names a test of the paper's rules instead. raft.py as it is must
 pass all of that.
 
     make mutants                        # all of them
@@ -29,7 +29,8 @@ from workbench import options  # noqa: E402
 from workbench.__main__ import prepare  # noqa: E402
 from workbench.seeds import Quiet  # noqa: E402
 
-TESTED = ("node.py", "pyproject.toml", "tests/in_process.py", "tests/test_raft.py")
+TESTS = ("tests/test_raft.py", "tests/test_snapshot.py")
+NEEDED = ("node.py", "pyproject.toml", "tests/in_process.py", *TESTS)
 
 
 class Outcome(NamedTuple):
@@ -86,12 +87,10 @@ def simulate(binary: Path, words: str, seed: int) -> str:
 def fails(test: str, folder: Path) -> str:
     """The test's name if it fails with the raft.py of a folder, else nothing."""
     shutil.copytree(ROOT / "tests" / "workbench", folder / "tests" / "workbench")
-    for name in TESTED:
+    for name in NEEDED:
         shutil.copy(ROOT / name, folder / name)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", test]
-    done = subprocess.run(
-        [*command, "tests/test_raft.py"], cwd=folder, capture_output=True, text=True
-    )
+    done = subprocess.run([*command, *TESTS], cwd=folder, capture_output=True, text=True)
     if done.returncode not in (0, 1):  # no such test, or none that could be run
         raise LookupError(f"pytest -k {test!r} ended with {done.returncode}:\n{done.stdout}")
     return test if done.returncode else ""

@@ -118,8 +118,8 @@ MUTANTS = [
     Mutant(
         "a follower acknowledges its whole log",
         "paper 5.3", "commit",
-        [("match = self.verified if success else refused",
-          "match = self.log.size if success else refused")],
+        [("self.verified if refused is None else refused",
+          "self.log.size if refused is None else refused")],
     ),
     Mutant(
         "a follower cuts its log where a message ends",
@@ -261,5 +261,36 @@ MUTANTS = [
         "what came early from one leader is taken for the next one's",
         "paper 5.3", "log matching",
         [("        self.early.clear()\n", "")],
+    ),
+    Mutant(
+        "the answers are not in the snapshot",
+        "paper 7 and 8", "at most once",
+        [("self.answers = Answers(snapshot.floors, snapshot.answers)", "self.answers = Answers()")],
+        test="7_the_answers_are_in_it",
+    ),
+    Mutant(
+        "a snapshot takes a node backwards",
+        "paper 7", "commit index, committed entries stay",
+        [("if index <= self.commit_index:  # a node", "if index < 0:  # a node")],
+        test="7_a_node_never_goes_back",
+    ),
+    Mutant(
+        "a snapshot mixes two versions of the map",
+        "paper 7", "at most once",
+        [("data += self.map.items(", "data += now.map.items("),
+         ("    def part(self, offset: int) -> list[Any]:", """\
+    def part(self, offset: int) -> list[Any]:
+        now = self.now()
+"""),
+         ("        return Snapshot(index, self", """\
+        Snapshot.now = lambda me: self.state_machine
+        return Snapshot(index, self""")],
+        test="7_meanwhile_the_leader_serves",
+    ),
+    Mutant(
+        "the log is cut where it is not applied yet",
+        "paper 7", "applied",
+        [("index = min([self.last_applied, *(", "index = min([self.log.size, *(")],
+        test="7_what_is_not_applied_stays",
     ),
 ]  # fmt: skip

@@ -52,6 +52,8 @@ ABSURD: dict[str, list[Any]] = {  # by kind of field: what it cannot be
         [[1, HUGE, None, 0, {}]], [[1, -1, None, 0, {}]], [[1, 0, 7, 0, {}]], [[1, 0, None, 0, []]],
         [[1, 0, "c1", 1.5, {}]], [[True, 0, None, 0, {}]], [[1, 0, None, 0, {}], None],
     ],
+    "floors": [*NO_LISTS, [], [1, 1], [1, 1, -1], [1, 1, 1, 1]],
+    "records": [*NO_LISTS, [None], [[]], [{}], [[1]], [["c1", 1, []]], [["c1", "1", {}]]],
     "operations": [
         *NO_LISTS, [None], [[]], [{}], [["c1", 1]], [["c1", "1", {}]], [[1, 1, {}]],
         [["c1", 1, []]], [["c1", True, {}]], [["c1", 1, {}], 0],
@@ -105,6 +107,10 @@ class Flood:
                 return self.rng.choice([0, 0.3, 60.0])
             case "entries":
                 return [[term, 0, None, 0, {}]] * self.rng.randrange(3)
+            case "floors":
+                return [0, 0, 0]
+            case "records":
+                return [["c1", 1, {"type": "write_ok"}]] * self.rng.randrange(2)
             case "operations":
                 return [["c1", 1, {"type": "write", "key": 0, "value": "a lie"}]]
             case _:

@@ -38,7 +38,8 @@ class Seen:
     leads: int = 0  # the term in which it led; 0 if it did not
     commit_index: int = 0
     last_applied: int = 0
-    log: list[Any] = field(default_factory=list)  # entry 1, 2, ...
+    log: list[Any] = field(default_factory=list)  # entry 1, 2, ..., those that it forgot, too
+    start: int = 0  # of what the node has of it
     last_look: tuple[Any, ...] = ()
 
     def changed(self) -> bool:
@@ -180,9 +181,19 @@ class Invariants(Watcher):
 
     def _check_log(self, node_id: str, seen: Seen) -> None:
         """Log matching (5.3); leaders only append, and what is committed stays."""
-        log, mine = seen.raft.log, seen.log
+        log, mine, reference = seen.raft.log, seen.log, self._reference
+        assert reference
+        if log.start != seen.start:  # it has forgotten entries, or got a snapshot for them
+            committed = reference.entries[log.start] if log.start <= reference.size else None
+            if not committed or committed.term != log[log.start].term:
+                raise Broken(
+                    f"snapshot: {node_id}'s log begins after {log.start} of term "
+                    f"{log[log.start].term}, where {committed or 'nothing'} is committed"
+                )
+            mine[: log.start] = reference.entries[1 : log.start + 1]
+            seen.start = log.start
         kept = min(len(mine), log.size)
-        while kept and mine[kept - 1] is not log[kept]:  # a new entry is another object
+        while kept > log.start and mine[kept - 1] is not log[kept]:  # a new one is another object
             kept -= 1
         if kept < len(mine):
             lost = f"entry {kept + 1}, {mine[kept]}"

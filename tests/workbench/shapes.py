@@ -159,6 +159,7 @@ def constants(rng: Random) -> dict[str, int]:
         "WINDOW_BYTES": rng.choice([300, 1000, 5000]),
         "EARLY_APPENDS": rng.choice([0, 1, 3]),
         "GENERATION": rng.choice([4, 8, 16, 32]),
+        "KEPT_ENTRIES": rng.choice([1, 5, 20]),
     }
     return {name: small[name] for name in some(rng, small, 0)}
 

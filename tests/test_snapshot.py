@@ -1,0 +1,239 @@
+"""Section 7 of the paper: a log that is cut, and the state that takes its place on who needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_raft import Scene, append, appended, entry, follower, no_op, ready_leader, write
+
+import raft
+from node import Body
+
+KEPT = 4
+
+
+@pytest.fixture(autouse=True)
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "KEPT_ENTRIES", KEPT)
+    monkeypatch.setattr(raft, "CHUNK_ENTRIES", 3)
+
+
+def leader_without_its_past() -> Scene:
+    """n0 has committed 20 writes with n1, and its log no longer begins at 1; n2 has nothing."""
+    scene = ready_leader()
+    for value in range(20):
+        scene.request(write(value, f"k{value % 5}"))
+        scene.acks("n1")
+    scene.advance(raft.TICK)
+    assert scene.raft.log.start > KEPT
+    scene.raft.followers["n2"].next_index = scene.raft.followers["n2"].match_index + 1
+    return scene
+
+
+def part(
+    data: list[Any], index: int = 10, offset: int = 0, size: int = 2, answered: int = 0,
+    term: int = 1, last_term: int = 1, floors: tuple[int, int, int] = (0, 0, 0),
+) -> Body:  # fmt: skip
+    """install_snapshot"""
+    return {
+        "type": "install_snapshot", "term": term, "last_index": index, "last_term": last_term,
+        "size": size, "floors": list(floors), "answered": answered, "offset": offset, "data": data,
+        "sent": 1.0, "timeout": 0.3, "rtt": 0.0,
+    }  # fmt: skip
+
+
+def got(index: int, offset: int, sent: float) -> Body:
+    """install_snapshot_res"""
+    return {
+        "type": "install_snapshot_res", "term": 1, "last_index": index, "offset": offset,
+        "sent": sent, "timeout": 0.3,
+    }  # fmt: skip
+
+
+X, Y = ["x", 1], ["y", 2]
+
+
+def test_7_a_log_does_not_grow_with_the_number_of_operations() -> None:
+    scene = ready_leader()
+    for value in range(100):
+        scene.request(write(value))
+        scene.acks("n1", "n2")
+        scene.advance(raft.TICK)
+        assert scene.raft.log.size - scene.raft.log.start <= 3 * KEPT
+    assert scene.raft.log.size == 101 and scene.value == 99
+
+
+def test_7_what_is_not_applied_stays_in_the_log() -> None:
+    scene = ready_leader()
+    for value in range(50):
+        scene.request(write(value))
+    scene.advance(raft.TICK)
+    assert scene.raft.log.start == 0
+
+
+def test_7_large_entries_are_forgotten_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "KEPT_ENTRIES", 1000)
+    monkeypatch.setattr(raft, "KEPT_BYTES", 10_000)
+    scene = ready_leader()
+    for _ in range(50):
+        scene.request(write("x" * 1000))
+        scene.acks("n1", "n2")
+        scene.advance(raft.TICK)
+    assert 0 < scene.raft.log.size - scene.raft.log.start <= 25
+
+
+def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part() -> None:
+    scene = leader_without_its_past()
+    other = Scene("n2")
+    parts = 0
+    while body := scene.until_sent("install_snapshot", "n2"):
+        parts += 1
+        other.says("n0", body)
+        if answers := other.sent("install_snapshot_res", "n0"):
+            scene.says("n2", answers[-1])
+            continue
+        break
+    (done,) = other.sent("append_entries_res", "n0")
+    assert done["success"] and done["match"] == scene.raft.last_applied == 21
+    assert parts == 9  # 20 answers and 5 items, 3 at a time
+    assert other.raft.state_machine.map.get("k4") == 19
+    assert (other.raft.log.start, other.raft.log.size, other.raft.commit_index) == (21, 21, 21)
+    scene.says("n2", done)
+    scene.request(write("new"))
+    assert scene.until_sent("append_entries", "n2")["prev_log_index"] == 21
+    assert scene.raft.followers["n2"].snapshot is None
+
+
+def test_7_meanwhile_the_leader_serves_and_its_snapshot_stays_what_it_was() -> None:
+    scene = leader_without_its_past()
+    first = scene.until_sent("install_snapshot", "n2")
+    msg_id = scene.request(write("later", "k4"))
+    scene.acks("n1")
+    assert scene.answer(msg_id) == {"type": "write_ok"}
+    items: list[Any] = []
+    body = first
+    while body["offset"] + 3 < body["size"]:
+        scene.says("n2", got(body["last_index"], body["offset"] + len(body["data"]), body["sent"]))
+        (body,) = scene.sent("install_snapshot", "n2")
+        items += [record for record in body["data"] if len(record) == 2]
+    assert dict(items)["k4"] == 19 and body["last_index"] == first["last_index"]
+
+
+def test_7_of_a_lost_part_the_next_heartbeat_asks() -> None:
+    scene = leader_without_its_past()
+    body = scene.until_sent("install_snapshot", "n2")
+    assert body["data"]
+    heartbeat = scene.until_sent("install_snapshot", "n2")
+    assert not heartbeat["data"]
+    scene.says("n2", got(body["last_index"], 0, heartbeat["sent"]))
+    (again,) = scene.sent("install_snapshot", "n2")
+    assert again["data"] == body["data"]
+
+
+def test_7_a_follower_that_does_not_answer_gets_heartbeats_only() -> None:
+    scene = leader_without_its_past()
+    scene.until_sent("install_snapshot", "n2")
+    scene.raft.followers["n2"].is_waiting = True
+    scene.raft.followers["n2"].heard_of -= 10.0
+    scene.advance(0.3)
+    heartbeats = scene.sent("install_snapshot", "n2")
+    assert heartbeats and not any(body["data"] for body in heartbeats)
+
+
+def test_7_parts_that_come_twice_or_too_early_change_nothing() -> None:
+    scene = follower()
+    scene.says("n0", part([Y], offset=1))
+    assert scene.sent("install_snapshot_res")[-1]["offset"] == 0
+    scene.says("n0", part([X]), part([X]))
+    assert scene.sent("install_snapshot_res")[-1]["offset"] == 1
+    assert scene.raft.commit_index == 0 and scene.value is None
+    scene.says("n0", part([Y], offset=1))
+    assert scene.raft.commit_index == 10 and scene.value == 1
+
+
+def test_7_the_entries_after_the_last_included_one_are_kept() -> None:
+    scene = follower(entries=[entry(1, n) for n in range(12)])
+    scene.says("n0", part([X, Y]))
+    assert (scene.raft.log.start, scene.raft.log.size) == (10, 12)
+
+
+def test_7_a_log_that_has_another_entry_there_is_discarded() -> None:
+    scene = follower(entries=[entry(1, n) for n in range(12)])
+    scene.says("n2", part([X, Y], term=3, last_term=2))
+    assert (scene.raft.log.start, scene.raft.log.size, scene.raft.log.last.term) == (10, 10, 2)
+
+
+def test_7_a_newer_snapshot_replaces_the_one_under_way_and_an_older_one_does_not() -> None:
+    scene = follower()
+    scene.says("n0", part([X], index=10))
+    scene.says("n0", part([["x", 7]], index=12))
+    scene.says("n0", part([Y], index=10, offset=1))
+    assert scene.raft.commit_index == 0
+    scene.says("n0", part([Y], index=12, offset=1))
+    assert scene.raft.commit_index == 12 and scene.value == 7
+
+
+def test_7_another_leaders_snapshot_begins_anew() -> None:
+    scene = follower()
+    scene.says("n0", part([X], index=10))
+    scene.says("n2", part([Y], index=10, offset=1, term=2))
+    assert scene.raft.commit_index == 0
+    assert scene.sent("install_snapshot_res", "n2")[-1]["offset"] == 0
+
+
+def test_7_a_node_never_goes_back() -> None:
+    scene = follower(entries=[no_op(1), entry(1, 2)], commit=2)
+    scene.sent("append_entries_res")
+    scene.says("n0", part([["x", "old"]], index=1, size=1))
+    assert scene.value == 2 and scene.raft.commit_index == 2
+    assert scene.sent("append_entries_res")[-1]["match"] == 2
+
+
+def test_7_a_leader_of_an_earlier_term_is_refused() -> None:
+    scene = follower(term=3)
+    scene.sent("append_entries_res")
+    scene.says("n0", part([X, Y], term=2))
+    assert scene.raft.commit_index == 0
+    (refusal,) = scene.sent("append_entries_res")
+    assert not refusal["success"] and refusal["term"] == 3
+
+
+def test_7_the_answers_are_in_it_so_that_nothing_takes_effect_twice() -> None:
+    scene = follower()
+    answers = [["c1", 1, {"type": "write_ok"}]]
+    scene.says("n0", part([*answers, X], index=1, answered=1))
+    again = [1, 0, "c1", 1, {"type": "write", "key": "x", "value": "twice"}]
+    scene.says("n0", append(1, (1, 1), [again], commit=2))
+    assert scene.raft.last_applied == 2 and scene.value == 1
+
+
+def test_7_what_answers_forget_is_the_same_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "GENERATION", 3)
+    answers = raft.Answers()
+    for n in range(1, 9):
+        answers.add(n, ("c1", n), {"type": "write_ok"})
+    copy = raft.Answers(answers.floors(), answers.records())
+    for n in range(9, 20):
+        for each in (answers, copy):
+            each.add(n, ("c1", n), {"type": "write_ok"})
+        assert answers.floor == copy.floor
+        assert answers.records() == copy.records()
+
+
+@pytest.mark.parametrize(
+    "data", [[X, ["c1", 1, {}]], [["c1", 1, {}], ["c1", 2, {}]], [[[], 1], [{}, 2, 3]]]
+)
+def test_7_records_that_are_not_what_their_place_says_are_refused(data: list[Any]) -> None:
+    scene = follower()
+    scene.says("n0", part(data, answered=1))
+    assert scene.raft.commit_index == 0 and scene.value is None
+
+
+def test_7_an_answer_that_comes_from_a_follower_of_old_moves_nothing() -> None:
+    scene = leader_without_its_past()
+    body = scene.until_sent("install_snapshot", "n2")
+    scene.says("n2", got(body["last_index"] - 1, 5, body["sent"]))
+    assert scene.raft.followers["n2"].offset == 0
+    scene.says("n2", appended(1, body["last_index"], body["sent"]))
+    assert scene.raft.followers["n2"].snapshot is None
