@@ -10,9 +10,9 @@
     node.main()
 
 It mirrors the tutorial's node.rb. All that has arrived is handled in one *turn*: its messages in
-order, then the drained handlers, then one write of all that was sent. So a burst costs one system
-call, and a node can save its state, in a drained handler, before what depends on it leaves. Timers
-take turns on another thread. No two handlers run at once, unless one is registered as blocking."""
+order, then the drained handlers, then one write of all that was sent. So a node can save its state,
+in a drained handler, before what depends on it leaves. Timers take turns on another thread. No two
+handlers run at once, unless one is registered as blocking."""
 
 from __future__ import annotations
 
@@ -109,6 +109,7 @@ class Node:
         self._lock = threading.RLock()  # held during a turn
         self._turn_of: int | None = None  # the thread whose turn it is
         self._outbox: list[str] = []  # lines sent in this turn
+        self.withdraw = self._outbox.clear  # takes back what was sent in this turn
         self._queue: deque[Action] = deque()  # what other threads want done in the next turn
 
     @overload
@@ -168,10 +169,8 @@ class Node:
         if isinstance(msg_id, (int, str, float)) and self.node_id:
             self.send(request["src"], {**body, "in_reply_to": msg_id})
 
-    def rpc(
-        self, dest: str, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT,
-        on_timeout: Action = lambda: None,
-    ) -> None:  # fmt: skip
+    def rpc(self, dest: str, body: Body, callback: Handler, timeout: float = RPC_TIMEOUT,
+            on_timeout: Action = lambda: None) -> None:  # fmt: skip
         """Sends a request and calls callback(reply), or on_timeout() after `timeout` seconds."""
         msg_id = next(self._msg_ids)
         line = self._line(dest, {**body, "msg_id": msg_id})
@@ -234,7 +233,8 @@ class Node:
         """Ends the node: to go on might let something leave that is not true."""
         if isinstance(error, KeyboardInterrupt):
             raise error
-        why = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        said = type(getattr(error, "code", None)) is str  # sys.exit(text) says it all
+        why = f"{error}\n" if said else "".join(traceback.format_exception(error))
         self.log(f"{why}{self.node_id or 'the node'} ends; what it was about to send is dropped")
         os._exit(1)
 

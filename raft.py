@@ -15,10 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from weakref import ref
 
@@ -116,6 +119,8 @@ WINDOW_ENTRIES, WINDOW_BYTES = 8000, 1 << 22  # on the way to a follower
 EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
 ENTRY_BYTES = 60  # of an entry besides its strings
 GENERATION = 16_384  # answers
+CHECKPOINT = 5000  # entries between two of what is stored
+FORMAT = 1  # of the file
 KEPT_ENTRIES, KEPT_BYTES = 10_000, 1 << 26  # of the log, behind what is applied: for who lags
 MAX_AHEAD = 10**9  # terms, or entries, that a message can be ahead
 MAX_TIME = 10**12  # that a clock can show
@@ -162,6 +167,7 @@ class Log:
         self.start = 0  # what came before is in a snapshot (section 7); here stands its last term
         self._entries = [Entry(0)]
         self._bytes = [0]  # about how much all entries up to one weigh; of as many as were asked
+        self.stable = 0  # up to here it is on the disk, if that is where it is kept
 
     @property
     def size(self) -> int:
@@ -186,10 +192,12 @@ class Log:
     def truncate(self, size: int) -> None:
         """Keeps the entries up to this index, from `start` on."""
         del self._entries[size + 1 - self.start :], self._bytes[size + 1 - self.start :]
+        self.stable = min(self.stable, size)
 
     def compact(self, index: int, term: int) -> None:
         """Forgets all up to an entry of this term (section 7), or all if it has another there."""
         kept = self._entries[index + 1 - self.start :] if self.term_of(index) == term else []
+        self.stable = max(self.stable, index) if kept else index
         self.start, self._entries, self._bytes = index, [Entry(term), *kept], [0]
 
     def term_of(self, index: int) -> int | None:
@@ -320,12 +328,19 @@ class Raft(Server):
     normal case and not an exception. Every time is read from the clock where it is stored.
     """
 
-    def __init__(self, node: Node | None = None, reads: str = "lease", debug: bool = False) -> None:
+    def __init__(
+        self,
+        node: Node | None = None,
+        reads: str = "lease",
+        debug: bool = False,
+        storage: Storage | None = None,
+    ) -> None:
         super().__init__(node)
         self.reads = reads  # how a leader makes sure that a read is not stale
         self.debug = debug
 
-        # Persistent state on all servers (figure 2)
+        # Persistent state on all servers (figure 2), if there is a storage
+        self.storage = storage
         self.term = 0  # changed in advance_term
         self.voted_for: str | None = None  # changed in advance_term and vote
         self.log = Log()  # changed in append and place
@@ -363,6 +378,7 @@ class Raft(Server):
 
         # Operations of this node's clients
         self.arrived: Arrived = ([], [])  # in this turn: reads, writes
+        self.turned_away: list[tuple[str, int]] = []  # while nothing can be stored
         self.pending: dict[int, Batch] = {}
         self.seq = 0
         self.routes: dict[str, tuple[int, float]] = {}  # who hears a leader: term, offset of clock
@@ -402,6 +418,8 @@ class Raft(Server):
         a node that does not.
         """
         with self.lock:
+            if self.storage:
+                self.storage.open(self)
             now = self.node.now()
             self.seq = int(now * 1e6)
             self.ticked = self.silence = (now, now)
@@ -432,6 +450,13 @@ class Raft(Server):
             else:
                 self.advance_state_machine()
                 self.acknowledge()
+            if self.storage:
+                self.storage.save(self)
+                if self.storage.failed:
+                    self.node.withdraw()  # it may depend on what a crash would make us forget
+                    for client, msg_id in self.turned_away:
+                        self.answer(client, msg_id, self.unavailable())
+                self.turned_away.clear()
 
     def tick(self) -> None:
         """What must happen even if no message comes."""
@@ -463,6 +488,9 @@ class Raft(Server):
             if not self.heard:
                 self.hear()
             operation = (msg["src"], body.get("msg_id"), check_operation(body))
+            if self.storage and self.storage.failed:
+                self.turned_away.append(operation[:2])
+                return
             is_write = body["type"] != "read" or self.reads == "log"
             self.arrived[is_write].append(operation)
 
@@ -475,7 +503,8 @@ class Raft(Server):
         now, (start, end) = self.node.now(), self.silence
         silence = end - start
         if now - self.input_at > silence or now - end > max(TICK, silence / 8):
-            self.silence = (self.input_at, now)
+            read = self.awake_since <= self.ticked[0]  # what had waited for the end of a pause
+            self.silence = (max(self.input_at, self.awake_since) if read else self.input_at, now)
         self.input_at = now
 
     def hand_over_arrived(self) -> None:
@@ -552,11 +581,17 @@ class Raft(Server):
                 del self.pending[batch.seq]
                 in_vain = batch.reads if batch.left else batch.reads + batch.writes
                 if now < batch.deadline + 2 * TICK:
-                    error = RPCError.temporarily_unavailable(f"leader: {self.leader or 'none'}")
                     for client, msg_id, _ in in_vain:
-                        self.answer(client, msg_id, error.to_json())
+                        self.answer(client, msg_id, self.unavailable())
             elif now - batch.sent_at > retry and batch.sent_to != self.node.node_id:
                 self.hand_over(batch)
+
+    def unavailable(self) -> Body:
+        """Why an operation could not be done."""
+        why = f"leader: {self.leader or 'none'}"
+        if self.storage and self.storage.failed:
+            why = f"{self.node.node_id} cannot store it: {self.storage.failed}"
+        return RPCError.temporarily_unavailable(why).to_json()
 
     def answer(self, client: str, msg_id: int, res: Body) -> None:
         """Answers a client, whichever node it had asked: it looks at in_reply_to alone."""
@@ -953,13 +988,15 @@ class Raft(Server):
         """The state as it is now."""
         index, answers = self.last_applied, self.answers
         map, floors = self.state_machine.map, answers.floors()
-        assert isinstance(map, PersistentMap)
         return Snapshot(index, self.log[index].term, map, floors, answers.records())
 
     def compact(self) -> None:
         """Forgets what is applied of the log (section 7), but what a follower may lack still."""
         snapshots = [follower.snapshot for follower in self.followers.values()]
-        index = min([self.last_applied, *(snapshot.index for snapshot in snapshots if snapshot)])
+        needed = [snapshot.index for snapshot in snapshots if snapshot]
+        if self.storage:
+            needed.append(self.storage.index)
+        index = min([self.last_applied, *needed])
         kept = max(self.log.start, index - KEPT_ENTRIES)
         while kept < index and self.log.bytes_between(kept, index) > KEPT_BYTES:
             kept = (kept + index + 1) // 2
@@ -1388,6 +1425,12 @@ class Answers:
         answers = [((client, msg_id), res) for client, msg_id, res in records]
         self._old: dict[tuple[str, int], Body] = dict(answers[:old])
         self._young: dict[tuple[str, int], Body] = dict(answers[old:])
+        self.count = len(answers)  # how many there ever were
+
+    @property
+    def size(self) -> int:
+        """How many are remembered."""
+        return len(self._old) + len(self._young)
 
     def floors(self) -> list[int]:
         """What is to be known of `records` to make the same of them again."""
@@ -1405,6 +1448,7 @@ class Answers:
             self._old, self._young = self._young, {}
             self.floor, self._young_floor = self._young_floor, index - 1
         self._young[id] = res
+        self.count += 1
 
 
 class Recent:
@@ -1442,6 +1486,183 @@ class RoundTrip:
         sample = min(median(list(self._samples)[-5:]), 0.05 + 3 * usual)
         gain = RISE if sample > self.seconds else FALL
         self.seconds += gain * (min(sample, 2 * self.seconds + NEAR) - self.seconds)
+
+
+class Storage:
+    """A node's persistent state (figure 2, section 7) in a SQLite file: it outlives the process.
+
+    What a turn has changed is one transaction, which is on the disk before anything leaves that
+    depends on it. Each row has a checksum, and the one in `state` says what must be there.
+
+        entry  the log: what is after `start`
+        item   the map, and
+        answer the answers, both as of the checkpoint: when all up to `index` was applied
+        state  term, vote, and the numbers of all these
+    """
+
+    def __init__(self, folder: str) -> None:
+        # A node may be started elsewhere than where the command was typed: Maelstrom does.
+        self.folder = Path(os.environ.get("PWD", ".")).joinpath(folder)
+        self.connect: Callable[..., Any] = connect  # a simulation takes its place
+        self.failed = ""  # why it could not be written last; nothing may leave the node
+        self._saved: dict[str, Any] = {}  # what `state` holds
+        self._map = PersistentMap()  # of the checkpoint
+        self._answers, self._answered = Answers(), 0  # likewise, and how many there ever were
+
+    @property
+    def index(self) -> int:
+        """Of the checkpoint: the log after it is needed still."""
+        return int(self._saved["index"])
+
+    def open(self, raft: Raft) -> None:
+        """Gives the node what it knew. SystemExit, with a line for the user, if that is lost."""
+        me = {"format": FORMAT, "node_id": raft.node.node_id, "node_ids": raft.node.node_ids}
+        path = self.folder / f"{raft.node.node_id}.db"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                self._create(path, me)
+            self._db = self._open(path)
+            self._load(raft, me)
+            self._db.execute("PRAGMA synchronous = full")
+        except Exception as error:
+            raise SystemExit(
+                f"{path} cannot be used: {error}. End who else uses it, or put a sound copy there, "
+                "or move it away if the other nodes know all that it knew."
+            ) from error
+        raft.log_role(f"follower, with its state up to {raft.log.size} in {path}")
+
+    def _open(self, path: Path) -> Any:
+        db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA locking_mode = exclusive")
+        return db
+
+    def _create(self, path: Path, me: dict[str, Any]) -> None:
+        """A new file, which is there as a whole or not at all."""
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        db = self._db = self._open(new)
+        db.execute("PRAGMA journal_mode = wal")  # a commit is one write and one sync
+        for table, key in (("entry", "integer"), ("item", "text"), ("answer", "integer")):
+            db.execute(f"CREATE TABLE {table} (key {key} PRIMARY KEY, value, crc) WITHOUT ROWID")
+        db.execute("CREATE TABLE state (key integer PRIMARY KEY, value, crc) WITHOUT ROWID")
+        log = {"term": 0, "vote": None, "promised": 0.0, "start": [0, 0], "last": 0}
+        checkpoint = {"index": 0, "items": 0, "answers": [0, 0], "floors": [0, 0, 0]}
+        self._put("state", [(0, me | log | checkpoint)])
+        db.close()
+        new.rename(path)
+
+    def _load(self, raft: Raft, me: dict[str, Any]) -> None:
+        if (problem := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise ValueError(f"it is damaged: {problem}")
+        ((_, state),) = self._get("state")
+        for name, mine in me.items():
+            if state.get(name) != mine:
+                raise ValueError(f"its {name} is {state.get(name)}, and this is {mine}")
+        self._saved = state
+        index, (start, term), last = state["index"], state["start"], state["last"]
+        items = [item for _, item in self._get("item")]
+        answers = list(self._get("answer"))
+        entries = list(self._get("entry"))
+        first, end = state["answers"]
+        if (
+            len(items) != state["items"]
+            or [number for number, _ in answers] != list(range(first, end))
+            or [number for number, _ in entries] != list(range(start + 1, last + 1))
+        ):
+            raise ValueError("it is damaged: something is missing")
+        raft.term, raft.voted_for = state["term"], state["vote"]
+        raft.log.compact(start, term)
+        raft.log.append(Entry(*entry) for _, entry in entries)
+        raft.log.stable = last
+        self._map = PersistentMap(items)
+        raft.state_machine = Map(self._map)
+        raft.answers = self._answers = Answers(state["floors"], [record for _, record in answers])
+        self._answered = raft.answers.count
+        raft.commit_index = raft.last_applied = raft.known_commit = index
+        raft.verified = index
+        raft.promise = raft.node.now() + state["promised"]  # it is not known when that began
+
+    def save(self, raft: Raft) -> None:
+        """Makes durable what has changed. It remembers why it failed, if it did."""
+        try:
+            self._save(raft)
+        except Exception as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if not self.failed:
+                raft.log_role(f"{raft.role}, says nothing until its file can be written: {error}")
+            self.failed = str(error) or error.__class__.__name__
+        else:
+            if self.failed:
+                raft.log_role(f"{raft.role}, its file can be written again")
+            self.failed = ""
+
+    def _save(self, raft: Raft) -> None:
+        log, saved = raft.log, self._saved
+        overdue = raft.last_applied - saved["index"] >= CHECKPOINT or log.start > saved["index"]
+        state = saved | {"term": raft.term, "vote": raft.voted_for, "last": log.size}
+        if raft.timeout > saved["promised"]:
+            state["promised"] = 2 * raft.timeout
+        if state == saved and log.stable == log.size and not overdue:
+            return
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        if log.stable < saved["last"]:
+            db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
+        new = enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1)
+        self._put("entry", new)
+        if overdue:
+            state |= self._checkpoint(raft)
+        self._put("state", [(0, state)])
+        db.execute("COMMIT")
+        log.stable, self._saved = log.size, state
+        if overdue:
+            self._map, self._answers = raft.state_machine.map, raft.answers
+            self._answered = raft.answers.count
+
+    def _checkpoint(self, raft: Raft) -> dict[str, Any]:
+        """The state as it is now takes the place of the log; it costs what has changed."""
+        log, map, answers = raft.log, raft.state_machine.map, raft.answers
+        items = map.changes_since(self._map)
+        self._put("item", ((encode(key), [key, value]) for key, value in items))
+        _, end = self._saved["answers"]
+        new = answers.count - self._answered
+        if answers is not self._answers:  # a snapshot was installed
+            self._db.execute("DELETE FROM answer")
+            new = answers.size
+        self._put("answer", enumerate(answers.records()[-new:] if new else (), end))
+        end += new
+        self._db.execute("DELETE FROM answer WHERE key < ?", (end - answers.size,))
+        self._db.execute("DELETE FROM entry WHERE key <= ?", (log.start,))
+        return {
+            "index": raft.last_applied, "start": [log.start, log[log.start].term],
+            "items": len(map), "answers": [end - answers.size, end], "floors": answers.floors(),
+        }  # fmt: skip
+
+    def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:
+        texts = ((key, encode(value)) for key, value in rows)
+        self._db.executemany(
+            f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)",
+            ((key, text, checksum(table, key, text)) for key, text in texts),
+        )
+
+    def _get(self, table: str) -> Iterator[tuple[Any, Any]]:
+        for key, text, crc in self._db.execute(f"SELECT * FROM {table} ORDER BY key"):
+            if checksum(table, key, text) != crc:
+                raise ValueError(f"it is damaged: {table} {key} is not what was written")
+            yield key, json.loads(text)
+
+
+def connect(path: str, **options: Any) -> Any:
+    """Opens a database. What keeps its state in memory need not load the module."""
+    import sqlite3
+
+    return sqlite3.connect(path, **options)
+
+
+def checksum(*parts: Any) -> int:
+    return zlib.crc32(repr(parts).encode())
 
 
 # What the servers say to each other: the fields of each type of message, and what they hold.
@@ -1576,10 +1797,14 @@ def main() -> None:
     add("--reads", choices=("lease", "index", "log"), default="lease",
         help="how a read is kept from being stale: by the promises of a majority to elect nobody "
         "else, by asking a majority each time, or as an entry of the log (default: %(default)s)")
+    add("--data-dir", metavar="DIR",
+        help="keep the state in a file there, DIR/n0.db for node n0; default: in memory")
     add("--log", choices=("roles", "debug"), default="roles",
         help="on stderr: changes of role and term, or each message between servers, too")
     args = parser.parse_args()
-    server = Server() if args.unreplicated else Raft(None, args.reads, args.log == "debug")
+    storage = Storage(args.data_dir) if args.data_dir else None
+    debug = args.log == "debug"
+    server = Server() if args.unreplicated else Raft(None, args.reads, debug, storage)
     server.node.main()
 
 

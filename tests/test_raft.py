@@ -1564,6 +1564,13 @@ def test_owner_a_request_among_many_messages_has_not_waited() -> None:
     assert scene.answer(msg_id) is None
 
 
+def test_owner_what_comes_long_after_a_pause_did_not_wait_for_its_end() -> None:
+    scene = Scene("n0", nodes=1)
+    scene.world.time += 4.0
+    scene.advance(1.5)
+    assert scene.answer(scene.request(write(1))) == {"type": "write_ok"}
+
+
 def test_owner_what_is_read_for_a_while_after_a_pause_may_be_as_old_as_the_pause() -> None:
     scene = follower()
     scene.advance(0.1)
