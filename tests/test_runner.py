@@ -92,6 +92,7 @@ def options(**changes: Any) -> Options:
         "nemesis": (),
         "nemesis_interval": 10,
         "partition_kinds": ("one",),
+        "kill_targets": ("one",),
         "loss": 0.0,
         "duplicate": 0.0,
         "independent_delivery": False,
