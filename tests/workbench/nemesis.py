@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -50,7 +50,8 @@ class Nemesis:
 
     Partitions are of `kinds`, kills of `targets`; `loss` and `duplicate` are the probabilities
     during those faults. A pause and wrong clocks need `machines`; for a kill, `kill(node_id)` ends
-    a node and `restart(node_id)` starts it again.
+    a node and `restart(node_id)` starts it again. Those that are `starting` are not paused: the
+    real nemesis waits for their init_ok, which has a time-out.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Nemesis:
         machines: Machines | None = None,
         kill: Callable[[str], object] = lambda node_id: None,
         restart: Callable[[str], object] = lambda node_id: None,
+        starting: Collection[str] = (),
     ) -> None:
         self.rng = rng
         self.node_ids = list(node_ids)
@@ -79,7 +81,7 @@ class Nemesis:
         self.duplicate = duplicate
         self.machines = machines
         self.targets = list(targets)
-        self.kill, self.restart = kill, restart
+        self.kill, self.restart, self.starting = kill, restart, starting
         self._loop = loop
         self._faults = list(faults)
         self._interval = interval_seconds
@@ -171,7 +173,8 @@ def pause(nemesis: Nemesis) -> Fault:
     machines, rng, node_ids = nemesis.machines, nemesis.rng, nemesis.node_ids
     assert machines
     count = rng.choice([1, rng.randint(1, len(node_ids))])
-    paused = sorted(rng.sample(node_ids, count))
+    drawn = sorted(rng.sample(node_ids, count))
+    paused = [node_id for node_id in drawn if node_id not in nemesis.starting]
     for node_id in paused:
         machines.pause(node_id)
 

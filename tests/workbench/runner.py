@@ -91,6 +91,8 @@ class Runner:
             self._log_message,
             options.independent_delivery,
         )
+        # Nodes that have not yet answered their init, and who has sent it, if anybody.
+        self._inits: dict[str, Client | None] = dict.fromkeys(self._node_ids)
         self._nemesis = Nemesis(
             loop,
             dice(options.seed, "nemesis"),
@@ -106,6 +108,7 @@ class Runner:
             machines=cluster,
             kill=self._kill,
             restart=self._restart,
+            starting=self._inits,
         )
         self._schedule = Schedule(options.rate, dice(options.seed, "schedule"))
         self._clients = 0
@@ -114,11 +117,10 @@ class Runner:
         self._conns: list[Client] = []
         self._end = 0
         self._start = 0
+        self._healed = False  # it is the end, and no fault is on
         self._invoked = 0
         self._done = 0
         self._stalled = False  # an operation is due, but all workers are busy
-        # Nodes that have not yet answered their init, and who has sent it, if anybody.
-        self._inits: dict[str, Client | None] = dict.fromkeys(self._node_ids)
         self._called_off: set[str] = set()  # clients whose node was killed before it answered
 
     def run(self) -> Record:
@@ -247,13 +249,16 @@ class Runner:
             self._next_operation()
         self._nemesis.start(self._end)
         self._report_progress()
-        self.loop.at(self._end, self._nemesis.heal)
+        self.loop.at(self._end, self._heal)
         self.loop.run_until(
-            lambda: self._broken()
-            or (self.loop.now() >= self._end and not self._busy and not self._inits)
+            lambda: self._broken() or (self._healed and not self._busy and not self._inits)
         )
         if not self._broken():
             self.record.rate_note = self._rate_note()
+
+    def _heal(self) -> None:
+        self._nemesis.heal()
+        self._healed = True
 
     def _next_operation(self) -> None:
         self.loop.at(self._start + self._schedule.next(self._time()), self._operate)
