@@ -186,7 +186,7 @@ class Machine:
         self._lives = 0
         self._statements_left: int | None = None  # until the kill
         self._dies_writing = False
-        self.torn = False  # its last life has ended within a turn, which may have changed its disk
+        self.torn = 0  # lives that have ended within a turn: nobody knows how far its disk came
 
     def node_class(self) -> type[VirtualNode]:
         """What stands in for Node, so that the binary makes this machine's node."""
@@ -246,7 +246,8 @@ class Machine:
         """The process is gone, and what it has not read; does nothing if it was gone before."""
         if not self.node:
             return
-        self.node, self.torn = None, torn
+        self.node = None
+        self.torn += torn
         self._arrived.clear()
         self._written.clear()
         self._wake_at = NEVER
