@@ -375,7 +375,7 @@ class Database(sqlite3.Connection):
 
     def execute(self, sql: str, *words: Any) -> sqlite3.Cursor:
         self.machine.count_statement()
-        if sql.lower().startswith("pragma synchronous"):
+        if sql.lower().startswith("pragma synchronous") and "=" in sql:
             sql = "PRAGMA synchronous=OFF"
         return super().execute(sql, *words)
 
