@@ -37,6 +37,7 @@ class Seen:
     voted_for: str | None = None
     leads: int = 0  # the term in which it led; 0 if it did not
     commit_index: int = 0
+    committed: int = 0  # the highest commit_index that it has had; before kills, too, with a disk
     last_applied: int = 0
     log: list[Any] = field(default_factory=list)  # entry 1, 2, ...
     last_look: tuple[Any, ...] = ()
@@ -186,10 +187,11 @@ class Invariants(Watcher):
         has not brought back an older term or another vote is seen by _check_term.
         """
         seen.term, seen.voted_for = before.term, before.voted_for
+        seen.committed = before.committed
         log = seen.raft.log
         for index, entry in enumerate(before.log, 1):
             if index > log.size or log[index] != entry:
-                if index <= before.commit_index:
+                if index <= before.committed:
                     raise Broken(f"committed entries stay: {node_id} lost {index}, {entry}")
                 if index > log.size and seen.torn == before.torn:
                     raise Broken(f"stable storage: {node_id} came back without {index}, {entry}")
@@ -218,7 +220,7 @@ class Invariants(Watcher):
             kept -= 1
         if kept < len(mine):
             lost = f"entry {kept + 1}, {mine[kept]}"
-            if kept < seen.commit_index:
+            if kept < seen.committed:
                 raise Broken(f"committed entries stay: {node_id} took {lost} out of its log")
             if seen.leads == seen.raft.term:
                 raise Broken(f"leader append-only: {node_id} took {lost} out of its log")
@@ -271,7 +273,7 @@ class Invariants(Watcher):
             raise Broken(
                 f"commit index: {node_id}'s went from {before} to {now}, of {raft.log.size} entries"
             )
-        seen.commit_index = now
+        seen.commit_index, seen.committed = now, max(now, seen.committed)
         known = min(now, reference.size)
         for index in range(before + 1, known + 1):
             if seen.log[index - 1] != reference.entries[index]:
