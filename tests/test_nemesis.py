@@ -135,6 +135,15 @@ def test_a_pause_freezes_one_node_or_more_until_it_ends() -> None:
     assert counts == {1, 2, 3, 4, 5}
 
 
+def test_nodes_whose_init_is_under_way_are_not_paused() -> None:
+    for seed in range(20):
+        world = World("pause", seed=seed, starting=["n1", "n2"])
+        world.nemesis.start(SECOND)
+        assert not world.machines.paused & {"n1", "n2"}
+        world.nemesis.heal()
+        assert not world.machines.paused
+
+
 def test_clocks_go_wrong_as_far_as_leases_allow_for_and_no_further() -> None:
     found: set[float] = set()
     for seed in range(60):

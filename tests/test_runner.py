@@ -281,6 +281,9 @@ def test_an_init_is_called_off_by_the_next_kill() -> None:
     record = runner.run()
     assert not record.crash and not record.problems
     assert inits(nodes) == ["n0"] * 3 and not held
+    late = {"src": next(iter(runner._called_off)), "dest": "n0", "body": {"type": "init"}}
+    runner._deliver("n0", late)  # it had waited in the queue
+    assert inits(nodes) == ["n0"] * 3
 
 
 # Outcomes

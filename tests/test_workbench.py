@@ -201,6 +201,7 @@ WRONG_WORDS = {
     "--nemesis earthquake": "earthquake: known are partition, loss, duplicate",
     "--partition-kinds half": "half: known are one, majority",
     "--partition-kinds ,": "needs one at least",
+    "--kill-targets ,": "needs one at least of one, minority, majority, all",
     "--nemesis loss,pause,clock": "--nemesis clock needs --simulate",
     "--constants GENERATION=4": "--constants needs --simulate",
     "--simulate --constants GENERATION": "GENERATION is not NAME=NUMBER,NAME=NUMBER",
