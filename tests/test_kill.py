@@ -184,9 +184,12 @@ class Lone(Watcher):
 
     def start(self) -> None:
         self.cluster.start("n0", self)
+        self.init()
+        self.lines.clear()
+
+    def init(self) -> None:
         self.arrives({"type": "init", "node_id": "n0", "node_ids": ["n0", "n1"]})
         self.run()
-        self.lines.clear()
 
     def arrives(self, body: dict[str, Any]) -> None:
         self.cluster.deliver("n0", {"src": "c1", "dest": "n0", "body": {"msg_id": 1, **body}})
@@ -268,7 +271,8 @@ def test_a_new_life_has_the_clock_and_the_disk_of_the_last_and_nothing_else(tmp_
     lone.arrives({"type": "read", "key": 7})  # comes before the init, and waits
     lone.run()
     assert len(lone.lines) == 2  # the request to n1 and write_ok
-    lone.start()
+    lone.init()
+    assert [b'"read_ok","value":3' in line for line in lone.lines[2:]] == [False, True]
     second = lone.machine.node
     assert second and second is not first and second.random.getstate() != chance
     assert lone.log == ["has []", "has [(7, 3)]"]
@@ -276,6 +280,9 @@ def test_a_new_life_has_the_clock_and_the_disk_of_the_last_and_nothing_else(tmp_
     lone.cluster.deliver("n0", {"src": "n1", "dest": "n0", "body": {"in_reply_to": 1}})
     lone.run(2 * SECOND)
     assert not called
+    lone.arrives({"type": "read", "key": 8})
+    lone.run()
+    assert b'"code":20' in lone.lines[-1]
 
 
 def test_a_kill_ends_a_pause_and_loses_what_had_waited(tmp_path: Path) -> None:
