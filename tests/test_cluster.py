@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from workbench.cluster import Processes
+from workbench.cluster import GUARD, Processes
 from workbench.loop import SECOND, RealLoop
 
 
@@ -172,3 +174,87 @@ def test_stop_kills_what_a_node_has_started_and_keeps_its_last_words(bench: Benc
     bench.until(lambda: bool(gone))
     os.close(handle)
     assert not bench.told.exits  # it did not end by itself
+
+
+def test_a_killed_node_starts_again_with_a_log_that_goes_on(bench: Bench) -> None:
+    cluster = bench.start(
+        "os.write(2, b'born\\n')\n"
+        "for line in sys.stdin: os.write(1, b'%d %s' % (os.getpid(), line.encode()))"
+    )
+    cluster.deliver("n0", {"n": 1})
+    bench.until(lambda: len(bench.told.lines) == 1 and len(bench.told.words) == 1)
+    cluster.kill("n0")
+    cluster.deliver("n0", {"n": 2})  # is lost
+    cluster.kill("n0")
+    cluster.start("n0", bench.told)
+    cluster.deliver("n0", {"n": 3})
+    bench.until(lambda: len(bench.told.lines) == 2 and len(bench.told.words) == 2)
+    (first, one), (second, three) = (line.split(b" ", 1) for _, line in bench.told.lines)
+    assert first != second and (one, three) == (b'{"n": 1}', b'{"n": 3}')
+    assert bench.log() == b"born\nborn\n"
+    assert not bench.told.exits
+
+
+def test_what_a_node_has_written_before_a_kill_has_left(bench: Bench) -> None:
+    cluster = bench.start(
+        "os.write(1, b'one\\ntwo\\nhal')\n"
+        f"open({str(bench.folder / 'written')!r}, 'w').close()\n"
+        "signal.pause()"
+    )
+    while not (bench.folder / "written").exists():  # the loop does not run: nothing is read
+        os.sched_yield()
+    cluster.kill("n0")
+    assert [line for _, line in bench.told.lines] == [b"one", b"two"]
+
+
+def test_a_kill_comes_too_late_for_a_node_that_has_ended_by_itself(bench: Bench) -> None:
+    cluster = bench.start("os._exit(3)")
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    cluster.kill("n0")
+    assert bench.told.exits == ["n0 ended by itself with exit status 3, and said nothing"]
+
+
+def state(process: int) -> str:
+    """R, S, T (stopped), Z...: proc(5)."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_paused_node_stands_still_until_it_goes_on(bench: Bench) -> None:
+    cluster = bench.start("for line in sys.stdin: print(os.getpid(), flush=True)")
+    cluster.deliver("n0", {})
+    bench.until(lambda: len(bench.told.lines) == 1)
+    process = int(bench.told.lines[0][1])
+    cluster.pause("n0")
+    os.waitid(os.P_PID, process, os.WSTOPPED | os.WNOWAIT)
+    cluster.deliver("n0", {})
+    assert state(process) == "T"
+    cluster.resume("n0")
+    bench.until(lambda: len(bench.told.lines) == 2)
+
+
+def test_a_kill_ends_a_pause_and_faults_of_what_is_dead_do_nothing(bench: Bench) -> None:
+    cluster = bench.start("for line in sys.stdin: print('heard', flush=True)")
+    cluster.pause("n0")
+    cluster.kill("n0")
+    cluster.pause("n0")
+    cluster.start("n0", bench.told)
+    cluster.deliver("n0", {})
+    bench.until(lambda: len(bench.told.lines) == 1)
+    cluster.resume("n0")
+    cluster.pause("n0")
+    cluster.stop()  # of what is stopped, too
+    assert not bench.told.exits
+
+
+def test_the_guard_kills_stopped_nodes_but_none_that_have_ended(bench: Bench) -> None:
+    """What it is told of is written by hand: the number of a node that has ended may be reused."""
+    sleep = [sys.executable, "-c", "import signal; signal.pause()"]
+    nodes = [subprocess.Popen(sleep, start_new_session=True) for _ in range(3)]
+    guard = subprocess.Popen(["/bin/sh", "-c", GUARD], stdin=subprocess.PIPE)
+    told = [f"started {node.pid}" for node in nodes] + [f"ended {nodes[1].pid}"]
+    os.killpg(nodes[0].pid, signal.SIGSTOP)
+    guard.communicate("".join(f"{line}\n" for line in told).encode(), timeout=30)
+    assert [nodes[n].wait(30) for n in (0, 2)] == [-signal.SIGKILL] * 2
+    assert nodes[1].poll() is None
+    nodes[1].kill()
+    nodes[1].wait()

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 from workbench.edn import Keyword
 from workbench.loop import SECOND, VirtualLoop
-from workbench.nemesis import DRIFT, FAULTS, HEALED, KINDS, Nemesis, grudge
+from workbench.nemesis import (
+    DRIFT,
+    FAULTS,
+    HEALED,
+    KINDS,
+    TARGETS,
+    Nemesis,
+    grudge,
+    target_size,
+)
 from workbench.network import Latency, Network
 
 from raft import LEASE
@@ -126,6 +135,15 @@ def test_a_pause_freezes_one_node_or_more_until_it_ends() -> None:
     assert counts == {1, 2, 3, 4, 5}
 
 
+def test_nodes_whose_init_is_under_way_are_not_paused() -> None:
+    for seed in range(20):
+        world = World("pause", seed=seed, starting=["n1", "n2"])
+        world.nemesis.start(SECOND)
+        assert not world.machines.paused & {"n1", "n2"}
+        world.nemesis.heal()
+        assert not world.machines.paused
+
+
 def test_clocks_go_wrong_as_far_as_leases_allow_for_and_no_further() -> None:
     found: set[float] = set()
     for seed in range(60):
@@ -221,3 +239,34 @@ def test_with_few_nodes_too_no_node_drops_itself(kind: str, count: int) -> None:
     for seed in range(20):
         cut = grudge(kind, NODES[:count], random.Random(seed))
         assert all(node not in dropped for node, dropped in cut.items())
+
+
+def test_a_kill_is_of_one_of_the_targets_and_all_start_again() -> None:
+    seen: dict[str, set[int]] = {}
+    for seed in range(60):
+        killed: list[str] = []
+        started: list[str] = []
+        world = World("kill", seed=seed, kill=killed.append, restart=started.append)
+        world.nemesis.start(SECOND)
+        target = world.said[0][2].name
+        seen.setdefault(target, set()).add(len(killed))
+        assert world.said[1] == (0, "start-kill", dict.fromkeys(killed, Keyword("killed")))
+        assert world.nemesis.active == f"kill: {' '.join([target, *killed])}" and not started
+        world.nemesis.heal()
+        assert started == killed
+        assert world.said[-1] == (0, "stop-kill", dict.fromkeys(killed, Keyword("started")))
+    assert seen == {"one": {1}, "minority": {2}, "majority": {3}, "all": {5}}
+
+
+def test_kills_are_of_the_targets_asked_for() -> None:
+    killed: list[str] = []
+    world = World("kill", targets=["one"], kill=killed.append)
+    world.nemesis.start(200 * SECOND)
+    world.loop.run_until(lambda: False)
+    assert len(killed) == sum(f == "start-kill" for _, f, _ in world.said) / 2 > 3
+    assert {*killed} == {*NODES}
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(1, [1, 0, 1, 1]), (4, [1, 2, 3, 4])])
+def test_a_target_is_as_large_as_jepsens(count: int, sizes: list[int]) -> None:
+    assert [target_size(target, count) for target in TARGETS] == sizes

@@ -33,6 +33,7 @@ class Nodes(Cluster):
         self.seen: list[tuple[int, str, Body]] = []  # when which node got what
         self.listeners: dict[str, Listener] = {}
         self.stopped = False
+        self.killed: list[str] = []
 
         loop.at(1000 * SECOND, lambda: pytest.fail("the run does not end"))
 
@@ -46,6 +47,9 @@ class Nodes(Cluster):
 
     def stop(self) -> None:
         self.stopped = True
+
+    def kill(self, node_id: str) -> None:
+        self.killed.append(node_id)
 
     def reply(self, node_id: str, message: Body, body: Body) -> None:
         self.send(node_id, message["src"], {"in_reply_to": message["body"]["msg_id"], **body})
@@ -92,6 +96,7 @@ def options(**changes: Any) -> Options:
         "nemesis": (),
         "nemesis_interval": 10,
         "partition_kinds": ("one",),
+        "kill_targets": ("one",),
         "loss": 0.0,
         "duplicate": 0.0,
         "independent_delivery": False,
@@ -190,6 +195,95 @@ def test_a_node_that_ends_by_itself_ends_the_test() -> None:
     assert record.crash == "n0 ended by itself"
     assert len(invoked(record.history)) == 1
     assert runner.loop.now() < SECOND
+
+
+# Kills
+
+
+KILLS: dict[str, Any] = {"node_count": 3, "nemesis": ("kill",), "nemesis_interval": 1}
+
+
+def inits(nodes: Nodes) -> list[str]:
+    return [node_id for _, node_id, message in nodes.seen if message["body"]["type"] == "init"]
+
+
+def test_a_killed_node_gets_a_new_init_and_all_nodes_are_back_in_the_end() -> None:
+    runner, nodes = make(time_limit=20, **KILLS)
+    record = runner.run()
+    assert not record.crash and not record.problems
+    assert len(nodes.killed) > 3
+    assert sorted(inits(nodes)) == sorted(["n0", "n1", "n2", *nodes.killed])
+    notes = [(op.f, op.value) for op in record.history if op.process == "nemesis"]
+    first = {nodes.killed[0]: Keyword("killed")}, {nodes.killed[0]: Keyword("started")}
+    assert notes[:4] == [
+        ("start-kill", Keyword("one")), ("start-kill", first[0]),
+        ("stop-kill", None), ("stop-kill", first[1]),
+    ]  # fmt: skip
+
+
+def test_a_run_ends_with_its_faults_and_waits_for_the_inits_that_follow() -> None:
+    def slow(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        if message["body"]["type"] == "init" and nodes.killed:
+            nodes.later(9 * SECOND, node_id, message, {"type": "init_ok"})
+            return []
+        return good(nodes, node_id, message)
+
+    runner, nodes = make(slow, **KILLS | {"nemesis_interval": 1000})
+    record = runner.run()
+    assert not record.crash and not record.problems
+    assert [op.f for op in record.history if op.process == "nemesis"][2:] == ["stop-kill"] * 2
+    assert inits(nodes)[3:] == nodes.killed
+    assert runner.loop.now() > (9 + 5) * SECOND
+
+
+def test_a_node_that_does_not_answer_its_new_init_ends_the_test() -> None:
+    def forgetful(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        return [] if nodes.killed else good(nodes, node_id, message)
+
+    runner, nodes = make(forgetful, **KILLS | {"nemesis_interval": 0.001, "time_limit": 0.001})
+    assert runner.run().crash == f"{nodes.killed[0]} did not answer init within 10 s"
+
+
+def test_a_binary_that_is_gone_after_a_kill_is_a_crash() -> None:
+    runner, nodes = make(**KILLS)
+
+    def gone(node_id: str, listener: Listener) -> None:
+        if nodes.killed:
+            raise FileNotFoundError(2, "No such file or directory")
+        nodes.listeners[node_id] = listener
+
+    nodes.start = gone  # type: ignore[method-assign]
+    assert runner.run().crash == "cannot run node again: No such file or directory"
+
+
+def test_an_init_is_called_off_by_the_next_kill() -> None:
+    """Its answer is no news then, and no rule is broken by it."""
+    held: list[Body] = []
+
+    def slow(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        if message["body"]["type"] != "init" or len(nodes.killed) in (0, 2):
+            for late in held:
+                nodes.reply(node_id, late, {"type": "init_ok"})
+            held.clear()
+            return good(nodes, node_id, message)
+        held.append(message)
+        return []
+
+    runner, nodes = make(slow, **KILLS | {"node_count": 1, "rate": 0, "nemesis": ()})
+
+    def again() -> None:
+        runner._restart("n0")
+        runner._kill("n0")
+        runner._restart("n0")
+
+    runner.loop.at(2 * SECOND, lambda: runner._kill("n0"))
+    runner.loop.at(2 * SECOND, again)
+    record = runner.run()
+    assert not record.crash and not record.problems
+    assert inits(nodes) == ["n0"] * 3 and not held
+    late = {"src": next(iter(runner._called_off)), "dest": "n0", "body": {"type": "init"}}
+    runner._deliver("n0", late)  # it had waited in the queue
+    assert inits(nodes) == ["n0"] * 3
 
 
 # Outcomes

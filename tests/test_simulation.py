@@ -48,7 +48,7 @@ def simulate(folder: Path, binary: Path, *args: str, **changes: Any) -> Record:
     cluster = SimulatedCluster(
         loop, given.bin, given.args, folder, given.seed, invariants, given.constants
     )
-    runner = Runner(given, loop, cluster, Console(), cluster)
+    runner = Runner(given, loop, cluster, Console())
     return runner.run()
 
 

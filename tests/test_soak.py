@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from workbench import options, seeds, shapes
 from workbench.checker import Analysis
-from workbench.nemesis import FAULTS, KINDS
+from workbench.nemesis import KINDS
 from workbench.runner import Record
 from workbench.workload import LinKv
 
@@ -152,7 +152,7 @@ def test_what_is_no_address_is_refused(tmp_path: Path) -> None:
 def test_the_shapes_have_everything_in_them() -> None:
     runs = [options.parse(shapes.words(seed, str(RAFT))) for seed in range(1200)]
     assert {run.node_count for run in runs} == set(range(1, 8))
-    assert {fault for run in runs for fault in run.nemesis} == set(FAULTS)
+    assert {fault for run in runs for fault in run.nemesis} == set(shapes.FAULTS)
     assert {kind for run in runs for kind in run.partition_kinds} == set(KINDS)
     assert {run.args for run in runs} == {(), ("--reads", "index"), ("--reads", "log")}
     assert {run.independent_delivery for run in runs} == {False, True}

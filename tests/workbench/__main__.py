@@ -59,19 +59,20 @@ def run(opts: Options) -> int:
 
 
 def prepare(opts: Options, logs: Path, console: Console) -> Runner:
-    """A run in real time with processes, or a simulated one."""
+    """A run in real time with processes, or a simulated one; its folder has the folder `logs`."""
+    args = [word.replace("{run}", str(logs.parent)) for word in opts.args]
     if opts.simulate:
         console.progress_interval = SIMULATED_PROGRESS
         gc.set_threshold(50_000, 20, 100)  # a run makes no cycles, and keeps most of what it makes
         virtual = VirtualLoop()
         invariants = Invariants(virtual, opts.seed, lambda text: runner.problem(text))
         cluster = SimulatedCluster(
-            virtual, opts.bin, opts.args, logs, opts.seed, invariants, opts.constants
+            virtual, opts.bin, args, logs, opts.seed, invariants, opts.constants
         )
-        runner = Runner(opts, virtual, cluster, console, machines=cluster)
+        runner = Runner(opts, virtual, cluster, console)
         return runner
     real = RealLoop()
-    return Runner(opts, real, Processes(real, [str(opts.bin), *opts.args], logs), console)
+    return Runner(opts, real, Processes(real, [str(opts.bin), *args], logs), console)
 
 
 def report(

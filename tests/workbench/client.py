@@ -44,13 +44,17 @@ class Client:
         self._waiting = done
         self._request = {**body, "msg_id": msg_id}
 
-        def give_up() -> None:
+        def time_out() -> None:
             if self._waiting and self._msg_id == msg_id:
                 self._waiting = None
                 done(None, dest)
 
-        self._loop.after(timeout, give_up)
+        self._loop.after(timeout, time_out)
         self._network.send({"src": self.client_id, "dest": dest, "body": self._request})
+
+    def give_up(self) -> None:
+        """Waits for no reply any more; one that comes is no news."""
+        self._waiting = None
 
     def _receive(self, message: Message) -> None:
         body, src = message["body"], message["src"]

@@ -22,11 +22,18 @@ READ_SIZE = 1 << 16
 WATCH_INTERVAL = SECOND // 10
 
 # Whatever becomes of the bench, even by SIGKILL, nothing is left running: this shell sees the
-# end of its stdin and kills the process groups that it was told about. "done" calls it off.
+# end of its stdin and kills the process groups that have not ended, stopped ones as well. "done"
+# calls it off.
 GUARD = """
-while read -r group; do
-  if [ "$group" = done ]; then exit; fi
-  groups="$groups -$group"
+while read -r what group; do
+  case $what in
+    done) exit;;
+    started) groups="$groups -$group";;
+    ended)  # its number may be somebody else's soon
+      others=
+      for other in $groups; do [ "$other" = "-$group" ] || others="$others $other"; done
+      groups=$others;;
+  esac
 done
 for group in $groups; do kill -9 "$group" 2>/dev/null; done
 """
@@ -75,15 +82,37 @@ class Cluster(ABC):
 
     @abstractmethod
     def start(self, node_id: str, listener: Listener) -> None:
-        """Starts a node; OSError if it cannot be run."""
+        """Starts a node, for the first time or after a kill; OSError if it cannot be run."""
 
     @abstractmethod
     def deliver(self, node_id: str, message: dict[str, Any]) -> None:
-        """Gives a node a message; does nothing for one that has ended."""
+        """Gives a node a message, which is lost if it has ended or was killed.
+
+        The queue of what is under way to it is the network's, as the real Maelstrom's is its own:
+        what is due after a new start reaches the new process, even before its init.
+        """
 
     @abstractmethod
     def stop(self) -> None:
         """Ends all nodes. Call it always; twice is harmless."""
+
+    # Faults; each cluster has those that it can have
+
+    def kill(self, node_id: str) -> None:
+        """Ends a node by SIGKILL, which is not told of; `start` starts it again."""
+        raise NotImplementedError
+
+    def pause(self, node_id: str) -> None:
+        """Nothing happens on the node any more, but its clock goes on; nothing if it was killed."""
+        raise NotImplementedError
+
+    def resume(self, node_id: str) -> None:
+        """Ends a pause; nothing if a kill has ended it."""
+        raise NotImplementedError
+
+    def set_rate(self, node_id: str, rate: float) -> None:
+        """From now on the node's clock gains `rate` seconds in a second."""
+        raise NotImplementedError
 
 
 class Processes(Cluster):
@@ -116,9 +145,7 @@ class Processes(Cluster):
             cwd=tempfile.gettempdir(),
             start_new_session=True,
         )
-        assert self._guard.stdin
-        self._guard.stdin.write(b"%d\n" % process.pid)
-        self._guard.stdin.flush()
+        self._tell_guard("started", process.pid)
         node = self._nodes[node_id] = NodeProcess(node_id, listener, process, log)
         os.set_blocking(node.stdin, False)
         self._loop.watch(node.stdout, lambda: self._read_stdout(node))
@@ -135,18 +162,49 @@ class Processes(Cluster):
     def stop(self) -> None:
         """Kills all nodes with what they have started."""
         for node_id in list(self._nodes):
-            self._kill(node_id)
+            self._end(node_id)
         if self._guard.poll() is None and self._guard.stdin:
+            self._tell_guard("done")
             with contextlib.suppress(OSError):
-                self._guard.stdin.write(b"done\n")
                 self._guard.stdin.close()
             self._guard.wait()
 
-    def _kill(self, node_id: str) -> None:
-        node = self._nodes.pop(node_id)
+    def kill(self, node_id: str) -> None:
+        """Kills a node with what it has started. What it has written before has left."""
+        self._find_ended(node_id)
+        if node := self._nodes.get(node_id):
+            self._signal(node, signal.SIGKILL)
+            node.process.wait()
+            os.set_blocking(node.stdout, False)
+            with contextlib.suppress(BlockingIOError):  # another process has it
+                while self._read_stdout(node):
+                    pass
+            self._end(node_id)
+
+    def pause(self, node_id: str) -> None:
+        if node := self._nodes.get(node_id):
+            self._signal(node, signal.SIGSTOP)
+
+    def resume(self, node_id: str) -> None:
+        if node := self._nodes.get(node_id):
+            self._signal(node, signal.SIGCONT)
+
+    def _tell_guard(self, what: str, group: int = 0) -> None:
+        assert self._guard.stdin
+        with contextlib.suppress(OSError):  # somebody has ended it
+            self._guard.stdin.write(b"%s %d\n" % (what.encode(), group))
+            self._guard.stdin.flush()
+
+    def _signal(self, node: NodeProcess, number: int) -> None:
+        """Sends a signal to the node and what it has started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(node.process.pid, signal.SIGKILL)
+            os.killpg(node.process.pid, number)
+
+    def _end(self, node_id: str) -> None:
+        node = self._nodes.pop(node_id)
+        self._signal(node, signal.SIGKILL)
         node.process.wait()
+        self._tell_guard("ended", node.process.pid)
         os.set_blocking(node.stderr, False)
         with contextlib.suppress(BlockingIOError):  # its last words
             while self._read_stderr(node):
@@ -170,13 +228,14 @@ class Processes(Cluster):
         if node.unwritten:
             self._loop.watch(node.stdin, lambda: self._write(node), selectors.EVENT_WRITE)
 
-    def _read_stdout(self, node: NodeProcess) -> None:
+    def _read_stdout(self, node: NodeProcess) -> bytes:
         chunk = os.read(node.stdout, READ_SIZE)
         if not chunk:
             self._loop.unwatch(node.stdout)
         *lines, node.unfinished = (node.unfinished + chunk).split(b"\n")
         for line in lines:
             node.listener.on_line(node.node_id, line)
+        return chunk
 
     def _read_stderr(self, node: NodeProcess) -> bytes:
         chunk = os.read(node.stderr, READ_SIZE)
@@ -198,13 +257,17 @@ class Processes(Cluster):
         node.listener.on_stderr(node.node_id, text)
 
     def _watch(self) -> None:
-        """Finds the nodes that have ended by themselves."""
-        for node_id, node in list(self._nodes.items()):
-            status = node.process.poll()
-            if status is not None:
-                self._kill(node_id)
-                how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
-                words = "".join(f"\n    {line}" for line in node.last_lines)
-                said = f"; its last words on stderr:{words}" if words else ", and said nothing"
-                node.listener.on_exit(node_id, f"ended by itself with {how}{said}")
+        for node_id in list(self._nodes):
+            self._find_ended(node_id)
         self._loop.after(WATCH_INTERVAL, self._watch)
+
+    def _find_ended(self, node_id: str) -> None:
+        """Tells of a node that has ended by itself."""
+        node = self._nodes.get(node_id)
+        status = node.process.poll() if node else None
+        if node and status is not None:
+            self._end(node_id)
+            how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+            words = "".join(f"\n    {line}" for line in node.last_lines)
+            said = f"; its last words on stderr:{words}" if words else ", and said nothing"
+            node.listener.on_exit(node_id, f"ended by itself with {how}{said}")

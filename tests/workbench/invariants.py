@@ -37,10 +37,17 @@ class Seen:
     voted_for: str | None = None
     leads: int = 0  # the term in which it led; 0 if it did not
     commit_index: int = 0
+    committed: int = 0  # the highest commit_index that it has had; before kills, too, with a disk
     last_applied: int = 0
     log: list[Any] = field(default_factory=list)  # entry 1, 2, ..., those that it forgot, too
     start: int = 0  # of what the node has of it
     last_look: tuple[Any, ...] = ()
+    torn: int = 0  # its machine's, when this program began
+    forgotten: list[list[Any]] = field(default_factory=list)  # logs of lives without a disk
+
+    def had(self, index: int, entry: Any) -> bool:
+        """Whether it has this entry, or had it before a kill, when others may have heard of it."""
+        return any(entry in log[index - 1 : index] for log in (self.log, *self.forgotten))
 
     def changed(self) -> bool:
         """Whether there is anything new since this was asked last: mostly there is not."""
@@ -123,12 +130,14 @@ class Invariants(Watcher):
             self._asked[message["src"], body["msg_id"]] = self._acknowledged
 
     def turned(self, machine: Machine, lines: list[bytes]) -> None:
-        if self._done or not (seen := self._seen(machine)):
+        if self._done:
             return
         node_id = machine.node_id
         if lines:
             self._turns.append((self._loop.now() / SECOND, node_id, lines))
         try:
+            if not (seen := self._seen(machine)):
+                return
             if seen.changed():
                 self._check_term(node_id, seen)
                 self._check_log(node_id, seen)
@@ -159,11 +168,36 @@ class Invariants(Watcher):
         ][-EVENTS:]
 
     def _seen(self, machine: Machine) -> Seen | None:
-        seen = self._nodes.get(machine.node_id)
-        if not seen and machine.node and hasattr(machine.node.server, "commit_index"):
-            seen = self._nodes[machine.node_id] = Seen(machine.node.server)
-            self._reference = self._reference or Reference(seen.raft)
+        before, node = self._nodes.get(machine.node_id), machine.node
+        if before and before.raft.node is node:
+            return before
+        if not node or not hasattr(node.server, "commit_index") or (before and not node.node_id):
+            return None  # it may read its disk when it knows its name
+        seen = self._nodes[machine.node_id] = Seen(node.server, torn=machine.torn)
+        self._reference = self._reference or Reference(seen.raft)
+        if before and getattr(node.server, "storage", None):
+            self._check_kept(machine.node_id, before, seen)
+        elif before:
+            seen.forgotten = [*before.forgotten, before.log]
         return seen
+
+    def _check_kept(self, node_id: str, before: Seen, seen: Seen) -> None:
+        """After a kill all is there that was stored when messages left (figure 2).
+
+        The new program's first turn may have replaced entries that were not committed; that it
+        has not brought back an older term or another vote is seen by _check_term.
+        """
+        seen.term, seen.voted_for = before.term, before.voted_for
+        seen.committed = before.committed
+        log = seen.raft.log
+        for index, entry in enumerate(before.log, 1):
+            if index > log.size or log[index] != entry:
+                if index <= before.committed:
+                    raise Broken(f"committed entries stay: {node_id} lost {index}, {entry}")
+                if index > log.size and seen.torn == before.torn:
+                    raise Broken(f"stable storage: {node_id} came back without {index}, {entry}")
+                break
+            seen.log.append(log[index])
 
     def _check_term(self, node_id: str, seen: Seen) -> None:
         """Terms never go back, and there is one vote in each (sections 5.1 and 5.2)."""
@@ -197,7 +231,7 @@ class Invariants(Watcher):
             kept -= 1
         if kept < len(mine):
             lost = f"entry {kept + 1}, {mine[kept]}"
-            if kept < seen.commit_index:
+            if kept < seen.committed:
                 raise Broken(f"committed entries stay: {node_id} took {lost} out of its log")
             if seen.leads == seen.raft.term:
                 raise Broken(f"leader append-only: {node_id} took {lost} out of its log")
@@ -233,9 +267,9 @@ class Invariants(Watcher):
         assert self._reference
         leader = self._leaders.get(self._newest)
         if leader and (index := self._reference.size):
-            log, entry = self._nodes[leader].log, self._reference.entries[index]
-            if len(log) < index or log[index - 1] != entry:
-                has = log[index - 1] if len(log) >= index else "nothing"
+            seen, entry = self._nodes[leader], self._reference.entries[index]
+            if not seen.had(index, entry):
+                has = seen.log[index - 1] if len(seen.log) >= index else "nothing"
                 raise Broken(
                     f"leader completeness: {leader} leads term {self._newest} and has {has} at "
                     f"{index}, where {entry} is committed"
@@ -250,7 +284,7 @@ class Invariants(Watcher):
             raise Broken(
                 f"commit index: {node_id}'s went from {before} to {now}, of {raft.log.size} entries"
             )
-        seen.commit_index = now
+        seen.commit_index, seen.committed = now, max(now, seen.committed)
         known = min(now, reference.size)
         for index in range(before + 1, known + 1):
             if seen.log[index - 1] != reference.entries[index]:
@@ -262,7 +296,7 @@ class Invariants(Watcher):
             for entry in seen.log[known:now]:
                 reference.commit(entry)
             entry = seen.log[now - 1]
-            have = [id for id, other in self._nodes.items() if entry in other.log[now - 1 : now]]
+            have = [id for id, other in self._nodes.items() if other.had(now, entry)]
             if 2 * len(have) <= len(raft.node.node_ids):
                 raise Broken(
                     f"commit: {node_id} takes {entry} at {now} for committed, but only "

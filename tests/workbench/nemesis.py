@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -16,12 +16,13 @@ Grudge = dict[str, set[str]]  # a node, and the nodes whose messages it drops
 JEPSEN_KINDS = ("one", "majority", "majorities-ring", "minority-third")
 KINDS = (*JEPSEN_KINDS, "one-way", "one-link")
 PERFECT_RING = 5  # nodes; Jepsen makes its exact ring for so many at most
+TARGETS = ("one", "minority", "majority", "all")
 HEALED = Keyword("network-healed")
 DRIFT = 0.04  # of a clock's rate from 1, at most: leases allow for two that are twice as far apart
 
 
 class Machines(Protocol):
-    """What the nodes run on, where it can be frozen and its clocks changed: in a simulation."""
+    """What the nodes run on, where it can be frozen and its clocks changed."""
 
     def pause(self, node_id: str) -> object:
         """Nothing happens on the node any more, but its clock goes on."""
@@ -47,8 +48,10 @@ class Fault:
 class Nemesis:
     """Begins and ends `faults` (names in FAULTS), and says so: `note(f, value)`.
 
-    Partitions are of `kinds`; `loss` and `duplicate` are the probabilities during those faults.
-    The faults OF_MACHINES need `machines`.
+    Partitions are of `kinds`, kills of `targets`; `loss` and `duplicate` are the probabilities
+    during those faults. A pause and wrong clocks need `machines`; for a kill, `kill(node_id)` ends
+    a node and `restart(node_id)` starts it again. Those that are `starting` are not paused: the
+    real nemesis waits for their init_ok, which has a time-out.
     """
 
     def __init__(
@@ -62,9 +65,13 @@ class Nemesis:
         note: Callable[[str, Any], object],
         *,
         kinds: Sequence[str] = JEPSEN_KINDS,
+        targets: Sequence[str] = TARGETS,
         loss: float = 0.03,
         duplicate: float = 0.03,
         machines: Machines | None = None,
+        kill: Callable[[str], object] = lambda node_id: None,
+        restart: Callable[[str], object] = lambda node_id: None,
+        starting: Collection[str] = (),
     ) -> None:
         self.rng = rng
         self.node_ids = list(node_ids)
@@ -73,6 +80,8 @@ class Nemesis:
         self.loss = loss
         self.duplicate = duplicate
         self.machines = machines
+        self.targets = list(targets)
+        self.kill, self.restart, self.starting = kill, restart, starting
         self._loop = loop
         self._faults = list(faults)
         self._interval = interval_seconds
@@ -142,12 +151,30 @@ def duplicate(nemesis: Nemesis) -> Fault:
     return Fault(probability, probability, end, f"{probability:g}")
 
 
+def kill(nemesis: Nemesis) -> Fault:
+    """Some nodes are killed: as many as one of the nemesis's targets says. All start again."""
+    rng, node_ids = nemesis.rng, nemesis.node_ids
+    target = rng.choice(nemesis.targets)
+    killed = sorted(rng.sample(node_ids, target_size(target, len(node_ids))))
+    for node_id in killed:
+        nemesis.kill(node_id)
+
+    def end() -> None:
+        for node_id in killed:
+            nemesis.restart(node_id)
+
+    shown = " ".join([target, *killed])
+    started = dict.fromkeys(killed, Keyword("started"))
+    return Fault(Keyword(target), dict.fromkeys(killed, Keyword("killed")), end, shown, started)
+
+
 def pause(nemesis: Nemesis) -> Fault:
     """One node, or any number of them, is frozen."""
     machines, rng, node_ids = nemesis.machines, nemesis.rng, nemesis.node_ids
     assert machines
     count = rng.choice([1, rng.randint(1, len(node_ids))])
-    paused = sorted(rng.sample(node_ids, count))
+    drawn = sorted(rng.sample(node_ids, count))
+    paused = [node_id for node_id in drawn if node_id not in nemesis.starting]
     for node_id in paused:
         machines.pause(node_id)
 
@@ -185,8 +212,17 @@ FAULTS: Mapping[str, Callable[[Nemesis], Fault]] = {
     "duplicate": duplicate,
     "pause": pause,
     "clock": clock,
+    "kill": kill,
 }
-OF_MACHINES = ("pause", "clock")
+ONLY_SIMULATED = ("clock",)
+
+
+def target_size(target: str, count: int) -> int:
+    """How many of `count` nodes one of the TARGETS is (jepsen.nemesis.combined/db-nodes).
+
+    Jepsen's `minority` is one less than a majority: half of an even number, and none of one node.
+    """
+    return {"one": 1, "minority": count // 2, "majority": count // 2 + 1, "all": count}[target]
 
 
 def grudge(kind: str, node_ids: Sequence[str], rng: random.Random) -> Grudge:

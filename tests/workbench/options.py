@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .nemesis import FAULTS, JEPSEN_KINDS, KINDS, OF_MACHINES
+from .nemesis import FAULTS, JEPSEN_KINDS, KINDS, ONLY_SIMULATED, TARGETS
 from .workload import WORKLOADS
 
 DESCRIPTION = """\
 Runs a test of a Maelstrom binary, as the real Maelstrom does, without a JVM. What it finds is
 under store/latest. Exit status: 0 valid, 1 invalid, 2 unknown, 255 the test could not be run.
+In the words for the binary {run} stands for the folder of the run: -- --data-dir {run}/data
 """
 CRASHED = 255
 
@@ -36,6 +37,7 @@ class Options:
     nemesis: tuple[str, ...]
     nemesis_interval: float
     partition_kinds: tuple[str, ...]
+    kill_targets: tuple[str, ...]
     loss: float
     duplicate: float
     independent_delivery: bool
@@ -148,12 +150,15 @@ def parser() -> Parser:
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
         help="default: %(default)s")
     add("--nemesis", type=names(FAULTS), default=(), metavar="FAULTS",
-        help=f"comma-separated: {', '.join(FAULTS)}; {' and '.join(OF_MACHINES)} only with "
+        help=f"comma-separated: {', '.join(FAULTS)}; {' and '.join(ONLY_SIMULATED)} only with "
         "--simulate; default: none")
     add("--nemesis-interval", type=at_least(0.001), default=10, metavar="SECONDS",
         help="between two steps of the nemesis, on average; default: %(default)s")
     add("--partition-kinds", type=names(KINDS), default=JEPSEN_KINDS, metavar="KINDS",
         help=f"comma-separated: {', '.join(KINDS)}; default: the first four, Maelstrom's own")
+    add("--kill-targets", type=names(TARGETS), default=TARGETS, metavar="TARGETS",
+        help=f"how many nodes a kill is of; comma-separated: {', '.join(TARGETS)}; default: all "
+        "four")
     add("--loss", type=probability, default=0.03, metavar="P",
         help="of a message between servers, while that fault is on; default: %(default)s")
     add("--duplicate", type=probability, default=0.03, metavar="P",
@@ -200,13 +205,15 @@ def parse(argv: Sequence[str]) -> Options:
             f"--concurrency {given.concurrency} makes {concurrency} clients, but lin-kv needs a "
             f"multiple of {group}, twice the number of nodes: 2n, 4n, ..."
         )
-    simulated = [name for name in given.nemesis if name in OF_MACHINES]
+    simulated = [name for name in given.nemesis if name in ONLY_SIMULATED]
     if simulated and not given.simulate:
         p.error(f"--nemesis {','.join(simulated)} needs --simulate")
     if given.constants and not given.simulate:
         p.error("--constants needs --simulate")
     if not given.partition_kinds:
         p.error(f"--partition-kinds needs one at least of {', '.join(KINDS)}")
+    if not given.kill_targets:
+        p.error(f"--kill-targets needs one at least of {', '.join(TARGETS)}")
 
     computed = {
         "bin": path,

@@ -15,7 +15,7 @@ from .console import Console
 from .history import Op
 from .interrupt import Interrupted, interruptible
 from .loop import SECOND, Loop
-from .nemesis import Machines, Nemesis
+from .nemesis import Nemesis
 from .network import Latency, Message, Network, ProtocolError
 from .options import Options
 from .workload import WORKLOADS, Body, Worker
@@ -65,10 +65,7 @@ class Schedule:
 
 
 class Runner:
-    """Runs one test as the options say, on a loop and with a cluster that are given to it.
-
-    `machines` is the cluster again, if its nodes' machines can have faults.
-    """
+    """Runs one test as the options say, on a loop and with a cluster that are given to it."""
 
     def __init__(
         self,
@@ -76,7 +73,6 @@ class Runner:
         loop: Loop,
         cluster: Cluster,
         console: Console,
-        machines: Machines | None = None,
     ) -> None:
         self.loop = loop
         self.record = Record()
@@ -91,10 +87,12 @@ class Runner:
             loop,
             dice(options.seed, "network"),
             Latency(options.latency, options.latency_dist),
-            cluster.deliver,
+            self._deliver,
             self._log_message,
             options.independent_delivery,
         )
+        # Nodes that have not yet answered their init, and who has sent it, if anybody.
+        self._inits: dict[str, Client | None] = dict.fromkeys(self._node_ids)
         self._nemesis = Nemesis(
             loop,
             dice(options.seed, "nemesis"),
@@ -106,7 +104,11 @@ class Runner:
             kinds=options.partition_kinds,
             loss=options.loss,
             duplicate=options.duplicate,
-            machines=machines,
+            targets=options.kill_targets,
+            machines=cluster,
+            kill=self._kill,
+            restart=self._restart,
+            starting=self._inits,
         )
         self._schedule = Schedule(options.rate, dice(options.seed, "schedule"))
         self._clients = 0
@@ -115,10 +117,11 @@ class Runner:
         self._conns: list[Client] = []
         self._end = 0
         self._start = 0
+        self._healed = False  # it is the end, and no fault is on
         self._invoked = 0
         self._done = 0
         self._stalled = False  # an operation is due, but all workers are busy
-        self._initialized: set[str] = set()
+        self._called_off: set[str] = set()  # clients whose node was killed before it answered
 
     def run(self) -> Record:
         """Runs it all; whatever happens, nothing is left running."""
@@ -161,11 +164,29 @@ class Runner:
         self.loop.after(late[0], lambda: self.network.add_node(first))
         self.loop.after(late[1], lambda: self._init(first))
         self.loop.run_until(
-            lambda: self._broken() or len(self._initialized) == len(self._node_ids)
+            lambda: self._broken() or not self._inits
         )
 
+    def _deliver(self, node_id: str, message: Message) -> None:
+        if message["src"] not in self._called_off:
+            self._cluster.deliver(node_id, message)
+
+    def _kill(self, node_id: str) -> None:
+        self._cluster.kill(node_id)
+        if client := self._inits.pop(node_id, None):  # it will have another one
+            client.give_up()
+            self._called_off.add(client.client_id)
+
+    def _restart(self, node_id: str) -> None:
+        try:
+            self._cluster.start(node_id, self)
+        except OSError as error:
+            self._crash(f"cannot run {self._options.bin} again: {error.strerror or error}")
+        else:
+            self._init(node_id)
+
     def _init(self, node_id: str) -> None:
-        client = self._client()
+        client = self._inits[node_id] = self._client()
 
         def done(reply: Body | None, src: str) -> None:
             self.network.close_client(client.client_id, "it had its init_ok")
@@ -174,7 +195,7 @@ class Runner:
             elif reply.get("type") != "init_ok":
                 self._crash(f"{node_id} answered init not by init_ok but by {shown(reply)}")
             else:
-                self._initialized.add(node_id)
+                del self._inits[node_id]
 
         body = {"type": "init", "node_id": node_id, "node_ids": list(self._node_ids)}
         client.call(node_id, body, INIT_TIMEOUT, done)
@@ -228,12 +249,16 @@ class Runner:
             self._next_operation()
         self._nemesis.start(self._end)
         self._report_progress()
-        self.loop.at(self._end, lambda: None)  # so that it ends then, whatever is due
+        self.loop.at(self._end, self._heal)
         self.loop.run_until(
-            lambda: self._broken() or (self.loop.now() >= self._end and not self._busy)
+            lambda: self._broken() or (self._healed and not self._busy and not self._inits)
         )
         if not self._broken():
             self.record.rate_note = self._rate_note()
+
+    def _heal(self) -> None:
+        self._nemesis.heal()
+        self._healed = True
 
     def _next_operation(self) -> None:
         self.loop.at(self._start + self._schedule.next(self._time()), self._operate)

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import json
 import math
+import sqlite3
 import sys
 import traceback
 from collections import deque
@@ -37,8 +38,16 @@ NEVER = math.inf
 TURN_ENDS = 0.25
 
 
+PATIENCE = SECOND // 2  # what a kill waits for has happened by then, or it strikes all the same
+STATEMENTS = 12  # of a database; a kill may wait for as many of them
+
+
 class Ended(Exception):
     """A node has ended by itself, as a process would."""
+
+
+class Killed(BaseException):
+    """A node was killed at this very moment; no program catches that."""
 
 
 class VirtualNode(Node):
@@ -101,7 +110,7 @@ class VirtualNode(Node):
         raise RuntimeError("in virtual time there are no threads, and no blocking handlers")
 
     def _end(self, error: BaseException) -> NoReturn:
-        if isinstance(error, (KeyboardInterrupt, Ended)):  # the user's, or it was here before
+        if isinstance(error, (KeyboardInterrupt, Ended, Killed)):  # it is for who called
             raise error
         self.log("".join(traceback.format_exception(type(error), error, error.__traceback__)))
         raise Ended(f"{type(error).__name__}: {error}") from error
@@ -138,10 +147,14 @@ class Watcher:
 
 
 class Machine:
-    """What a node runs on: a clock, what has arrived, and the turns.
+    """What a node runs on: a clock, a disk, what has arrived, and the turns.
 
     What arrives at one moment makes one turn or several: a process wakes up at the first line, and
     how many more it finds there is chance. What has arrived during a pause makes one turn.
+
+    A kill strikes between any two steps: between two turns, before one of the next statements of
+    the node's databases, or when a part of the next output, perhaps nothing, has left. Only what
+    was committed to a database is still there for the next program.
     """
 
     def __init__(
@@ -150,6 +163,7 @@ class Machine:
         loop: Loop,
         rng: Random,
         turn_rng: Random,
+        kill_rng: Random,
         listener: Listener,
         log: IO[str],
         watcher: Watcher,
@@ -160,6 +174,7 @@ class Machine:
         self._loop = loop
         self._rng = rng
         self._turn_rng = turn_rng
+        self._kill_rng = kill_rng
         self._listener = listener
         self._log = log
         self._watcher = watcher
@@ -167,6 +182,11 @@ class Machine:
         self._written: list[bytes] = []
         self._turn_at = self._wake_at = NEVER  # when it is to read, and to look at its timers
         self._paused = False
+        self._databases: list[Database] = []
+        self._lives = 0
+        self._statements_left: int | None = None  # until the kill
+        self._dies_writing = False
+        self.torn = 0  # lives that have ended within a turn: nobody knows how far its disk came
 
     def node_class(self) -> type[VirtualNode]:
         """What stands in for Node, so that the binary makes this machine's node."""
@@ -181,6 +201,79 @@ class Machine:
 
         return MachineNode
 
+    def begin(self, program: Callable[[], object]) -> None:
+        """Runs a program, which makes the node and returns from its main().
+
+        The node's chance after a kill is another one. What `connect` of the program's storage
+        opens, if it has any, is a database that a kill can stop.
+        """
+        if self._lives:
+            self.die()
+            self._rng = Random(self._kill_rng.getrandbits(64))
+        self._lives += 1
+        self._paused = False
+        try:
+            program()
+        except SystemExit as error:
+            self.end(f"exit status {error.code}")
+        except Exception as error:
+            self.note(traceback.format_exc())
+            self.end(f"{type(error).__name__}: {error}")
+        else:
+            if not self.node:
+                self.end("no node of node.py made")
+            elif storage := getattr(self.node.server, "storage", None):
+                storage.connect = self._connect
+
+    def kill(self) -> None:
+        """The node dies now, or at the next opportunity of a kind; PATIENCE later at the latest."""
+        if not self.node:
+            return
+        kinds = ["now", "writing", *(["statement"] * 2 if self._databases else [])]
+        kind = self._kill_rng.choice(kinds)
+        if kind == "now":
+            self.die()
+            return
+        if kind == "writing":
+            self._dies_writing = True
+        else:
+            self._statements_left = self._kill_rng.randrange(STATEMENTS)
+        life = self._lives
+        delay = self._kill_rng.randrange(PATIENCE)
+        self._loop.after(delay, lambda: self.die() if life == self._lives else None)
+
+    def die(self, torn: bool = False) -> None:
+        """The process is gone, and what it has not read; does nothing if it was gone before."""
+        if not self.node:
+            return
+        self.node = None
+        self.torn += torn
+        self._arrived.clear()
+        self._written.clear()
+        self._wake_at = NEVER
+        self._statements_left, self._dies_writing = None, False
+        self.close()
+
+    def close(self) -> None:
+        """Closes the databases; what was not committed is lost."""
+        for database in self._databases:
+            database.close()
+        self._databases.clear()
+
+    def count_statement(self) -> None:
+        """Before a statement of a database. Killed if it is not to be executed any more."""
+        if self._statements_left is not None:
+            self._statements_left -= 1
+            if self._statements_left < 0:
+                raise Killed
+
+    def _connect(self, path: str, **words: Any) -> Database:
+        database = sqlite3.connect(path, factory=Database, **words)
+        database.machine = self
+        self._databases.append(database)
+        database.execute("PRAGMA synchronous=FULL")
+        return database
+
     def note(self, text: str) -> None:
         """A line, or more, on the node's stderr."""
         self._log.write(text + "\n")
@@ -188,7 +281,9 @@ class Machine:
             self._listener.on_stderr(self.node_id, line)
 
     def deliver(self, message: dict[str, Any]) -> None:
-        """Something has arrived."""
+        """Something has arrived; it is lost if the node is dead."""
+        if not self.node:
+            return
         self._watcher.arrived(self, message)
         if not self._arrived or (not self._paused and self._turn_rng.random() < TURN_ENDS):
             self._arrived.append([])
@@ -223,7 +318,7 @@ class Machine:
 
     def _read(self) -> None:
         self._turn_at = NEVER
-        if self.node and not self._paused:
+        if self.node and self._arrived and not self._paused:
             self._turn(self.node, partial(self.node.handle, self._arrived.popleft()))
             self._read_soon()
 
@@ -254,12 +349,43 @@ class Machine:
         except Ended as error:
             self.end(str(error))
             return
+        except Killed:
+            self.die(torn=True)
+            return
         written = self._written.copy()
         self._written.clear()
+        dies = self._dies_writing and bool(written)
+        if dies:
+            del written[self._kill_rng.randrange(len(written)) :]
         self._watcher.turned(self, written)
         for line in written:
             self._listener.on_line(self.node_id, line)
+        if dies:
+            self.die()
         self._look_soon()
+
+
+class Database(sqlite3.Connection):
+    """A database that a kill of its machine can stop before each statement.
+
+    It never waits for the disk: a kill takes a process's memory, not the operating system's.
+    """
+
+    machine: Machine
+
+    def execute(self, sql: str, *words: Any) -> sqlite3.Cursor:
+        self.machine.count_statement()
+        if sql.lower().startswith("pragma synchronous") and "=" in sql:
+            sql = "PRAGMA synchronous=OFF"
+        return super().execute(sql, *words)
+
+    def executemany(self, sql: str, *words: Any) -> sqlite3.Cursor:
+        self.machine.count_statement()
+        return super().executemany(sql, *words)
+
+    def commit(self) -> None:
+        self.machine.count_statement()
+        super().commit()
 
 
 class SimulatedCluster(Cluster):
@@ -287,23 +413,23 @@ class SimulatedCluster(Cluster):
         self._files = contextlib.ExitStack()
 
     def start(self, node_id: str, listener: Listener) -> None:
-        """Runs the binary, which makes a node and returns from its main()."""
-        log = self._files.enter_context((self._logs / f"{node_id}.log").open("w"))
-        rng, turns = (dice(self._seed, f"{what} {node_id}") for what in ("node", "turns"))
-        machine = Machine(node_id, self._loop, rng, turns, listener, log, self._watcher)
-        self.machines[node_id] = machine
+        """Runs the binary on the node's machine, which stays the same after a kill."""
+        machine = self.machines.get(node_id)
+        if not machine:
+            log = self._files.enter_context((self._logs / f"{node_id}.log").open("w"))
+            rng, turns, kills = (
+                dice(self._seed, f"{what} {node_id}") for what in ("node", "turns", "kill")
+            )
+            machine = Machine(node_id, self._loop, rng, turns, kills, listener, log, self._watcher)
+            self.machines[node_id] = machine
+            self._files.callback(machine.close)
         code = self._code = self._code or compiled(self._binary, self._constants)
-        try:
+
+        def program() -> None:
             with standing_in(machine.node_class(), [str(self._binary), *self._args]):
                 exec(code, {"__name__": "__main__", "__file__": str(self._binary)})
-        except SystemExit as error:
-            machine.end(f"exit status {error.code}")
-        except Exception as error:
-            machine.note(traceback.format_exc())
-            machine.end(f"{type(error).__name__}: {error}")
-        else:
-            if not machine.node:
-                machine.end("no node of node.py made")
+
+        machine.begin(program)
 
     def deliver(self, node_id: str, message: dict[str, Any]) -> None:
         """Hands over a message; a client's is the bench's own, so the node gets a copy."""
@@ -313,6 +439,9 @@ class SimulatedCluster(Cluster):
 
     def stop(self) -> None:
         self._files.close()
+
+    def kill(self, node_id: str) -> None:
+        self.machines[node_id].kill()
 
     def pause(self, node_id: str) -> None:
         self.machines[node_id].pause()
