@@ -450,7 +450,7 @@ class Raft(Server):
             else:
                 self.advance_state_machine()
                 self.acknowledge()
-            if self.storage:
+            if self.storage and self.node.node_id:
                 self.storage.save(self)
                 if self.storage.failed:
                     self.node.withdraw()  # it may depend on what a crash would make us forget
@@ -1626,18 +1626,18 @@ class Storage:
         log, map, answers = raft.log, raft.state_machine.map, raft.answers
         items = map.changes_since(self._map)
         self._put("item", ((encode(key), [key, value]) for key, value in items))
-        _, end = self._saved["answers"]
-        new = answers.count - self._answered
+        added, kept = answers.count - self._answered, answers.size
         if answers is not self._answers:  # a snapshot was installed
             self._db.execute("DELETE FROM answer")
-            new = answers.size
-        self._put("answer", enumerate(answers.records()[-new:] if new else (), end))
-        end += new
-        self._db.execute("DELETE FROM answer WHERE key < ?", (end - answers.size,))
+            added = kept
+        end = self._saved["answers"][1] + added
+        new = answers.records()[kept - min(added, kept) :]
+        self._put("answer", enumerate(new, end - len(new)))
+        self._db.execute("DELETE FROM answer WHERE key < ?", (end - kept,))
         self._db.execute("DELETE FROM entry WHERE key <= ?", (log.start,))
         return {
             "index": raft.last_applied, "start": [log.start, log[log.start].term],
-            "items": len(map), "answers": [end - answers.size, end], "floors": answers.floors(),
+            "items": len(map), "answers": [end - kept, end], "floors": answers.floors(),
         }  # fmt: skip
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:

@@ -189,8 +189,11 @@ class Invariants(Watcher):
         """
         seen.term, seen.voted_for = before.term, before.voted_for
         seen.committed = before.committed
-        log = seen.raft.log
-        for index, entry in enumerate(before.log, 1):
+        log, reference = seen.raft.log, self._reference
+        assert reference
+        seen.start = min(log.start, reference.size)
+        seen.log = reference.entries[1 : seen.start + 1]
+        for index, entry in enumerate(before.log[seen.start :], seen.start + 1):
             if index > log.size or log[index] != entry:
                 if index <= before.committed:
                     raise Broken(f"committed entries stay: {node_id} lost {index}, {entry}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from .nemesis import KINDS
+from .nemesis import KINDS, TARGETS
 from .runner import dice
 
 Choice = dict[str, Any]  # values of options, by their names
@@ -23,7 +23,7 @@ def words(seed: int, binary: str) -> list[str]:
     """The words after `./maelstrom test` that run this seed, alone as well as among others."""
     rng = dice(seed, "shape")
     choice = SHAPES[name(seed)](rng)
-    reads = choice.pop("reads", "lease")
+    args = [(name, choice.pop(name, "")) for name in ("reads", "data-dir")]
     nodes = choice["node-count"]
     found = ["-w", "lin-kv", "--bin", binary, "--simulate", "--seed", str(seed)]
     if nodes > 2 and rng.random() < 0.3:
@@ -34,7 +34,8 @@ def words(seed: int, binary: str) -> list[str]:
     for key, value in choice.items():
         if value != []:
             found += [f"--{key}", shown(value)]
-    return [*found, *([] if reads == "lease" else ["--", "--reads", reads])]
+    of_binary = [word for name, value in args if value for word in (f"--{name}", value)]
+    return [*found, *(["--", *of_binary] if of_binary else [])]
 
 
 def name(seed: int) -> str:
@@ -64,7 +65,7 @@ def anything(rng: Random) -> Choice:
         "partition-kinds": some(rng, KINDS),
         "loss": rng.choice([0.01, 0.05, 0.2]),
         "duplicate": rng.choice([0.01, 0.05, 0.2]),
-        "reads": rng.choice(["lease", "lease", "index", "log"]),
+        "reads": rng.choice(["", "", "index", "log"]),
     }
 
 
@@ -114,7 +115,7 @@ def dedup(rng: Random) -> Choice:
         "partition-kinds": ["one", "majority", "one-way"],
         "loss": rng.uniform(0.1, 0.3),
         "duplicate": rng.uniform(0.03, 0.2),
-        "reads": rng.choice(["lease", "index", "log"]),
+        "reads": rng.choice(["", "index", "log"]),
     }
 
 
@@ -130,7 +131,7 @@ def pauses(rng: Random) -> Choice:
         "nemesis": ["pause", *some(rng, ["partition", "clock", "loss"], 0)],
         "nemesis-interval": rng.uniform(0.3, 4),
         "partition-kinds": some(rng, KINDS),
-        "reads": rng.choice(["lease", "lease", "index"]),
+        "reads": rng.choice(["", "", "index"]),
     }
 
 
@@ -161,6 +162,7 @@ def constants(rng: Random) -> dict[str, int]:
         "EARLY_APPENDS": rng.choice([0, 1, 3]),
         "GENERATION": rng.choice([4, 8, 16, 32]),
         "KEPT_ENTRIES": rng.choice([1, 5, 20]),
+        "CHECKPOINT": rng.choice([1, 5, 20]),
     }
     return {name: small[name] for name in some(rng, small, 0)}
 
@@ -170,6 +172,26 @@ def defined(program: Path) -> set[str]:
     text = program.read_text(errors="replace") if program.is_file() else ""
     lines = re.findall(r"^([A-Z_, ]+) =", text, re.MULTILINE)
     return {name for line in lines for name in line.split(", ")}
+
+
+def crashes(rng: Random) -> Choice:
+    """Nodes that are killed at any step, and come back with what was on their disks."""
+    return {
+        "node-count": rng.choice([1, 2, 3, 3, 5]),
+        "concurrency": "2n",
+        "rate": rng.choice([50, 200]),
+        "time-limit": 10,
+        "latency": rng.choice([0, 1, 10, 50]),
+        "latency-dist": distribution(rng),
+        "nemesis": ["kill", *some(rng, FAULTS, 0)],
+        "nemesis-interval": rng.uniform(0.3, 2),
+        "kill-targets": some(rng, TARGETS),
+        "partition-kinds": some(rng, KINDS),
+        "loss": rng.uniform(0.01, 0.2),
+        "duplicate": rng.uniform(0.01, 0.2),
+        "reads": rng.choice(["", "", "index", "log"]),
+        "data-dir": "{run}/data",
+    }
 
 
 def distribution(rng: Random) -> str:
@@ -190,4 +212,5 @@ SHAPES: Mapping[str, Callable[[Random], Choice]] = {
     "dedup": dedup,
     "pauses": pauses,
     "starts": starts,
+    "crashes": crashes,
 }
