@@ -152,9 +152,12 @@ def test_what_is_no_address_is_refused(tmp_path: Path) -> None:
 def test_the_shapes_have_everything_in_them() -> None:
     runs = [options.parse(shapes.words(seed, str(RAFT))) for seed in range(1200)]
     assert {run.node_count for run in runs} == set(range(1, 8))
-    assert {fault for run in runs for fault in run.nemesis} == set(shapes.FAULTS)
+    assert {fault for run in runs for fault in run.nemesis} == {*shapes.FAULTS, "kill"}
     assert {kind for run in runs for kind in run.partition_kinds} == set(KINDS)
-    assert {run.args for run in runs} == {(), ("--reads", "index"), ("--reads", "log")}
+    stored = ("--data-dir", "{run}/data")
+    reads = [(), ("--reads", "index"), ("--reads", "log")]
+    assert {run.args for run in runs} == {(*mode, *kept) for mode in reads for kept in ((), stored)}
+    assert all(("kill" in run.nemesis) == (stored[0] in run.args) for run in runs)
     assert {run.independent_delivery for run in runs} == {False, True}
     assert all(run.simulate and run.seed == seed for seed, run in enumerate(runs))
     assert {shapes.name(seed) for seed in range(1200)} == shapes.SHAPES.keys()
