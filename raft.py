@@ -254,6 +254,7 @@ class Snapshot:
     map: PersistentMap
     floors: list[int]  # of the answers
     answers: list[Any]
+    members: dict[str, int]
 
     @property
     def size(self) -> int:
@@ -280,6 +281,7 @@ class Incoming:
     size: int
     floors: list[int]
     answered: int  # how many of the records are answers
+    members: dict[str, int]
     answers: list[Any] = field(default_factory=list)
     map: PersistentMap = field(default_factory=lambda: PersistentMap())
 
@@ -308,6 +310,8 @@ class Follower:
     heard_of: float  # when something last came from it
     progress: float  # since when what is under way is not acknowledged
     match_index: int = 0  # the highest entry known to be in both logs
+    start: int | None = None  # of the node, as it said
+    readmitted: int | None = None  # the start whose return was appended
     acked: float = -math.inf  # stamp of the latest message that it answered
     promised: float = -math.inf  # until when it votes for nobody, by our clock
     sent_at: float = -math.inf
@@ -344,6 +348,12 @@ class Raft(Server):
         self.term = 0  # changed in advance_term
         self.voted_for: str | None = None  # changed in advance_term and vote
         self.log = Log()  # changed in append and place
+
+        # Who takes part: without a storage, a node that comes back has forgotten what it promised.
+        self.start = 0  # a number of this start of the node
+        self.members: dict[str, int] = {}  # their starts, as far as it is applied
+        self.newcomers: dict[str, int] | None = None  # likewise, while the first node founds
+        self.asked = 0.0  # when it asked last who is new
 
         # Volatile state on all servers
         self.role = "follower"  # or "candidate", or "leader"
@@ -422,13 +432,18 @@ class Raft(Server):
                 self.storage.open(self)
             now = self.node.now()
             self.seq = int(now * 1e6)
+            self.start = self.node.random.getrandbits(48) if not self.storage else 0
             self.ticked = self.silence = (now, now)
             self.input_at = now
             others = len(self.node.node_ids) - 1
             self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
             self.timeout = self.min_timeout
             self.node.every(TICK, self.tick)
-            if self.node.node_id == self.node.node_ids[0] and self.log.size == self.term == 0:
+            is_first = self.node.node_id == self.node.node_ids[0]
+            if is_first and not self.storage:
+                self.newcomers = {}
+                self.found_cluster()
+            elif is_first and self.log.size == self.term == 0:
                 self.become_candidate()
             else:
                 self.set_deadline(now + FIRST_ELECTION + self.random_timeout())
@@ -465,6 +480,9 @@ class Raft(Server):
             if self.role == "leader":
                 self.step_down_without_majority(now)
                 self.review_followers(now)
+                self.readmit()
+            elif self.newcomers is not None and now - self.asked >= self.heartbeat:
+                self.found_cluster()
             self.review_pending(now)
             self.compact()
             if now - self.ticked[1] > 3 * TICK:
@@ -651,11 +669,79 @@ class Raft(Server):
         """Appends entries of this term to the leader's log (section 5.3)."""
         self.log.append(entries)
 
+    # Who takes part: return without memory
+
+    # A node without a storage that ends and starts again has forgotten its votes, its promises and
+    # its log. So it neither votes nor counts until a leader has brought it up to date and the
+    # others have committed its return. Then that is safe: if a of n nodes return, and m is a
+    # majority, a quorum of which they were part, less themselves, meets every majority of the
+    # others, for (m - a) + m > n - a. A vote that it forgot cannot elect a second leader, whose
+    # log would lack its return; a lease that it forgot is kept by the others in the same way.
+    # What is lost is what a majority forgets at once.
+
+    def found_cluster(self) -> None:
+        """The first node asks who else is new. All must say so: else there is a cluster already."""
+        self.asked = self.node.now()
+        for dest in self.node.other_node_ids:
+            self.send(dest, "found")
+        self.found_all()
+
+    def found(self, src: str, body: Body) -> None:
+        """The first node asks whether this one has ever taken part."""
+        self.send(src, "found_res", start=self.start, is_new=not self.members and not self.storage)
+
+    def found_res(self, src: str, body: Body) -> None:
+        if not body["is_new"]:
+            self.newcomers = None  # this is a return
+        elif self.newcomers is not None:
+            self.newcomers[src] = body["start"]
+            self.found_all()
+
+    def found_all(self) -> None:
+        """With all of them the first node begins term 1, in which nobody else can be elected."""
+        if self.newcomers is not None and len(self.newcomers) == len(self.node.other_node_ids):
+            self.members = {**self.newcomers, self.node.node_id: self.start}
+            self.newcomers = None
+            self.become_candidate()
+
+    def is_member(self, starts: Mapping[str, int] | None = None) -> bool:
+        """Whether this node may vote, by what it has applied, or by what a candidate has."""
+        me = self.node.node_id
+        return bool(self.storage) or self.start in (self.members.get(me), (starts or {}).get(me))
+
+    def counts(self, id: str, follower: Follower) -> bool:
+        """Whether this leader may count on what a follower has said."""
+        return bool(self.storage) or follower.start == self.members.get(id, -1)
+
+    def readmit(self) -> None:
+        """Appends the return of those that have all that is committed, once each."""
+        for id, follower in self.followers.items():
+            known = follower.start in (None, self.members.get(id), follower.readmitted)
+            if not known and not self.storage and follower.match_index >= self.commit_index:
+                follower.readmitted = follower.start
+                self.append([Entry(self.term, body={"return": {id: follower.start}})])
+
+    def admit(self, body: Body) -> None:
+        """Applies who takes part: a leader's first entry says who founded, another who returned."""
+        was_member = self.is_member()
+        for id, start in body.get("founded", {}).items():
+            self.members.setdefault(id, start)
+        self.members |= body.get("return", {})
+        if self.is_member() and not was_member:
+            self.log_role(f"{self.role}, takes part")
+            self.reset_election_deadline()
+
     # Elections (sections 5.1, 5.2, 5.4.1; PreVote: thesis 9.6)
 
-    def of_majority(self, mine: float, theirs: Iterable[float]) -> float:
-        """The highest value that a majority has reached, this node among it."""
-        return float(median([mine, *theirs]))
+    def of_majority(self, mine: float, what: str) -> Any:
+        """The highest value that a majority has reached, this node among it: who does not count
+        has reached nothing.
+        """
+        theirs = [
+            getattr(follower, what) if self.counts(id, follower) else -math.inf
+            for id, follower in self.followers.items()
+        ]
+        return median([mine, *theirs])
 
     @property
     def heartbeat(self) -> float:
@@ -693,7 +779,7 @@ class Raft(Server):
             self.election_timer_at = math.inf
             if self.node.now() < self.deadline:
                 self.set_deadline(self.deadline)
-            elif self.role != "leader":
+            elif self.role != "leader" and self.is_member():
                 self.campaign()
 
     def advance_term(self, term: int) -> None:
@@ -763,14 +849,15 @@ class Raft(Server):
         now, last = self.node.now(), self.log.size
         self.followers = {id: Follower(last + 1, now, now) for id in self.node.other_node_ids}
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8).
-        self.append([Entry(self.term)])
+        founded = {} if self.storage else {"founded": self.members.copy()}
+        self.append([Entry(self.term, body=founded)])
         self.term_start = self.log.size
         self.new_route = True
 
     def heard_majority(self) -> float:
         """When a majority was last heard, all of it."""
-        heard = (follower.heard_of for follower in self.followers.values())
-        return self.of_majority(self.node.now(), heard)
+        heard = [follower.heard_of for follower in self.followers.values()]
+        return float(median([self.node.now(), *heard]))
 
     def step_down_without_majority(self, now: float) -> None:
         """A leader that a majority does not answer lets go, and its clients look elsewhere."""
@@ -793,12 +880,16 @@ class Raft(Server):
     def ask_for_vote(self, dest: str, pre: bool) -> None:
         self.send(
             dest, "request_vote", pre=pre, term=self.term + pre, sent=self.node.now(),
-            last_log_index=self.log.size, last_log_term=self.log.last.term,
+            last_log_index=self.log.size, last_log_term=self.log.last.term, starts=self.members,
         )  # fmt: skip
 
     def request_vote(self, src: str, body: Body) -> None:
         """A candidate asks for this node's vote."""
         pre, term = body["pre"], body["term"]
+        if not self.is_member(body["starts"]):
+            self.send_vote(src, pre, self.term, False, body["sent"])
+            return
+        self.members = self.members or body["starts"]
         # While a leader is alive nobody is elected, so that it may serve reads by its lease
         # (thesis 6.4.1), and a node that comes back from a partition does not depose it.
         led = self.is_led()
@@ -934,6 +1025,9 @@ class Raft(Server):
             raise RPCError.malformed_request(f"nothing was sent at {sent}")
         self.measure(sent)
         follower = self.followers[src]
+        if follower.start not in (None, body["start"]):  # it has forgotten what it had
+            self.followers[src] = follower = Follower(1, follower.heard_of, follower.progress)
+        follower.start = body["start"]
         follower.heard_of = self.node.now()
         follower.acked = max(follower.acked, sent)
         # The timeout of that very message: today's may be longer than what was promised then.
@@ -974,7 +1068,7 @@ class Raft(Server):
             node_id, "install_snapshot", term=self.term, last_index=snapshot.index,
             last_term=snapshot.term, size=snapshot.size, floors=snapshot.floors,
             answered=len(snapshot.answers), offset=follower.offset,
-            data=snapshot.part(follower.offset) if full else [],
+            data=snapshot.part(follower.offset) if full else [], starts=snapshot.members,
             sent=self.stamp, timeout=self.timeout, rtt=self.round_trip.seconds,
         )  # fmt: skip
 
@@ -988,7 +1082,8 @@ class Raft(Server):
         """The state as it is now."""
         index, answers = self.last_applied, self.answers
         map, floors = self.state_machine.map, answers.floors()
-        return Snapshot(index, self.log[index].term, map, floors, answers.records())
+        term, members = self.log[index].term, self.members.copy()
+        return Snapshot(index, term, map, floors, answers.records(), members)
 
     def compact(self) -> None:
         """Forgets what is applied of the log (section 7), but what a follower may lack still."""
@@ -1018,8 +1113,7 @@ class Raft(Server):
 
     def advance_commit_index(self) -> None:
         """Commits what a majority has, if it is of this term (sections 5.3 and 5.4.2)."""
-        matches = (follower.match_index for follower in self.followers.values())
-        index = int(self.of_majority(self.log.size, matches))
+        index = self.of_majority(self.log.size, "match_index")
         if index > self.commit_index and self.log[index].term == self.term:
             self.commit_index = index
             self.known_commit = max(self.known_commit, index)
@@ -1067,13 +1161,16 @@ class Raft(Server):
         self.ack = {
             "term": self.term, "sent": latest["sent"], "timeout": latest["timeout"],
             "success": refused is None, "match": self.verified if refused is None else refused,
+            "start": self.start,
         }  # fmt: skip
 
     def refuse(self, src: str, body: Body) -> None:
         """Answers a leader of an earlier term, which it ends."""
         sent, timeout = body["sent"], body["timeout"]
-        answer = {"term": self.term, "success": False, "match": 0, "sent": sent, "timeout": timeout}
-        self.send(src, "append_entries_res", **answer)
+        self.send(
+            src, "append_entries_res", term=self.term, success=False, match=0, sent=sent,
+            timeout=timeout, start=self.start,
+        )  # fmt: skip
 
     def install_snapshot(self, src: str, body: Body) -> None:
         """A part of the leader's state: this node lacks what the leader's log has no more.
@@ -1090,7 +1187,8 @@ class Raft(Server):
         incoming = self.incoming
         if not incoming or index > incoming.index:
             floors, answered = body["floors"], body["answered"]
-            incoming = Incoming(index, body["last_term"], body["size"], floors, answered)
+            term, size, members = body["last_term"], body["size"], body["starts"]
+            incoming = Incoming(index, term, size, floors, answered, members)
             self.incoming = incoming
         if index == incoming.index:
             if body["offset"] == incoming.offset:
@@ -1102,6 +1200,7 @@ class Raft(Server):
                 self.send(
                     src, "install_snapshot_res", term=self.term, last_index=index,
                     offset=incoming.offset, sent=body["sent"], timeout=body["timeout"],
+                    start=self.start,
                 )  # fmt: skip
 
     def install(self, snapshot: Incoming) -> None:
@@ -1114,6 +1213,7 @@ class Raft(Server):
         self.known_commit = max(self.known_commit, snapshot.index)
         self.incoming = None
         self.log_role(f"follower of {self.leader}, with its state up to {snapshot.index}")
+        self.admit({"return": snapshot.members})
 
     def follow(self, leader: str) -> None:
         """The leader of this term is heard for the first time."""
@@ -1180,6 +1280,7 @@ class Raft(Server):
         for entry in self.log.from_index(self.last_applied + 1, self.commit_index + 1):
             self.last_applied += 1
             if entry.client is None:
+                self.admit(entry.body)
                 continue
             res = self.apply(self.last_applied, entry, (entry.client, entry.msg_id))
             if self.awaiting and entry.term == self.term:
@@ -1210,9 +1311,9 @@ class Raft(Server):
         """
         if not self.waiting_reads or self.commit_index < self.term_start:
             return
-        followers, now = self.followers.values(), self.node.now()
-        promised = self.of_majority(math.inf, (follower.promised for follower in followers))
-        acked = self.of_majority(math.inf, (follower.acked for follower in followers))
+        now = self.node.now()
+        promised = self.of_majority(math.inf, "promised")
+        acked = self.of_majority(math.inf, "acked")
         by_lease = self.reads == "lease" and now < promised
         waiting = []
         for batch in self.waiting_reads:
@@ -1667,15 +1768,21 @@ def checksum(*parts: Any) -> int:
 
 # What the servers say to each other: the fields of each type of message, and what they hold.
 MESSAGES: Final = {
-    "request_vote": "pre:bool term:term last_log_index:index last_log_term:term sent:time",
+    "found": "",
+    "found_res": "start:number is_new:bool",
+    "request_vote": "pre:bool term:term last_log_index:index last_log_term:term sent:time "
+    "starts:starts",
     "request_vote_res": "pre:bool term:term granted:bool leader:node? sent:time? now:time "
     "commit:index",
     "append_entries": "term:term prev_log_index:index prev_log_term:term entries:entries "
     "leader_commit:index sent:time timeout:seconds rtt:seconds answered:seqs",
-    "append_entries_res": "term:term success:bool match:index sent:time timeout:seconds",
+    "append_entries_res": "term:term success:bool match:index sent:time timeout:seconds "
+    "start:number",
     "install_snapshot": "term:term last_index:index last_term:term size:number floors:floors "
-    "answered:number offset:number data:records sent:time timeout:seconds rtt:seconds",
-    "install_snapshot_res": "term:term last_index:index offset:number sent:time timeout:seconds",
+    "answered:number starts:starts offset:number data:records sent:time timeout:seconds "
+    "rtt:seconds",
+    "install_snapshot_res": "term:term last_index:index offset:number sent:time timeout:seconds "
+    "start:number",
     "forward": "term:term owner:node seq:number birth:index clock:node until:time "
     "reads:operations writes:operations",
     "answered": "seqs:numbers commit:index",
@@ -1693,6 +1800,7 @@ IS: Final[Mapping[str, Callable[[Any, Raft], bool]]] = {  # of a value, to whom 
     "time?": lambda value, raft: value is None or IS["time"](value, raft),
     "seconds": lambda value, _: value.__class__ in (float, int) and 0 <= value <= MAX_TIMEOUT,
     "entries": lambda value, raft: value.__class__ is list and are_entries(value, raft),
+    "starts": lambda value, raft: value.__class__ is dict and are_starts(value, raft),
     "floors": lambda value, _: IS["numbers"](value, _) and len(value) == 3,
     "records": lambda value, _: value.__class__ is list and all(map(is_record, value)),
     "operations": lambda value, _: value.__class__ is list and all(map(is_operation, value)),
@@ -1723,6 +1831,10 @@ def check_message(msg: Message, raft: Raft) -> None:
 def are_entries(values: list[Any], raft: Raft) -> bool:
     latest = raft.log.size + MAX_AHEAD
     return all([is_entry(value) and value[1] <= latest for value in values])
+
+
+def are_starts(value: Body, raft: Raft) -> bool:
+    return all(id in raft.node.node_ids and IS["number"](n, raft) for id, n in value.items())
 
 
 def is_entry(value: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from workbench.simulation import VirtualNode
 
 from node import Body, Message
+from raft import Raft, Storage
 
 
 class InProcessNode(VirtualNode):
@@ -40,6 +41,17 @@ class InProcessNode(VirtualNode):
     def next_due(self) -> float:
         """When it must run, in the world's time."""
         return self.due - self.skew
+
+
+class Remembered(Storage):
+    """Stands in for a storage: a node that has one need not fear that it forgets."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self._saved = {"index": 10**18}
+
+    def open(self, raft: Raft) -> None: ...
+    def save(self, raft: Raft) -> None: ...
 
 
 class World:

@@ -282,9 +282,9 @@ MUTANTS = [
     def part(self, offset: int) -> list[Any]:
         now = self.now()
 """),
-         ("        return Snapshot(index, self", """\
+         ("        return Snapshot(index, term", """\
         Snapshot.now = lambda me: self.state_machine
-        return Snapshot(index, self""")],
+        return Snapshot(index, term""")],
         test="7_meanwhile_the_leader_serves",
     ),
     Mutant(

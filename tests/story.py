@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import takewhile
 from random import Random
 
-from in_process import World
+from in_process import Remembered, World
 from workbench.words import entries, told
 
 from node import Body, Message
@@ -68,7 +68,9 @@ class Story(World):
 
     def begin(self, node_id: str, term: int, vote: str | None, entries: Iterable[Entry]) -> None:
         """A server that knows what it must not forget in a crash, and nothing else."""
-        server = self.rafts[node_id] = self.add(node_id, Raft)
+        server = self.rafts[node_id] = self.add(
+            node_id, lambda node: Raft(node, storage=Remembered())
+        )
         self.nodes[node_id].random = self.dice[node_id]
         server.term, server.voted_for = term, vote
         server.log.append(entries)

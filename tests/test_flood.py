@@ -52,6 +52,7 @@ ABSURD: dict[str, list[Any]] = {  # by kind of field: what it cannot be
         [[1, HUGE, None, 0, {}]], [[1, -1, None, 0, {}]], [[1, 0, 7, 0, {}]], [[1, 0, None, 0, []]],
         [[1, 0, "c1", 1.5, {}]], [[True, 0, None, 0, {}]], [[1, 0, None, 0, {}], None],
     ],
+    "starts": [None, 0, [], "n0", {"n9": 1}, {"n0": -1}, {"n0": None}, {"n0": "1"}],
     "floors": [*NO_LISTS, [], [1, 1], [1, 1, -1], [1, 1, 1, 1]],
     "records": [*NO_LISTS, [None], [[]], [{}], [[1]], [["c1", 1, []]], [["c1", "1", {}]]],
     "operations": [
@@ -107,6 +108,8 @@ class Flood:
                 return self.rng.choice([0, 0.3, 60.0])
             case "entries":
                 return [[term, 0, None, 0, {}]] * self.rng.randrange(3)
+            case "starts":
+                return {"n1": 1}
             case "floors":
                 return [0, 0, 0]
             case "records":
@@ -123,7 +126,7 @@ class Flood:
 
     def from_servers(self, node: str, term: int, size: int) -> tuple[Any, Body]:
         """The source and the body of what looks like a server's message."""
-        type = self.rng.choice(list(raft.MESSAGES))
+        type = self.rng.choice([type for type, fields in raft.MESSAGES.items() if fields])
         kinds = dict(field.split(":") for field in raft.MESSAGES[type].split())
         body = {name: self.right(kind, term, size) for name, kind in kinds.items()}
         strange = {name: self.wrong("index") for name in self.rng.sample(OTHERS, 2)}

@@ -19,7 +19,9 @@ def test_a_patch_that_does_not_fit_says_which_and_what_was_not_found() -> None:
         patched("too vague", [("self", "it")])
 
 
-@pytest.mark.parametrize("name", ["two votes in a term", "reads without confirmation"])
+@pytest.mark.parametrize(
+    "name", ["a follower acknowledges its whole log", "reads without confirmation"]
+)
 def test_what_is_taken_out_is_noticed_and_nothing_else(name: str) -> None:
     (mutant,) = [mutant for mutant in MUTANTS if mutant.name == name]
     survived, caught_by = hunt(mutant._replace(seeds=5))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from in_process import World
+from in_process import Remembered, World
 
 import raft
 from node import Body, Message
@@ -28,7 +28,9 @@ class Scene:
     def __init__(self, node_id: str, nodes: int = 3, reads: str = "lease") -> None:
         self.world = World()
         self.node_id = node_id
-        self.raft: Raft = self.world.add(node_id, lambda node: Raft(node, reads))
+        self.raft: Raft = self.world.add(
+            node_id, lambda node: Raft(node, reads, storage=Remembered())
+        )
         self.node = self.world.nodes[node_id]
         self.peers = [f"n{i}" for i in range(nodes) if f"n{i}" != node_id]
         ids = sorted([node_id, *self.peers])
@@ -141,7 +143,7 @@ def ask(term: int, last: tuple[int, int] = (0, 0), pre: bool = False) -> Body:
     index, last_term = last
     return {
         "type": "request_vote", "pre": pre, "term": term,
-        "last_log_index": index, "last_log_term": last_term, "sent": 0.0,
+        "last_log_index": index, "last_log_term": last_term, "sent": 0.0, "starts": {},
     }  # fmt: skip
 
 
@@ -175,7 +177,7 @@ def appended(
     """append_entries_res"""
     return {
         "type": "append_entries_res", "term": term, "success": success, "match": match,
-        "sent": sent, "timeout": timeout,
+        "sent": sent, "timeout": timeout, "start": 0,
     }  # fmt: skip
 
 
@@ -1359,12 +1361,13 @@ SAID: list[Body] = [
     append(9, entries=[entry(9, 1)]),
     appended(9, 1, 0.0),
     forward(9, 1, [["c1", 1, write(1)]], [["c1", 2, READ]]),
+    {"type": "found_res", "start": 1, "is_new": True},
     {"type": "answered", "seqs": [1], "commit": 1},
 ]
 GARBAGE: list[Any] = [-1, 1.5, True, "x", [None], [[]], [[1, 2, 3, 4, 5]], {}, {"a": 1}]
 RIGHT: dict[str, list[Any]] = {  # of those, what a field may be
     "pre": [True], "granted": [True], "success": [True], "sent": [-1, 1.5], "now": [-1, 1.5],
-    "until": [-1, 1.5], "timeout": [1.5], "rtt": [1.5],
+    "until": [-1, 1.5], "timeout": [1.5], "rtt": [1.5], "starts": [{}], "is_new": [True],
 }  # fmt: skip
 
 

@@ -95,6 +95,7 @@ def options(**changes: Any) -> Options:
         "latency_dist": "constant",
         "nemesis": (),
         "nemesis_interval": 10,
+        "nemesis_rest": 0,
         "partition_kinds": ("one",),
         "kill_targets": ("one",),
         "loss": 0.0,

@@ -39,7 +39,7 @@ def part(
     return {
         "type": "install_snapshot", "term": term, "last_index": index, "last_term": last_term,
         "size": size, "floors": list(floors), "answered": answered, "offset": offset, "data": data,
-        "sent": 1.0, "timeout": 0.3, "rtt": 0.0,
+        "starts": {}, "sent": 1.0, "timeout": 0.3, "rtt": 0.0,
     }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def got(index: int, offset: int, sent: float) -> Body:
     """install_snapshot_res"""
     return {
         "type": "install_snapshot_res", "term": 1, "last_index": index, "offset": offset,
-        "sent": sent, "timeout": 0.3,
+        "sent": sent, "timeout": 0.3, "start": 0,
     }  # fmt: skip
 
 

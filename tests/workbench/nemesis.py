@@ -64,6 +64,7 @@ class Nemesis:
         interval_seconds: float,
         note: Callable[[str, Any], object],
         *,
+        rest_seconds: float = 0.0,
         kinds: Sequence[str] = JEPSEN_KINDS,
         targets: Sequence[str] = TARGETS,
         loss: float = 0.03,
@@ -84,7 +85,7 @@ class Nemesis:
         self.kill, self.restart, self.starting = kill, restart, starting
         self._loop = loop
         self._faults = list(faults)
-        self._interval = interval_seconds
+        self._interval, self._rest = interval_seconds, rest_seconds
         self._note = note
         self._begun: dict[str, Fault] = {}
 
@@ -97,7 +98,7 @@ class Nemesis:
         """Begins each of the faults now, and then ends and begins it until the moment `end`.
 
         Between two steps of a fault pass 0 to 2 intervals (jepsen.generator/stagger, whose
-        first operation comes at once).
+        first operation comes at once), and a rest before it begins again.
         """
         for name in self._faults:
             self._step(name, end)
@@ -111,8 +112,10 @@ class Nemesis:
         if self._loop.now() >= end:
             return
         self._toggle(name)
-        pause = int(self.rng.uniform(0, 2 * self._interval) * SECOND)
-        self._loop.after(pause, partial(self._step, name, end))
+        pause = self.rng.uniform(0, 2 * self._interval)
+        if name not in self._begun:
+            pause += self._rest
+        self._loop.after(int(pause * SECOND), partial(self._step, name, end))
 
     def _toggle(self, name: str) -> None:
         if fault := self._begun.pop(name, None):

@@ -36,6 +36,7 @@ class Options:
     latency_dist: str
     nemesis: tuple[str, ...]
     nemesis_interval: float
+    nemesis_rest: float
     partition_kinds: tuple[str, ...]
     kill_targets: tuple[str, ...]
     loss: float
@@ -152,6 +153,8 @@ def parser() -> Parser:
     add("--nemesis", type=names(FAULTS), default=(), metavar="FAULTS",
         help=f"comma-separated: {', '.join(FAULTS)}; {' and '.join(ONLY_SIMULATED)} only with "
         "--simulate; default: none")
+    add("--nemesis-rest", type=at_least(0), default=0, metavar="SECONDS",
+        help="more of them before a fault begins again, for nodes to recover; default: %(default)s")
     add("--nemesis-interval", type=at_least(0.001), default=10, metavar="SECONDS",
         help="between two steps of the nemesis, on average; default: %(default)s")
     add("--partition-kinds", type=names(KINDS), default=JEPSEN_KINDS, metavar="KINDS",

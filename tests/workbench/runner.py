@@ -101,6 +101,7 @@ class Runner:
             options.nemesis,
             options.nemesis_interval,
             lambda f, value: self._note("nemesis", "info", f, value),
+            rest_seconds=options.nemesis_rest,
             kinds=options.partition_kinds,
             loss=options.loss,
             duplicate=options.duplicate,

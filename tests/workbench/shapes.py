@@ -194,6 +194,25 @@ def crashes(rng: Random) -> Choice:
     }
 
 
+def returns(rng: Random) -> Choice:
+    """Nodes that are killed, one at a time, and come back without memory."""
+    return {
+        "node-count": rng.choice([3, 3, 5]),
+        "concurrency": "2n",
+        "rate": rng.choice([50, 200]),
+        "time-limit": 15,
+        "latency": rng.choice([0, 1, 10]),
+        "latency-dist": distribution(rng),
+        "nemesis": ["kill", *some(rng, ["loss", "duplicate", "clock"], 0)],
+        "nemesis-interval": rng.uniform(0.5, 2),
+        "nemesis-rest": 3,  # else the next is killed before the last is back
+        "kill-targets": ["one"],
+        "loss": rng.uniform(0.01, 0.1),
+        "duplicate": rng.uniform(0.01, 0.2),
+        "reads": rng.choice(["", "", "index", "log"]),
+    }
+
+
 def distribution(rng: Random) -> str:
     """Of latencies."""
     return rng.choice(["constant", "uniform", "exponential"])
@@ -213,4 +232,5 @@ SHAPES: Mapping[str, Callable[[Random], Choice]] = {
     "pauses": pauses,
     "starts": starts,
     "crashes": crashes,
+    "returns": returns,
 }
