@@ -455,8 +455,8 @@ class Raft(Server):
                 self.storage.save(self)
                 if self.storage.failed:
                     self.node.withdraw()  # it may depend on what a crash would make us forget
-                    for client, msg_id in self.turned_away:
-                        self.answer(client, msg_id, self.unavailable())
+                for client, msg_id in self.turned_away:
+                    self.answer(client, msg_id, self.unavailable())
                 self.turned_away.clear()
 
     def tick(self) -> None:
@@ -1540,8 +1540,9 @@ class Storage:
             self._load(raft, me)
             self._put("state", [(0, self._saved)])  # can it be written?
         except Exception as error:
+            why = " ".join(str(error).split())  # SQLite has some of several lines
             raise SystemExit(
-                f"{path} cannot be used: {error}. End who else uses it, or put a sound copy there, "
+                f"{path} cannot be used: {why}. End who else uses it, or put a sound copy there, "
                 "or move it away if the other nodes know all that it knew."
             ) from error
         raft.log_role(f"follower, with its state up to {raft.log.size} in {path}")
@@ -1550,7 +1551,6 @@ class Storage:
         db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA locking_mode = exclusive")
         db.execute("PRAGMA synchronous = full")
-        db.execute("PRAGMA journal_mode = wal")  # a commit is one write and one sync
         return db
 
     def _create(self, path: Path, me: dict[str, Any]) -> None:
@@ -1559,6 +1559,7 @@ class Storage:
         new.unlink(missing_ok=True)
         path.with_suffix(".commits").unlink(missing_ok=True)
         db = self._db = self._open(new)
+        db.execute("PRAGMA journal_mode = wal")  # a commit is one write and one sync
         for table in self.SCHEMA:
             db.execute(table)
         log = {"term": 0, "vote": None, "promised": 0.0, "start": [0, 0], "last": 0, "commits": 0}
@@ -1575,8 +1576,9 @@ class Storage:
         if (problem := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise ValueError(f"it is damaged: {problem}")
         tables = tuple(sql for (sql,) in self._db.execute("SELECT sql FROM sqlite_master"))
-        if tables != self.SCHEMA or len(states := list(self._get("state"))) != 1:
-            raise ValueError("it is damaged, or something else: its tables are not a node's")
+        (mode,) = self._db.execute("PRAGMA journal_mode").fetchone()
+        if tables != self.SCHEMA or len(states := list(self._get("state"))) != 1 or mode != "wal":
+            raise ValueError("it is damaged, or not a node's: that has other tables")
         ((_, state),) = states
         for name, mine in me.items():
             if state.get(name) != mine:
