@@ -21,6 +21,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from weakref import ref
@@ -469,8 +470,8 @@ class Raft(Server):
                 self.storage.save(self)
                 if self.storage.failed:
                     self.node.withdraw()  # it may depend on what a crash would make us forget
-                    for client, msg_id in self.turned_away:
-                        self.answer(client, msg_id, self.unavailable())
+                for client, msg_id in self.turned_away:
+                    self.answer(client, msg_id, self.unavailable())
                 self.turned_away.clear()
 
     def tick(self) -> None:
@@ -1537,9 +1538,10 @@ class Answers:
         """What is to be known of `records` to make the same of them again."""
         return [self.floor, self._young_floor, len(self._old)]
 
-    def records(self) -> list[Any]:
-        """All that is remembered, in its order."""
-        return [[*id, res] for id, res in [*self._old.items(), *self._young.items()]]
+    def records(self, start: int = 0) -> list[Any]:
+        """All that is remembered from one on, in its order."""
+        items = chain(self._old.items(), self._young.items())
+        return [[*id, res] for id, res in islice(items, start, None)]
 
     def get(self, id: tuple[str, int]) -> Body | None:
         return self._young.get(id) or self._old.get(id)
@@ -1599,7 +1601,17 @@ class Storage:
         item   the map, and
         answer the answers, both as of the checkpoint: when all up to `index` was applied
         state  term, vote, and the numbers of all these
+
+    SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
+    beside it says, not synced and thus never too much, how many commits have been acknowledged.
     """
+
+    SCHEMA: Final = tuple(
+        f"CREATE TABLE {table} (key {key} PRIMARY KEY, value, crc) WITHOUT ROWID"
+        for table, key in (
+            ("entry", "integer"), ("item", "text"), ("answer", "integer"), ("state", "integer")
+        )
+    )  # fmt: skip
 
     def __init__(self, folder: str) -> None:
         # A node may be started elsewhere than where the command was typed: Maelstrom does.
@@ -1623,12 +1635,15 @@ class Storage:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 self._create(path, me)
+            self._counter = path.with_suffix(".commits")
+            self._counter.touch()
             self._db = self._open(path)
             self._load(raft, me)
-            self._db.execute("PRAGMA synchronous = full")
+            self._put("state", [(0, self._saved)])  # can it be written?
         except Exception as error:
+            why = " ".join(str(error).split())  # SQLite has some of several lines
             raise SystemExit(
-                f"{path} cannot be used: {error}. End who else uses it, or put a sound copy there, "
+                f"{path} cannot be used: {why}. End who else uses it, or put a sound copy there, "
                 "or move it away if the other nodes know all that it knew."
             ) from error
         raft.log_role(f"follower, with its state up to {raft.log.size} in {path}")
@@ -1636,30 +1651,41 @@ class Storage:
     def _open(self, path: Path) -> Any:
         db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA locking_mode = exclusive")
+        db.execute("PRAGMA synchronous = full")
         return db
 
     def _create(self, path: Path, me: dict[str, Any]) -> None:
         """A new file, which is there as a whole or not at all."""
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)
+        path.with_suffix(".commits").unlink(missing_ok=True)
         db = self._db = self._open(new)
         db.execute("PRAGMA journal_mode = wal")  # a commit is one write and one sync
-        for table, key in (("entry", "integer"), ("item", "text"), ("answer", "integer")):
-            db.execute(f"CREATE TABLE {table} (key {key} PRIMARY KEY, value, crc) WITHOUT ROWID")
-        db.execute("CREATE TABLE state (key integer PRIMARY KEY, value, crc) WITHOUT ROWID")
-        log = {"term": 0, "vote": None, "promised": 0.0, "start": [0, 0], "last": 0}
+        for table in self.SCHEMA:
+            db.execute(table)
+        log = {"term": 0, "vote": None, "promised": 0.0, "start": [0, 0], "last": 0, "commits": 0}
         checkpoint = {"index": 0, "items": 0, "answers": [0, 0], "floors": [0, 0, 0]}
         self._put("state", [(0, me | log | checkpoint)])
         db.close()
         new.rename(path)
+        for folder in (self.folder, self.folder.parent):  # the names, too, must be on the disk
+            handle = os.open(folder, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
 
     def _load(self, raft: Raft, me: dict[str, Any]) -> None:
         if (problem := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise ValueError(f"it is damaged: {problem}")
-        ((_, state),) = self._get("state")
+        tables = tuple(sql for (sql,) in self._db.execute("SELECT sql FROM sqlite_master"))
+        (mode,) = self._db.execute("PRAGMA journal_mode").fetchone()
+        if tables != self.SCHEMA or len(states := list(self._get("state"))) != 1 or mode != "wal":
+            raise ValueError("it is damaged, or not a node's: that has other tables")
+        ((_, state),) = states
         for name, mine in me.items():
             if state.get(name) != mine:
                 raise ValueError(f"its {name} is {state.get(name)}, and this is {mine}")
+        if state["commits"] < int(self._counter.read_bytes() or 0):
+            raise ValueError("it lacks what it was given last: its -wal file is damaged or gone")
         self._saved = state
         index, (start, term), last = state["index"], state["start"], state["last"]
         items = [item for _, item in self._get("item")]
@@ -1689,8 +1715,6 @@ class Storage:
         try:
             self._save(raft)
         except Exception as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
             if not self.failed:
                 raft.log_role(f"{raft.role}, says nothing until its file can be written: {error}")
             self.failed = str(error) or error.__class__.__name__
@@ -1703,24 +1727,30 @@ class Storage:
         log, saved = raft.log, self._saved
         overdue = raft.last_applied - saved["index"] >= CHECKPOINT or log.start > saved["index"]
         state = saved | {"term": raft.term, "vote": raft.voted_for, "last": log.size}
-        if raft.timeout > saved["promised"]:
-            state["promised"] = 2 * raft.timeout
+        promised = max(0.0, raft.promise - raft.node.now())
+        if promised > saved["promised"]:
+            state["promised"] = 2 * promised
         if state == saved and log.stable == log.size and not overdue:
             return
         db = self._db
+        if db.in_transaction:  # the last one failed
+            db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
+        state["commits"] += 1
         if log.stable < saved["last"]:
             db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
         new = enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1)
         self._put("entry", new)
         if overdue:
-            state |= self._checkpoint(raft)
+            state |= self._checkpoint(raft) | {"promised": 2 * promised}
         self._put("state", [(0, state)])
         db.execute("COMMIT")
         log.stable, self._saved = log.size, state
         if overdue:
             self._map, self._answers = raft.state_machine.map, raft.answers
             self._answered = raft.answers.count
+        with self._counter.open("r+b", buffering=0) as file:
+            file.write(b"%20d" % state["commits"])
 
     def _checkpoint(self, raft: Raft) -> dict[str, Any]:
         """The state as it is now takes the place of the log; it costs what has changed."""
@@ -1732,7 +1762,7 @@ class Storage:
             self._db.execute("DELETE FROM answer")
             added = kept
         end = self._saved["answers"][1] + added
-        new = answers.records()[kept - min(added, kept) :]
+        new = answers.records(kept - min(added, kept))
         self._put("answer", enumerate(new, end - len(new)))
         self._db.execute("DELETE FROM answer WHERE key < ?", (end - kept,))
         self._db.execute("DELETE FROM entry WHERE key <= ?", (log.start,))
@@ -1749,10 +1779,11 @@ class Storage:
         )
 
     def _get(self, table: str) -> Iterator[tuple[Any, Any]]:
+        parse = json.JSONDecoder().raw_decode  # what was written ends where it should
         for key, text, crc in self._db.execute(f"SELECT * FROM {table} ORDER BY key"):
             if checksum(table, key, text) != crc:
                 raise ValueError(f"it is damaged: {table} {key} is not what was written")
-            yield key, json.loads(text)
+            yield key, parse(text)[0]
 
 
 def connect(path: str, **options: Any) -> Any:
@@ -1762,8 +1793,8 @@ def connect(path: str, **options: Any) -> Any:
     return sqlite3.connect(path, **options)
 
 
-def checksum(*parts: Any) -> int:
-    return zlib.crc32(repr(parts).encode())
+def checksum(table: str, key: Any, text: Any) -> int:
+    return zlib.crc32(f"{table} {key} {text}".encode())
 
 
 # What the servers say to each other: the fields of each type of message, and what they hold.

@@ -29,7 +29,7 @@ from workbench import options  # noqa: E402
 from workbench.__main__ import prepare  # noqa: E402
 from workbench.seeds import Quiet  # noqa: E402
 
-TESTS = ("tests/test_raft.py", "tests/test_snapshot.py")
+TESTS = ("tests/test_raft.py", "tests/test_snapshot.py", "tests/test_storage.py")
 NEEDED = ("node.py", "pyproject.toml", "tests/in_process.py", *TESTS)
 
 
@@ -73,8 +73,11 @@ def hunt(mutant: Mutant) -> Outcome:
 def simulate(binary: Path, words: str, seed: int) -> str:
     """What is wrong with one run; empty if nothing is."""
     argv = ["--bin", str(binary), "--simulate", "--seed", str(seed), *words.split()]
-    runner = prepare(options.parse(argv), binary.parent, Quiet())
-    record = runner.run()
+    with tempfile.TemporaryDirectory() as run:  # each has stable storage of its own
+        logs = Path(run) / "node-logs"
+        logs.mkdir()
+        runner = prepare(options.parse(argv), logs, Quiet())
+        record = runner.run()
     if record.cut_short:
         raise SystemExit(130)
     if wrong := [*record.problems, *filter(None, [record.crash])]:

@@ -51,6 +51,12 @@ SHAPES = {  # runs in which some kind of bug shows soon: the bench's options
         "--nemesis partition,loss,duplicate --nemesis-interval 0.7 --loss 0.2 --duplicate 0.1 "
         "--partition-kinds one,majority,one-way,one-link --constants GENERATION=8"
     ),
+    "crashes": (
+        "--time-limit 10 --rate 100 --node-count 3 --concurrency 2n --latency 5 "
+        "--latency-dist exponential --nemesis kill,partition,loss --nemesis-interval 0.5 "
+        "--kill-targets one,majority,all --partition-kinds one,majority --loss 0.1 "
+        "--constants CHECKPOINT=20,KEPT_ENTRIES=5,GENERATION=16 -- --data-dir {run}/data"
+    ),
 }
 
 MUTANTS = [
@@ -292,5 +298,56 @@ MUTANTS = [
         "paper 7", "applied",
         [("index = min([self.last_applied, *needed", "index = min([self.log.size, *needed")],
         test="7_what_is_not_applied_stays",
+    ),
+    Mutant(
+        "what depends on the disk leaves before it is there",
+        "figure 2: updated on stable storage before responding", "stable storage",
+        [("                self.storage.save(self)\n", """\
+                self.node._write("".join(self.node._outbox).encode())
+                self.node.withdraw()
+                self.storage.save(self)
+""")],
+        "crashes",
+    ),
+    Mutant(
+        "the vote is not stored",
+        "figure 2", "one vote, election safety, stable storage",
+        [('"vote": raft.voted_for, "last"', '"vote": None, "last"')],
+        "crashes",
+    ),
+    Mutant(
+        "the term is not stored",
+        "figure 2", "stable storage, election safety, terms only grow",
+        [('state = saved | {"term": raft.term, "vote"', 'state = saved | {"vote"')],
+        "crashes",
+    ),
+    Mutant(
+        "the stored log is cut beyond the checkpoint",
+        "paper 7", "a node that does not start again",
+        [('"DELETE FROM entry WHERE key <= ?", (log.start,)',
+          '"DELETE FROM entry WHERE key <= ?", (log.size,)')],
+        "crashes",
+    ),
+    Mutant(
+        "the answers are not in the checkpoint",
+        "paper 7 and 8", "at most once",
+        [("raft.answers = self._answers = Answers(", "raft.answers = self._answers or Answers(")],
+        "crashes",
+    ),
+    Mutant(
+        "a checkpoint and its index are two transactions",
+        "paper 7", "at most once",
+        [("            state |= self._checkpoint(raft)", """\
+            after = self._checkpoint(raft)
+            db.execute("COMMIT")
+            db.execute("BEGIN IMMEDIATE")
+            state |= after""")],
+        "crashes",
+    ),
+    Mutant(
+        "a promise does not outlive the node",
+        "thesis 6.4.1", "no stale read",
+        [("raft.promise = raft.node.now() + state", "raft.promise = 0 * state")],
+        test="keeps_the_promise",
     ),
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from in_process import Remembered, World
 
 import raft
 from node import Body, Message
-from raft import Raft
+from raft import Raft, Storage
 
 TIMEOUT = 0.3  # that the leaders played here ask for, in seconds; no node has less
 TICK = 0.04
@@ -25,12 +25,13 @@ LONG = 60.0
 class Scene:
     """One real node among peers and clients that the test plays."""
 
-    def __init__(self, node_id: str, nodes: int = 3, reads: str = "lease") -> None:
+    def __init__(
+        self, node_id: str, nodes: int = 3, reads: str = "lease", storage: Storage | None = None
+    ) -> None:
         self.world = World()
         self.node_id = node_id
-        self.raft: Raft = self.world.add(
-            node_id, lambda node: Raft(node, reads, storage=Remembered())
-        )
+        kept = storage or Remembered()
+        self.raft: Raft = self.world.add(node_id, lambda node: Raft(node, reads, storage=kept))
         self.node = self.world.nodes[node_id]
         self.peers = [f"n{i}" for i in range(nodes) if f"n{i}" != node_id]
         ids = sorted([node_id, *self.peers])

@@ -1,0 +1,571 @@
+"""Stable storage: what a node has said it knows is still there when it comes back, or it does not.
+
+Nodes run in this process, on real SQLite files. A crash is a copy of the files as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from in_process import World
+from test_raft import Scene, append, ask, no_op, write
+from test_snapshot import part
+from workbench.simulation import Ended
+
+import raft
+from node import Body
+from raft import Raft, Storage
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "KEPT_ENTRIES", 4)
+    monkeypatch.setattr(raft, "CHECKPOINT", 5)
+    monkeypatch.setattr(raft, "GENERATION", 4)
+
+
+class Disk:
+    """A folder with nodes' files. `refuses(statement)` says what is wrong, if anything is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.refuses: Callable[[str], str] = lambda sql: ""
+        self.statements: list[str] = []
+        self.rows = Counter[str]()  # put, by table
+        self.copies = 0
+
+    def storage(self) -> Storage:
+        storage = Storage(str(self.folder))
+        storage.connect = self.connect
+        return storage
+
+    def connect(self, path: str, **options: Any) -> Any:
+        database = sqlite3.connect(path, factory=Watched, **options)
+        database.disk = self
+        return database
+
+    def after_crash(self) -> Disk:
+        """What is there if the node ends now."""
+        self.copies += 1
+        folder = self.folder.with_name(f"{self.folder.name}-{self.copies}")
+        shutil.copytree(self.folder, folder)
+        return Disk(folder)
+
+    def commits(self) -> int:
+        return self.statements.count("COMMIT")
+
+    def is_full(self) -> None:
+        self.fails("database or disk is full")
+
+    def fails(self, why: str, at: str = "COMMIT") -> None:
+        self.refuses = lambda sql: why if sql.startswith(at) else ""
+
+    def works(self) -> None:
+        self.refuses = lambda sql: ""
+
+
+class Watched(sqlite3.Connection):
+    """A database whose disk may have no room, or a fault."""
+
+    disk: Disk
+
+    def execute(self, sql: str, *words: Any) -> sqlite3.Cursor:
+        self.disk.statements.append(sql)
+        if why := self.disk.refuses(sql):
+            raise sqlite3.OperationalError(why)
+        if sql == "PRAGMA synchronous = full":
+            sql = "PRAGMA synchronous = off"  # no test needs to wait for a real disk
+        return super().execute(sql, *words)
+
+    def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:
+        if why := self.disk.refuses(sql):
+            raise sqlite3.OperationalError(why)
+        rows = list(rows)
+        self.disk.rows[sql.split()[4]] += len(rows)
+        return super().executemany(sql, rows)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    return Disk(tmp_path / "data")
+
+
+def follower(disk: Disk) -> Scene:
+    """n1 of n0, n1, n2."""
+    return Scene("n1", storage=disk.storage())
+
+
+def lone(disk: Disk) -> Scene:
+    """The only node there is; it leads."""
+    scene = Scene("n0", 1, storage=disk.storage())
+    scene.world.until(lambda: scene.raft.role == "leader")
+    scene.advance(2 * raft.TICK)
+    return scene
+
+
+def written(disk: Disk, count: int, keys: int = 3) -> Scene:
+    scene = lone(disk)
+    for value in range(count):
+        assert scene.answer(scene.request(write(value, f"k{value % keys}"))) == {"type": "write_ok"}
+    return scene
+
+
+def known(node: Raft, applied: int | None = None) -> dict[str, Any]:
+    """All that a node must not forget, with so much of its log applied."""
+    if applied is not None:
+        node.commit_index = applied
+        node.advance_state_machine()
+    log = node.log
+    return {
+        "term": node.term, "vote": node.voted_for, "applied": node.last_applied,
+        "log": [list(log[index]) for index in range(max(log.start, 0) + 1, log.size + 1)],
+        "map": sorted(map(json.dumps, node.state_machine.map.items())),
+        "answers": node.answers.records(), "floors": node.answers.floors(),
+    }  # fmt: skip
+
+
+def as_it_was(scene: Scene, disk: Disk) -> None:
+    """A node that ends now comes back with all that this one knows."""
+    before = known(scene.raft)
+    other = Scene(scene.node_id, len(scene.peers) + 1, storage=disk.after_crash().storage())
+    after = known(other.raft, scene.raft.last_applied)
+    more = len(after["log"]) - len(before["log"])  # it may have more of the past
+    assert more >= 0
+    after["log"] = after["log"][more:]
+    assert after == before
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_is_as_it_was_after_the_end_of_any_turn(disk: Disk, seed: int) -> None:
+    rng, scene = Random(seed), follower(disk)
+    term, log, commit, msg_id = 0, list[Any](), 0, 0
+    for _ in range(60):
+        scene.advance(1.0)  # no promise binds
+        match rng.choice(["append", "append", "append", "vote", "conflict", "snapshot"]):
+            case "vote":
+                term = scene.raft.term + 1
+                scene.says("n2", ask(term, (1000, 1000)))
+                assert scene.raft.voted_for == "n2"
+                as_it_was(scene, disk)
+                continue
+            case "conflict":
+                log = log[: rng.randint(commit, len(log))]
+            case "snapshot":
+                index = len(log) + rng.randint(1, 3)
+                term = scene.raft.term + 1
+                items = dict(scene.raft.state_machine.map.items())
+                items |= {"k0": [index], f"s{index}": index}
+                data = [["c9", index, {"type": "write_ok"}], *map(list, items.items())]
+                floors = (index - 1, index - 1, 0)
+                message = part(data, index, 0, len(data), 1, term, term, floors)
+                scene.says("n0", message)
+                assert scene.raft.last_applied == index
+                log, commit = [no_op(term)] * index, index
+                as_it_was(scene, disk)
+                continue
+        term = scene.raft.term + 1
+        previous = (len(log), log[-1][0] if log else 0)
+        new = []
+        for _ in range(rng.randint(1, 4)):
+            msg_id += 1
+            new.append([term, commit, "c1", msg_id, write(msg_id, f"k{rng.randrange(3)}")])
+        log += new
+        commit = rng.randint(commit, len(log))
+        scene.says("n0", append(term, previous, new, commit))
+        assert scene.raft.log.size == len(log) and scene.raft.commit_index == commit
+        as_it_was(scene, disk)
+
+
+def test_what_cannot_be_stored_does_not_leave(disk: Disk) -> None:
+    scene = follower(disk)
+    disk.fails("no")
+    scene.says("n2", ask(1))
+    scene.says("n0", append(2, entries=[no_op(2)]))
+    scene.advance(2.0)  # it would campaign
+    assert not scene.world.inbox
+
+
+def test_what_leaves_is_committed_before(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = follower(disk)
+    commits = []
+    monkeypatch.setattr(scene.node, "_write", lambda data: commits.append(disk.commits()))
+    before = disk.commits()
+    scene.says("n2", ask(1))
+    scene.says("n0", append(2, entries=[no_op(2)]))
+    assert commits[-2:] == [before + 1, before + 2]
+    assert "PRAGMA synchronous = full" in disk.statements
+
+
+def test_a_node_that_comes_back_votes_for_nobody_else_in_its_term(disk: Disk) -> None:
+    scene = follower(disk)
+    scene.says("n2", ask(5))
+    assert scene.sent("request_vote_res", "n2")[-1]["granted"]
+    other = follower(disk.after_crash())
+    other.says("n0", ask(5))
+    assert not other.sent("request_vote_res", "n0")[-1]["granted"]
+    other.says("n2", ask(5))
+    assert other.sent("request_vote_res", "n2")[-1]["granted"]
+
+
+@pytest.mark.parametrize("timeouts", [[4.0], [4.0, 0.3], [0.3, 4.0]])
+def test_a_node_that_comes_back_keeps_the_promise_that_a_lease_may_count_on(
+    disk: Disk, timeouts: list[float]
+) -> None:
+    scene = follower(disk)
+    appends = (append(1, timeout=timeout, sent=-timeout) for timeout in timeouts)
+    scene.says("n0", *appends)  # in one turn
+    scene = follower(disk.after_crash())
+    scene.advance(3.99)
+    scene.says("n2", ask(2))
+    assert not scene.sent("request_vote_res", "n2")[-1]["granted"]
+    scene.advance(10.0)
+    scene.says("n2", ask(20))
+    assert scene.sent("request_vote_res", "n2")[-1]["granted"]
+
+
+def test_a_promise_of_long_ago_does_not_bind_for_ever(disk: Disk) -> None:
+    scene = follower(disk)
+    scene.says("n0", append(1, timeout=60.0))
+    scene.advance(100.0)
+    term = scene.raft.term + 1
+    scene.says("n0", append(term, entries=[no_op(term)] * 6, commit=6))
+    assert scene.raft.storage and scene.raft.storage.index == 6
+    scene = follower(disk.after_crash())
+    scene.advance(1.0)
+    scene.says("n2", ask(term + 1, (6, term)))
+    assert scene.sent("request_vote_res", "n2")[-1]["granted"]
+
+
+def test_a_lone_node_that_comes_back_serves(disk: Disk) -> None:
+    written(disk, 13)
+    scene = lone(disk.after_crash())
+    assert scene.answer(scene.request({"type": "read", "key": "k0"})) == {
+        "type": "read_ok", "value": 12,
+    }  # fmt: skip
+    assert scene.answer(scene.request(write(1, "new"))) == {"type": "write_ok"}
+
+
+def test_a_checkpoint_writes_what_has_changed_since_the_last_one(disk: Disk) -> None:
+    scene = written(disk, 39, keys=30)
+    assert scene.raft.storage and scene.raft.storage.index == 40
+    disk.rows.clear()
+    for value in range(5):
+        scene.request(write(value, f"k{value % 2}"))
+    assert scene.raft.storage.index == 45
+    assert disk.rows == {"entry": 5, "state": 5, "item": 2, "answer": 5}
+
+
+def test_a_checkpoint_cuts_the_log_and_forgets_answers_as_the_node_does(disk: Disk) -> None:
+    scene = written(disk, 60)
+    scene.advance(raft.TICK)
+    scene = written(disk_after := disk.after_crash(), 5)
+    log = scene.raft.log
+    tables = sqlite3.connect(disk_after.after_crash().folder / "n0.db")
+    assert log.start >= 50 and len(scene.raft.answers.records()) < 9
+    (entries,) = tables.execute("SELECT count(*) FROM entry").fetchone()
+    (answers,) = tables.execute("SELECT count(*) FROM answer").fetchone()
+    assert entries <= 4 * raft.KEPT_ENTRIES and answers < 9
+    tables.close()
+
+
+@pytest.mark.parametrize("table", ["item", "answer", "state"])
+def test_a_checkpoint_that_ends_in_its_midst_leaves_the_one_before(disk: Disk, table: str) -> None:
+    scene = written(disk, 8)
+    before = known(scene.raft)
+    disk.fails("no", f"INSERT OR REPLACE INTO {table}")
+    for value in range(6):
+        scene.request(write(value, "late"))
+    after = known(lone(disk.after_crash()).raft)
+    assert after["map"] == before["map"] and after["answers"] == before["answers"]
+    disk.works()
+    refused = scene.answer(scene.request(write(9, "works")))  # it is noticed at a turn's end
+    assert refused and refused["code"] == 11
+    assert scene.answer(scene.request(write(9, "works"))) == {"type": "write_ok"}
+    as_it_was(scene, disk)
+
+
+def test_nothing_is_written_while_nothing_changes(disk: Disk) -> None:
+    scene = follower(disk)
+    scene.says("n0", append(1, entries=[no_op(1)], commit=1))
+    commits, rows = disk.commits(), disk.rows.total()
+    for _ in range(50):
+        scene.advance(0.1)
+        scene.says("n0", append(1, (1, 1), commit=1))
+    assert (disk.commits(), disk.rows.total()) == (commits, rows)
+
+
+# What is not taken
+
+
+def refused(disk: Disk, node_id: str = "n0", nodes: int = 1) -> str:
+    """Why a node does not start; it says so in one line, and no init_ok."""
+    world = World()
+    for number in range(nodes):
+        world.add(f"n{number}", lambda node: Raft(node, storage=disk.storage()))
+    body = {"type": "init", "node_id": node_id, "node_ids": list(world.nodes)}
+    with pytest.raises(Ended) as ended:
+        world.request(node_id, body)
+    assert not world.inbox and not world.mail
+    cause = ended.value.__cause__
+    assert isinstance(cause, SystemExit) and isinstance(cause.code, str)
+    assert "\n" not in cause.code and "cannot be used: " in cause.code
+    assert cause.code.startswith(str(disk.folder))
+    return cause.code
+
+
+def sound(disk: Disk, **changes: Any) -> Path:
+    """A node's file, closed in peace; with other values in its state, if any are given."""
+    scene = written(disk, 40)
+    database: Any = scene.raft.storage and scene.raft.storage._db
+    if changes:
+        storage: Any = scene.raft.storage
+        storage._put("state", [(0, storage._saved | changes)])
+    database.close()
+    return disk.folder / "n0.db"
+
+
+def test_a_file_of_another_node_is_refused(disk: Disk) -> None:
+    sound(disk).rename(disk.folder / "n1.db")
+    assert "its node_id is n0, and this is n1" in refused(disk, "n1", 2)
+
+
+def test_a_file_of_another_cluster_is_refused(disk: Disk) -> None:
+    sound(disk)
+    assert "its node_ids is ['n0'], and this is ['n0', 'n1', 'n2']" in refused(disk, nodes=3)
+
+
+def test_a_file_of_a_newer_format_is_refused(disk: Disk) -> None:
+    sound(disk, format=99)
+    assert "its format is 99, and this is 1" in refused(disk)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"not a database" * 1000])
+def test_a_file_that_is_no_database_is_refused_and_stays(disk: Disk, content: bytes) -> None:
+    disk.folder.mkdir()
+    path = disk.folder / "n0.db"
+    path.write_bytes(content)
+    refused(disk)
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_refused(disk: Disk, tmp_path: Path) -> None:
+    disk.folder.write_text("a file")
+    assert "exists" in refused(disk).lower()
+    disk = Disk(tmp_path / "readonly")
+    sound(disk)
+    disk.fails("attempt to write a readonly database", "INSERT")
+    assert "readonly" in refused(disk)
+
+
+def test_a_second_node_on_the_same_file_is_refused_and_the_first_goes_on(disk: Disk) -> None:
+    scene = written(disk, 8)
+    assert "locked" in refused(Disk(disk.folder))
+    assert scene.answer(scene.request(write(1))) == {"type": "write_ok"}
+
+
+def test_an_older_copy_of_the_file_is_refused(disk: Disk) -> None:
+    scene = written(disk, 8)
+    older = disk.after_crash().folder
+    scene.request(write(1))
+    later = disk.after_crash()
+    for path in older.glob("n0.db*"):
+        shutil.copy(path, later.folder)
+    assert "lacks" in refused(later)
+
+
+def outcome(path: Path, expected: dict[str, Any]) -> str:
+    """What becomes of a node on such a file; it either knows all or is refused."""
+    storage = Disk(path.parent).storage()
+    node = World().add("n0", Raft)
+    node.node.node_id, node.node.node_ids = "n0", ["n0"]
+    try:
+        storage.open(node)
+    except SystemExit as end:
+        assert isinstance(end.code, str) and "\n" not in end.code, repr(end)
+        return "refused"
+    storage._db.close()
+    assert known(node) == expected
+    return "taken"
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a node that was killed: a database and a -wal file, both with a past."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(raft, "CHECKPOINT", 200)
+        patch.setattr(raft, "KEPT_ENTRIES", 20)
+        patch.setattr(raft, "GENERATION", 32)
+        disk = Disk(tmp_path_factory.mktemp("big") / "data")
+        scene = lone(disk)
+        for value in range(2222):
+            scene.request(write(value, f"k{value % 50}"))
+            if value % 50 == 0:
+                scene.advance(raft.TICK)
+        sound = disk.after_crash()
+        other = Scene("n0", 1, storage=sound.after_crash().storage())
+        assert scene.raft.log.start > 0 and other.raft.last_applied == 2200
+        return sound.folder, known(other.raft)
+
+
+def damaged(sound: Path, name: str, change: Callable[[bytearray], object], to: Path) -> Path:
+    """A copy of a node's folder with one of its files changed."""
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(sound, to)
+    content = bytearray((to / name).read_bytes())
+    change(content)
+    (to / name).write_bytes(content)
+    return to / "n0.db"
+
+
+def flip(place: int, bits: int) -> Callable[[bytearray], object]:
+    def change(content: bytearray) -> None:
+        content[place] ^= bits
+
+    return change
+
+
+def cut(length: int) -> Callable[[bytearray], object]:
+    return lambda content: content.__delitem__(slice(length, None))
+
+
+@pytest.mark.parametrize("kind", ["closed", "database", "wal"])
+def test_damage_is_noticed_or_does_no_harm(
+    big: tuple[Path, dict[str, Any]], tmp_path: Path, kind: str
+) -> None:
+    folder, expected = big
+    name = "n0.db-wal" if kind == "wal" else "n0.db"
+    if kind == "closed":
+        folder = shutil.copytree(folder, tmp_path / "closed")
+        closing = sqlite3.connect(folder / name)
+        closing.execute("SELECT * FROM state").fetchall()
+        closing.close()
+        assert not (folder / "n0.db-wal").exists()
+    size = (folder / name).stat().st_size
+    assert size > 8000
+    rng = Random(f"damage {kind}")
+    flips, cuts = (1000, 50) if kind == "closed" else (200, 20)
+    places = [*range(100), *(rng.randrange(size) for _ in range(flips))]
+    changes = [flip(place, rng.randrange(1, 256)) for place in places]
+    changes += [cut(rng.randrange(size)) for _ in range(cuts)]
+    outcomes = Counter(
+        outcome(damaged(folder, name, change, tmp_path / "copy"), expected) for change in changes
+    )
+    assert outcomes["taken"] > 5
+    assert kind == "database" or outcomes["refused"] > 5  # the -wal file has all that matters
+
+
+# A disk that is full
+
+
+@pytest.mark.parametrize(
+    "why", ["database or disk is full", "disk I/O error", "attempt to write a readonly database"]
+)
+@pytest.mark.parametrize("at", ["COMMIT", "BEGIN", "INSERT", "DELETE"])
+def test_while_nothing_can_be_stored_clients_are_told_and_nothing_else_leaves(
+    disk: Disk, why: str, at: str
+) -> None:
+    scene = written(disk, 3)
+    lines = len(scene.node.log_lines)
+    disk.fails(why, at)
+    lost = [scene.request(write(value, "lost")) for value in range(6)]
+    scene.advance(3.0)
+    refused = [scene.request(write(1, "refused")) for _ in range(3)]
+    scene.advance(3.0)
+    given = [(body := scene.answer(id)) and (body["code"], why in body["text"]) for id in refused]
+    assert given == [(11, True)] * 3
+    assert any(scene.answer(id) is None for id in lost)
+    assert not [m for m in scene.world.inbox if m["body"].get("code") != 11]
+    (line,) = scene.node.log_lines[lines:]
+    assert why in line
+    disk.works()
+    scene.advance(0.1)
+    assert scene.answer(scene.request(write(2))) == {"type": "write_ok"}
+    read = scene.request({"type": "read", "key": "refused"})
+    assert (scene.answer(read) or {})["code"] == 20
+    assert len(scene.node.log_lines) == lines + 2
+    as_it_was(scene, disk)
+
+
+def test_a_database_that_has_no_room_serves_again_when_it_has(disk: Disk) -> None:
+    scene = written(disk, 3)
+    database: Any = scene.raft.storage and scene.raft.storage._db
+    (pages,) = database.execute("PRAGMA page_count").fetchone()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    acknowledged = []
+    for number in range(20):
+        if scene.answer(scene.request(write("x" * 1000, number))) == {"type": "write_ok"}:
+            acknowledged.append(number)
+    assert len(acknowledged) < 20
+    after = known(lone(disk.after_crash()).raft)
+    assert {json.dumps([number, "x" * 1000]) for number in acknowledged} <= {*after["map"]}
+    database.execute("PRAGMA max_page_count = 1000000")
+    scene.advance(0.1)
+    assert scene.answer(scene.request(write(2))) == {"type": "write_ok"}
+    as_it_was(scene, disk)
+
+
+def test_the_others_elect_another_than_a_leader_that_can_store_nothing(tmp_path: Path) -> None:
+    world = World()
+    disks = {f"n{number}": Disk(tmp_path / f"n{number}") for number in range(3)}
+
+    def add(id: str) -> Raft:
+        node: Raft = world.add(id, lambda node: Raft(node, storage=disks[id].storage()))
+        return node
+
+    nodes = {id: add(id) for id in disks}
+    world.init()
+    world.until(lambda: nodes["n0"].role == "leader")
+    msg_id = world.request("n0", write(1))
+    assert world.until(lambda: world.answer(msg_id)) == {"type": "write_ok"}
+    disks["n0"].is_full()
+    world.request("n0", write(2))
+    world.until(lambda: "leader" in (nodes["n1"].role, nodes["n2"].role))
+    world.until(lambda: nodes["n0"].role != "leader")
+    disks["n0"].works()
+    world.advance(1.0)
+    assert nodes["n0"].leader in ("n1", "n2")
+    msg_id = world.request("n0", {"type": "read", "key": "x"})
+    assert (world.until(lambda: world.answer(msg_id)))["value"] in (1, 2)
+
+
+# Processes
+
+
+def start(folder: Path, node_id: str = "n0") -> subprocess.CompletedProcess[str]:
+    """A process that gets an init, and then the end of its input."""
+    body: Body = {"type": "init", "msg_id": 1, "node_id": node_id, "node_ids": ["n0"]}
+    init = json.dumps({"src": "c1", "dest": node_id, "body": body})
+    command = [sys.executable, str(ROOT / "raft.py"), "--data-dir", str(folder)]
+    return subprocess.run(command, input=f"{init}\n", capture_output=True, text=True)
+
+
+def test_a_process_ends_with_status_1_and_says_which_file_and_what_to_do(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert start(data).returncode == 0
+    (data / "n0.db").write_bytes(b"")
+    done = start(data)
+    assert done.returncode == 1 and done.stdout == ""
+    assert str(data / "n0.db") in done.stderr and "or move it away" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (data / "n0.db").read_bytes() == b""
+
+
+def test_a_process_that_shares_its_file_ends_with_status_1(disk: Disk) -> None:
+    written(disk, 1)
+    done = start(disk.folder)
+    assert done.returncode == 1 and done.stdout == "" and "locked" in done.stderr
