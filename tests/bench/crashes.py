@@ -357,10 +357,18 @@ def be_away(bench: Bench, report: Report, how: str, count: int) -> None:
     bench.until_written([follower])
     seconds = (bench.loop.now() - moment) / SECOND
     report.line(f"= away, {how}: it serves {seconds:.3f} s after it came back")
-    bench.run(2)
+    caught_up = re.compile(f"{follower} term .*: follower of .*, with its state up to")
+    try:
+        bench.wait(
+            lambda: any(said >= moment and caught_up.match(line) for said, line in bench.said),
+            f"snapshot in {follower}",
+        )
+    finally:
+        bench.lines_since(moment)
+    seconds = (bench.loop.now() - moment) / SECOND
+    report.line(f"= away, {how}: it has caught up {seconds:.3f} s after it came back")
     longest(bench, report, f"{how}, while it catches up", others, moment)
     bench.rest()
-    bench.lines_since(moment)
 
 
 def work(bench: Bench, until: int) -> None:
