@@ -10,8 +10,8 @@ PYTHON = python3
 VENV = .venv/ready
 SEEDS = 1000
 
-.PHONY: help run test check soak mutants traces bench directed failover agreement same-bytes maelstrom
-.PHONY: clean
+.PHONY: help run test check soak mutants traces bench directed crashes failover agreement
+.PHONY: same-bytes maelstrom clean
 
 help:  ## list the targets (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ bench:  ## measure
 
 directed:  ## faults at chosen moments, and what clients see: make directed ARGS=failover
 	$(PYTHON) tests/bench/directed.py $(ARGS)
+
+crashes:  ## kills, pauses, many writes, many keys: make crashes ARGS='rounds --rounds 10'
+	$(PYTHON) tests/bench/crashes.py $(ARGS)
 
 failover:  ## the leader is cut off 200 times, simulated: how long until the others serve
 	$(PYTHON) tests/bench/failover.py $(ARGS)

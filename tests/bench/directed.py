@@ -205,13 +205,19 @@ class Bench:
     """A cluster, its network and clients. It listens to the nodes."""
 
     def __init__(
-        self, report: Report, logs: Path, count: int, latency: float, independent: bool
+        self,
+        report: Report,
+        logs: Path,
+        count: int,
+        latency: float,
+        independent: bool,
+        command: Sequence[str] = NODE,
     ) -> None:
         self.report = report
         self.node_ids = [f"n{number}" for number in range(count)]
         self.loop = RealLoop()
         self.rng = random.Random(f"{count} {latency}")
-        self.nodes = Nodes(self.loop, NODE, logs)
+        self.nodes = Nodes(self.loop, command, logs)
         self.network: Network = ForgivingNetwork(
             self.loop,
             self.rng,
@@ -271,12 +277,17 @@ class Bench:
 
     def init(self) -> None:
         """Tells the nodes who they are, all at once, and waits until they know."""
-        waiting = set(self.node_ids)
-        for node_id in self.node_ids:
+        waiting = self.send_init(self.node_ids)
+        self.wait(lambda: not waiting, "init_ok")
+
+    def send_init(self, node_ids: Collection[str]) -> set[str]:
+        """Tells nodes who they are; returns who does not know yet, which shrinks."""
+        waiting = set(node_ids)
+        for node_id in node_ids:
             body = {"type": "init", "node_id": node_id, "node_ids": self.node_ids}
             done = partial(self._initialized, waiting)
             self._client().call(node_id, body, INIT_TIMEOUT, done)
-        self.wait(lambda: not waiting, "init_ok")
+        return waiting
 
     def _initialized(self, waiting: set[str], reply: Body | None, node_id: str) -> None:
         if reply and reply.get("type") == "init_ok":
@@ -453,11 +464,15 @@ class Bench:
 
 @contextmanager
 def cluster(
-    report: Report, count: int = 3, latency: float = 0.0, independent: bool = False
+    report: Report,
+    count: int = 3,
+    latency: float = 0.0,
+    independent: bool = False,
+    command: Sequence[str] = NODE,
 ) -> Iterator[Bench]:
     """Nodes whose processes run; at the end they are stopped, and their history is judged."""
     with tempfile.TemporaryDirectory() as logs:
-        bench = Bench(report, Path(logs), count, latency, independent)
+        bench = Bench(report, Path(logs), count, latency, independent, command)
         try:
             bench.start()
             yield bench
@@ -472,10 +487,14 @@ def cluster(
 
 @contextmanager
 def running(
-    report: Report, count: int = 3, latency: float = 0.0, independent: bool = False
+    report: Report,
+    count: int = 3,
+    latency: float = 0.0,
+    independent: bool = False,
+    command: Sequence[str] = NODE,
 ) -> Iterator[Bench]:
     """A cluster in which each node serves."""
-    with cluster(report, count, latency, independent) as bench:
+    with cluster(report, count, latency, independent, command) as bench:
         bench.init()
         bench.until_written(bench.node_ids, everywhere=True)
         yield bench
