@@ -199,7 +199,7 @@ MUTANTS = [
         "a lease counts from the answer",
         "thesis 6.4.1", "no stale read",
         [('max(follower.promised, sent + body["timeout"] * LEASE)',
-          'max(follower.promised, now + body["timeout"] * LEASE)')],
+          'max(follower.promised, self.node.now() + body["timeout"] * LEASE)')],
         test="6_4_1_a_lease_counts_from_when_the_message_was_sent",
     ),
     Mutant(
@@ -307,7 +307,7 @@ MUTANTS = [
                 self.node.withdraw()
                 self.storage.save(self)
 """)],
-        "crashes",
+        test="what_leaves_is_committed_before",
     ),
     Mutant(
         "the vote is not stored",
