@@ -1103,6 +1103,7 @@ class Raft(Server):
                     src, "install_snapshot_res", term=self.term, last_index=index,
                     offset=incoming.offset, sent=body["sent"], timeout=body["timeout"],
                 )  # fmt: skip
+                self.reset_election_deadline()  # else what has come is dropped with the leader
 
     def install(self, snapshot: Incoming) -> None:
         """Takes a state that has come in the place of its own; the log goes on from there."""
