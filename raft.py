@@ -1203,6 +1203,7 @@ class Raft(Server):
                     offset=incoming.offset, sent=body["sent"], timeout=body["timeout"],
                     start=self.start,
                 )  # fmt: skip
+                self.reset_election_deadline()  # else what has come is dropped with the leader
 
     def install(self, snapshot: Incoming) -> None:
         """Takes a state that has come in the place of its own; the log goes on from there."""

@@ -164,6 +164,14 @@ def test_7_a_log_that_has_another_entry_there_is_discarded() -> None:
     assert (scene.raft.log.start, scene.raft.log.size, scene.raft.log.last.term) == (10, 10, 2)
 
 
+def test_7_a_snapshot_may_take_longer_than_an_election_timeout() -> None:
+    scene = follower()
+    for offset in range(8):
+        scene.says("n0", part([[f"k{offset}", 1]], offset=offset, size=8))
+        scene.advance(0.2)
+    assert scene.raft.leader == "n0" and scene.raft.commit_index == 10
+
+
 def test_7_a_newer_snapshot_replaces_the_one_under_way_and_an_older_one_does_not() -> None:
     scene = follower()
     scene.says("n0", part([X], index=10))
