@@ -295,9 +295,13 @@ def paused(report: Report, args: argparse.Namespace) -> None:
             for _ in range(20):
                 bench.ask(old, "read", reads.append)
             bench.nodes.signal(old, signal.SIGCONT)
-            for _ in range(50):
+            moment, late = bench.loop.now(), report.broken["late"]
+            for _ in range(150):  # it is silent at first: what has waited may be too old to answer
                 bench.ask(old, "read", reads.append)
-                bench.run(0.001)
+                bench.run(0.01)
+            if report.broken["late"] > late:
+                report.line(f"  late answers after {old} went on:")
+                bench.lines_since(moment)
             if bench.leader == old:
                 report.line(f"  {old} still leads: nobody took its place")
         bench.rest()
