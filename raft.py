@@ -123,6 +123,7 @@ GENERATION = 16_384  # answers
 CHECKPOINT = 5000  # entries between two of what is stored
 FORMAT = 1  # of the file
 KEPT_ENTRIES, KEPT_BYTES = 10_000, 1 << 26  # of the log, behind what is applied: for who lags
+GONE = 10.0  # seconds of silence after which nothing is kept for a follower
 MAX_AHEAD = 10**9  # terms, or entries, that a message can be ahead
 MAX_TIME = 10**12  # that a clock can show
 
@@ -321,7 +322,7 @@ class Follower:
     answered: list[Any] = field(default_factory=list)  # seqs it is to hear of, or [owner, seq]
     snapshot: Snapshot | None = None  # that it gets, for it lacks what the log has no more
     offset: int = 0  # how many of its records the follower has
-    is_waiting: bool = True  # for the next ones
+    part_stamp: float = -math.inf  # of the message with the last ones
 
 
 class Raft(Server):
@@ -390,6 +391,7 @@ class Raft(Server):
         # Operations of this node's clients
         self.arrived: Arrived = ([], [])  # in this turn: reads, writes
         self.turned_away: list[tuple[str, int]] = []  # while nothing can be stored
+        self.answer_by = math.inf  # when the answers of this turn must have left
         self.pending: dict[int, Batch] = {}
         self.seq = 0
         self.routes: dict[str, tuple[int, float]] = {}  # who hears a leader: term, offset of clock
@@ -403,6 +405,7 @@ class Raft(Server):
         self.ticked = (0.0, 0.0)  # when the last two ticks were
         self.sure_rtt = 0.0  # the round trip, if it has been that long for a while
         self.awake_since = -math.inf  # no pause has been noticed since
+        self.born = self.node.now()  # what comes before init may have waited since then
         self.input_at = 0.0  # when something came last
         self.heard = False  # something in this turn
         self.silence = (0.0, 0.0)  # the longest between inputs of late: its start and end
@@ -434,8 +437,8 @@ class Raft(Server):
             now = self.node.now()
             self.seq = int(now * 1e6)
             self.start = self.node.random.getrandbits(48) if not self.storage else 0
-            self.ticked = self.silence = (now, now)
-            self.input_at = now
+            self.ticked = self.silence = (self.born, now)
+            self.input_at = self.born
             others = len(self.node.node_ids) - 1
             self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
             self.timeout = self.min_timeout
@@ -470,9 +473,12 @@ class Raft(Server):
                 self.storage.save(self)
                 if self.storage.failed:
                     self.node.withdraw()  # it may depend on what a crash would make us forget
-                for client, msg_id in self.turned_away:
-                    self.answer(client, msg_id, self.unavailable())
-                self.turned_away.clear()
+            if self.node.now() >= self.answer_by:
+                self.node.withdraw()  # it was stopped since it looked whether it may still answer
+            self.answer_by = math.inf
+            for client, msg_id in self.turned_away:
+                self.answer(client, msg_id, self.unavailable())
+            self.turned_away.clear()
 
     def tick(self) -> None:
         """What must happen even if no message comes."""
@@ -602,6 +608,7 @@ class Raft(Server):
                 if now < batch.deadline + 2 * TICK:
                     for client, msg_id, _ in in_vain:
                         self.answer(client, msg_id, self.unavailable())
+                    self.answer_by = min(self.answer_by, batch.deadline + 2 * TICK)
             elif now - batch.sent_at > retry and batch.sent_to != self.node.node_id:
                 self.hand_over(batch)
 
@@ -976,8 +983,10 @@ class Raft(Server):
             # Reads wait for the answer to a later message.
             due = follower.stamp <= asked or now - follower.sent_at >= heartbeat
             if follower.next_index <= self.log.start:
-                self.send_snapshot(node_id, follower, due)
-                continue
+                if now - follower.heard_of <= GONE:
+                    self.send_snapshot(node_id, follower, due)
+                    continue
+                follower.snapshot, follower.next_index = None, self.log.size + 1
             last = self.last_to_send(follower, now)
             if last >= follower.next_index or due:
                 self.send_entries(node_id, follower, last)
@@ -1038,10 +1047,10 @@ class Raft(Server):
     def append_entries_res(self, src: str, body: Body) -> None:
         """A follower says how far its log equals the leader's, or where to go on."""
         match, sent = body["match"], body["sent"]
-        if match > self.log.size and body["term"] == self.term and self.role == "leader":
-            raise RPCError.malformed_request(f"nothing was sent up to {match}")
         if not (follower := self.hear_follower(src, body)):
             return
+        if match > self.log.size:
+            raise RPCError.malformed_request(f"nothing was sent up to {match}")
         if body["success"]:
             if match > follower.match_index:
                 follower.match_index, follower.progress = match, follower.heard_of
@@ -1058,12 +1067,15 @@ class Raft(Server):
         One part is under way at a time. A heartbeat is an empty one: its answer says what came.
         """
         if not follower.snapshot:
-            follower.snapshot, follower.offset, follower.is_waiting = self.snapshot(), 0, True
+            follower.snapshot, follower.offset = self.snapshot(), 0
+            follower.part_stamp = -math.inf
         snapshot, now = follower.snapshot, self.node.now()
-        full = follower.is_waiting and now - follower.heard_of <= self.timeout
+        is_answered = follower.acked >= follower.part_stamp
+        full = is_answered and now - follower.heard_of <= self.timeout
         if not full and not due:
             return
-        follower.is_waiting = False
+        if full:
+            follower.part_stamp = self.stamp
         follower.sent_at, follower.stamp = now, self.stamp
         self.send(
             node_id, "install_snapshot", term=self.term, last_index=snapshot.index,
@@ -1076,8 +1088,10 @@ class Raft(Server):
     def install_snapshot_res(self, src: str, body: Body) -> None:
         """A follower says how much of a snapshot it has."""
         follower = self.hear_follower(src, body)
-        if follower and follower.snapshot and follower.snapshot.index == body["last_index"]:
-            follower.offset, follower.is_waiting = body["offset"], True
+        if not follower or not follower.snapshot or body["sent"] < follower.acked:
+            return  # it says what was the case before
+        if follower.snapshot.index == body["last_index"]:
+            follower.offset = body["offset"]
 
     def snapshot(self) -> Snapshot:
         """The state as it is now."""
@@ -1289,6 +1303,7 @@ class Raft(Server):
                 batch = self.awaiting[0]
                 if res and self.node.now() < batch.until:
                     self.answer(entry.client, entry.msg_id, res)
+                    self.answer_by = min(self.answer_by, batch.until)
                 if self.last_applied == batch.last_index:
                     self.awaiting.popleft()
                     if not batch.reads:
@@ -1324,6 +1339,7 @@ class Raft(Server):
             if not by_lease and acked <= batch.stamp:
                 waiting.append(batch)
                 continue
+            self.answer_by = min(self.answer_by, batch.until)
             for client, msg_id, body in batch.reads:
                 _, res = self.state_machine.apply(body)
                 self.answer(client, msg_id, res)
@@ -1862,19 +1878,23 @@ def check_message(msg: Message, raft: Raft) -> None:
 
 def are_entries(values: list[Any], raft: Raft) -> bool:
     latest = raft.log.size + MAX_AHEAD
-    return all([is_entry(value) and value[1] <= latest for value in values])
+    return all([is_entry(value, raft) and value[1] <= latest for value in values])
 
 
 def are_starts(value: Body, raft: Raft) -> bool:
     return all(id in raft.node.node_ids and IS["number"](n, raft) for id, n in value.items())
 
 
-def is_entry(value: Any) -> bool:
+def is_entry(value: Any, raft: Raft) -> bool:
     if value.__class__ is not list or len(value) != 5:
         return False
     term, birth, client, msg_id, body = value
     numbers = term.__class__ is birth.__class__ is msg_id.__class__ is int and birth >= 0
-    return numbers and body.__class__ is dict and (client is None or client.__class__ is str)
+    if not numbers or body.__class__ is not dict:
+        return False
+    # What is no client's says who takes part.
+    is_ours = client is None and all(IS["starts"](starts, raft) for starts in body.values())
+    return is_ours or client.__class__ is str
 
 
 def is_record(value: Any) -> bool:

@@ -24,7 +24,6 @@ def test_a_patch_that_does_not_fit_says_which_and_what_was_not_found() -> None:
 )
 def test_what_is_taken_out_is_noticed_and_nothing_else(name: str) -> None:
     (mutant,) = [mutant for mutant in MUTANTS if mutant.name == name]
-    survived, caught_by = hunt(mutant._replace(seeds=5))
-    assert survived < 5
+    _, caught_by = hunt(mutant._replace(seeds=40))
     assert caught_by.startswith(tuple(mutant.breaks.split(", ")))
     assert hunt(Mutant("as it is", "", "nothing", [], mutant.shape, 1)) == (1, "")

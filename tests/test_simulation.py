@@ -308,7 +308,10 @@ def test_the_others_soon_serve_when_the_leader_is_cut_off() -> None:
 MUTANTS = {
     "commit: ": ("    return count // 2 + 1\n", "    return count // 2\n"),
     "leader completeness: ": ("if led or theirs < ours:", "if led:"),
-    "one vote: ": ("self.voted_for in (None, src)", "True"),
+    "one vote: ": (
+        "        self.followers.clear()\n",
+        "        self.followers.clear()\n        self.voted_for = None\n",
+    ),
     "state machine safety: ": (
         'min(body["leader_commit"], self.verified)',
         'min(body["leader_commit"], self.log.size)',

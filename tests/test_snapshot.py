@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -134,11 +135,37 @@ def test_7_of_a_lost_part_the_next_heartbeat_asks() -> None:
 def test_7_a_follower_that_does_not_answer_gets_heartbeats_only() -> None:
     scene = leader_without_its_past()
     scene.until_sent("install_snapshot", "n2")
-    scene.raft.followers["n2"].is_waiting = True
-    scene.raft.followers["n2"].heard_of -= 10.0
+    scene.raft.followers["n2"].part_stamp = -math.inf
+    scene.raft.followers["n2"].heard_of -= 5.0
     scene.advance(0.3)
     heartbeats = scene.sent("install_snapshot", "n2")
     assert heartbeats and not any(body["data"] for body in heartbeats)
+
+
+def test_7_for_a_follower_that_is_gone_nothing_is_kept() -> None:
+    scene = leader_without_its_past()
+    scene.until_sent("install_snapshot", "n2")
+    scene.raft.followers["n2"].heard_of -= 10.0
+    before = scene.raft.log.start
+    for value in range(20):
+        scene.request(write(value))
+        scene.acks("n1")
+        scene.advance(raft.TICK)
+    assert scene.raft.log.start >= before + 20 - 3 * KEPT
+    assert scene.sent("append_entries", "n2") and not scene.sent("install_snapshot", "n2")
+    scene.says("n2", appended(1, 0, scene.raft.stamp))
+    assert scene.until_sent("install_snapshot", "n2")["data"]
+
+
+def test_7_an_answer_to_what_was_sent_before_a_part_does_not_ask_for_it_again() -> None:
+    scene = leader_without_its_past()
+    body = scene.until_sent("install_snapshot", "n2")
+    heartbeat = scene.until_sent("install_snapshot", "n2")
+    scene.says("n2", got(body["last_index"], 3, heartbeat["sent"]))
+    (following,) = scene.sent("install_snapshot", "n2")
+    assert following["offset"] == 3
+    scene.says("n2", got(body["last_index"], 0, body["sent"]))
+    assert not scene.sent("install_snapshot", "n2")
 
 
 def test_7_parts_that_come_twice_or_too_early_change_nothing() -> None:
