@@ -352,10 +352,8 @@ class Raft(Server):
         self.log = Log()  # changed in append and place
 
         # Who takes part: without a storage, a node that comes back has forgotten what it promised.
-        self.start = 0  # a number of this start of the node
-        self.members: dict[str, int] = {}  # their starts, as far as it is applied
-        self.newcomers: dict[str, int] | None = None  # likewise, while the first node founds
-        self.asked = 0.0  # when it asked last who is new
+        self.start = 0  # a number of this start of the node; 0: it forgets nothing
+        self.members: dict[str, int] = {}  # their starts; none are known before it is founded
 
         # Volatile state on all servers
         self.role = "follower"  # or "candidate", or "leader"
@@ -366,7 +364,7 @@ class Raft(Server):
         self.answers = Answers()  # replicated like the state machine
 
         # Volatile state of elections
-        self.votes: dict[tuple[bool, int], set[str]] = {}  # by (pre, term)
+        self.votes: dict[tuple[bool, int], dict[str, int]] = {}  # by (pre, term): starts of voters
         self.failures = 0  # elections since a leader was heard
         self.promise = -math.inf  # no vote before: a leader's lease counts on it
         self.deadline = math.inf  # of the next election
@@ -436,18 +434,17 @@ class Raft(Server):
                 self.storage.open(self)
             now = self.node.now()
             self.seq = int(now * 1e6)
-            self.start = self.node.random.getrandbits(48) if not self.storage else 0
+            if self.storage:
+                self.members = dict.fromkeys(self.node.node_ids, self.start)
+            else:
+                self.start = self.node.random.getrandbits(48)
             self.ticked = self.silence = (self.born, now)
             self.input_at = self.born
             others = len(self.node.node_ids) - 1
             self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
             self.timeout = self.min_timeout
             self.node.every(TICK, self.tick)
-            is_first = self.node.node_id == self.node.node_ids[0]
-            if is_first and not self.storage:
-                self.newcomers = {}
-                self.found_cluster()
-            elif is_first and self.log.size == self.term == 0:
+            if self.is_first() and self.log.size == self.term == 0:
                 self.become_candidate()
             else:
                 self.set_deadline(now + FIRST_ELECTION + self.random_timeout())
@@ -488,8 +485,6 @@ class Raft(Server):
                 self.step_down_without_majority(now)
                 self.review_followers(now)
                 self.readmit()
-            elif self.newcomers is not None and now - self.asked >= self.heartbeat:
-                self.found_cluster()
             self.review_pending(now)
             self.compact()
             if now - self.ticked[1] > 3 * TICK:
@@ -686,55 +681,33 @@ class Raft(Server):
     # others, for (m - a) + m > n - a. A vote that it forgot cannot elect a second leader, whose
     # log would lack its return; a lease that it forgot is kept by the others in the same way.
     # What is lost is what a majority forgets at once.
+    #
+    # The first node founds: it is elected by all, of whom nobody knows of anyone that takes part.
 
-    def found_cluster(self) -> None:
-        """The first node asks who else is new. All must say so: else there is a cluster already."""
-        self.asked = self.node.now()
-        for dest in self.node.other_node_ids:
-            self.send(dest, "found")
-        self.found_all()
+    def is_first(self) -> bool:
+        """Whether this node is the one that founds."""
+        return self.node.node_id == self.node.node_ids[0]
 
-    def found(self, src: str, body: Body) -> None:
-        """The first node asks whether this one has ever taken part."""
-        self.send(src, "found_res", start=self.start, is_new=not self.members and not self.storage)
-
-    def found_res(self, src: str, body: Body) -> None:
-        if not body["is_new"]:
-            self.newcomers = None  # this is a return
-        elif self.newcomers is not None:
-            self.newcomers[src] = body["start"]
-            self.found_all()
-
-    def found_all(self) -> None:
-        """With all of them the first node begins term 1, in which nobody else can be elected."""
-        if self.newcomers is not None and len(self.newcomers) == len(self.node.other_node_ids):
-            self.members = {**self.newcomers, self.node.node_id: self.start}
-            self.newcomers = None
-            self.become_candidate()
-
-    def is_member(self, starts: Mapping[str, int] | None = None) -> bool:
-        """Whether this node may vote, by what it has applied, or by what a candidate has."""
-        me = self.node.node_id
-        return bool(self.storage) or self.start in (self.members.get(me), (starts or {}).get(me))
+    def is_member(self) -> bool:
+        """Whether this node takes part: has not forgotten what it may have promised."""
+        return self.members.get(self.node.node_id) == self.start
 
     def counts(self, id: str, follower: Follower) -> bool:
         """Whether this leader may count on what a follower has said."""
-        return bool(self.storage) or follower.start == self.members.get(id, -1)
+        return follower.start == self.members.get(id, ABSENT)
 
     def readmit(self) -> None:
         """Appends the return of those that have all that is committed, once each."""
         for id, follower in self.followers.items():
             known = follower.start in (None, self.members.get(id), follower.readmitted)
-            if not known and not self.storage and follower.match_index >= self.commit_index:
+            if not known and follower.match_index >= self.commit_index:
                 follower.readmitted = follower.start
                 self.append([Entry(self.term, body={"return": {id: follower.start}})])
 
-    def admit(self, body: Body) -> None:
-        """Applies who takes part: a leader's first entry says who founded, another who returned."""
+    def admit(self, starts: Mapping[str, int]) -> None:
+        """Learns who takes part."""
         was_member = self.is_member()
-        for id, start in body.get("founded", {}).items():
-            self.members.setdefault(id, start)
-        self.members |= body.get("return", {})
+        self.members |= starts
         if self.is_member() and not was_member:
             self.log_role(f"{self.role}, takes part")
             self.reset_election_deadline()
@@ -787,7 +760,9 @@ class Raft(Server):
             self.election_timer_at = math.inf
             if self.node.now() < self.deadline:
                 self.set_deadline(self.deadline)
-            elif self.role != "leader" and self.is_member():
+            elif self.role != "leader" and (
+                self.is_member() or (self.is_first() and not self.members)
+            ):
                 self.campaign()
 
     def advance_term(self, term: int) -> None:
@@ -851,14 +826,14 @@ class Raft(Server):
         self.forget_leader()
         self.leader = self.node.node_id
         self.log_role(f"leader, elected by {' '.join(sorted(self.votes[False, self.term]))}")
+        self.members = self.members or self.votes[False, self.term]
         self.votes.clear()
         self.failures = 0
         self.adapt_timeout()
         now, last = self.node.now(), self.log.size
         self.followers = {id: Follower(last + 1, now, now) for id in self.node.other_node_ids}
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8).
-        founded = {} if self.storage else {"founded": self.members.copy()}
-        self.append([Entry(self.term, body=founded)])
+        self.append([Entry(self.term, body={"founded": self.members.copy()})])
         self.term_start = self.log.size
         self.new_route = True
 
@@ -880,7 +855,7 @@ class Raft(Server):
         """
         term = self.term + pre
         self.votes = {key: votes for key, votes in self.votes.items() if key == (False, self.term)}
-        self.votes[pre, term] = {self.node.node_id}
+        self.votes[pre, term] = {self.node.node_id: self.start}
         for dest in self.node.other_node_ids:
             self.ask_for_vote(dest, pre)
         self.count_votes(pre, term)
@@ -894,10 +869,13 @@ class Raft(Server):
     def request_vote(self, src: str, body: Body) -> None:
         """A candidate asks for this node's vote."""
         pre, term = body["pre"], body["term"]
-        if not self.is_member(body["starts"]):
+        starts = body["starts"]
+        if not self.members and starts.get(self.node.node_id) == self.start:
+            self.admit(starts)
+        founds = not starts
+        if not (self.is_member() or founds) or (founds and self.members):
             self.send_vote(src, pre, self.term, False, body["sent"])
             return
-        self.members = self.members or body["starts"]
         # While a leader is alive nobody is elected, so that it may serve reads by its lease
         # (thesis 6.4.1), and a node that comes back from a partition does not depose it.
         led = self.is_led()
@@ -920,7 +898,8 @@ class Raft(Server):
             elif rival:
                 self.ask_for_vote(src, pre)
         else:
-            granted = term == self.term and self.voted_for in (None, src)
+            # A founder that asks again may have forgotten that it was elected.
+            granted = term == self.term and self.voted_for in (None, "" if founds else src)
             if granted:
                 self.vote(src)
                 self.reset_election_deadline()
@@ -938,7 +917,7 @@ class Raft(Server):
         self.send(
             dest, "request_vote_res", pre=pre, term=term, granted=granted, sent=sent,
             leader=self.leader if not granted and self.is_led() else None,
-            now=self.node.now(), commit=self.known_commit,
+            now=self.node.now(), commit=self.known_commit, start=self.start,
         )  # fmt: skip
 
     def request_vote_res(self, src: str, body: Body) -> None:
@@ -949,7 +928,7 @@ class Raft(Server):
             self.measure(body["sent"])
         if body["granted"]:
             if (pre, term) in self.votes:
-                self.votes[pre, term].add(src)
+                self.votes[pre, term][src] = body["start"]
                 self.count_votes(pre, term)
         elif leader is None:
             self.routes.pop(src, None)
@@ -963,8 +942,12 @@ class Raft(Server):
                 self.routes[src] = (term, best)
 
     def count_votes(self, pre: bool, term: int) -> None:
-        """A majority of pre-votes makes a candidate, one of votes a leader (section 5.2)."""
-        if len(self.votes[pre, term]) < majority(len(self.node.node_ids)):
+        """A majority of pre-votes makes a candidate, one of votes a leader (section 5.2).
+
+        To found takes all.
+        """
+        count = len(self.node.node_ids)
+        if len(self.votes[pre, term]) < (majority(count) if self.members else count):
             return
         if pre:
             if term == self.term + 1 and not self.leader and self.node.now() >= self.promise:
@@ -1229,7 +1212,7 @@ class Raft(Server):
         self.known_commit = max(self.known_commit, snapshot.index)
         self.incoming = None
         self.log_role(f"follower of {self.leader}, with its state up to {snapshot.index}")
-        self.admit({"return": snapshot.members})
+        self.admit(snapshot.members)
 
     def follow(self, leader: str) -> None:
         """The leader of this term is heard for the first time."""
@@ -1277,6 +1260,8 @@ class Raft(Server):
                 self.log.append(entries[index - previous - 1 :])
                 break
         self.verified = max(self.verified, previous + len(entries))
+        if not self.members and self.log.start < 1 <= self.log.size:
+            self.admit(self.log[1].body.get("founded", {}))  # of all logs, the first one says that
 
     def acknowledge(self) -> None:
         """Answers the leader's messages of this turn; tells others what it has done for them."""
@@ -1296,7 +1281,8 @@ class Raft(Server):
         for entry in self.log.from_index(self.last_applied + 1, self.commit_index + 1):
             self.last_applied += 1
             if entry.client is None:
-                self.admit(entry.body)
+                founded, returned = entry.body.get("founded", {}), entry.body.get("return", {})
+                self.admit(founded | self.members | returned)
                 continue
             res = self.apply(self.last_applied, entry, (entry.client, entry.msg_id))
             if self.awaiting and entry.term == self.term:
@@ -1816,12 +1802,10 @@ def checksum(table: str, key: Any, text: Any) -> int:
 
 # What the servers say to each other: the fields of each type of message, and what they hold.
 MESSAGES: Final = {
-    "found": "",
-    "found_res": "start:number is_new:bool",
     "request_vote": "pre:bool term:term last_log_index:index last_log_term:term sent:time "
     "starts:starts",
     "request_vote_res": "pre:bool term:term granted:bool leader:node? sent:time? now:time "
-    "commit:index",
+    "commit:index start:number",
     "append_entries": "term:term prev_log_index:index prev_log_term:term entries:entries "
     "leader_commit:index sent:time timeout:seconds rtt:seconds answered:seqs",
     "append_entries_res": "term:term success:bool match:index sent:time timeout:seconds "

@@ -17,14 +17,14 @@ from raft import Raft, Storage
 class InProcessNode(VirtualNode):
     """A node whose clock, chance and output belong to the test."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, life: int = 0) -> None:
         self.world = world
         self.log_lines: list[str] = []
         self.turns = 0
         self.skew = 0.0  # seconds by which its clock is ahead
         super().__init__(
             lambda: world.time + self.skew,
-            random.Random(7),
+            random.Random(7 + life),
             lambda line: world.sent(self, json.loads(line)),
             self.log_lines.append,
         )
@@ -67,14 +67,19 @@ class World:
         self.inbox: list[Message] = []  # what clients got
         self.lost: Callable[[Message], bool] = lambda message: False
         self._msg_id = 0
+        self._lives: dict[str, int] = {}
 
     def sent(self, node: InProcessNode, message: Message) -> None:
         assert message.keys() == {"src", "dest", "body"} and message["src"] == node.node_id
         (self.mail if message["dest"] in self.nodes else self.inbox).append(message)
 
     def add(self, node_id: str, make: Callable[[InProcessNode], Any]) -> Any:
-        """Makes a node; `make(node)` gives it its handlers, and is returned."""
-        node = self.nodes[node_id] = InProcessNode(self)
+        """Makes a node; `make(node)` gives it its handlers, and is returned.
+
+        One that was there is killed, and what comes after it has other luck.
+        """
+        life = self._lives[node_id] = self._lives.get(node_id, -1) + 1
+        node = self.nodes[node_id] = InProcessNode(self, life)
         return make(node)
 
     def init(self, *node_ids: str) -> None:

@@ -29,7 +29,7 @@ from workbench import options  # noqa: E402
 from workbench.__main__ import prepare  # noqa: E402
 from workbench.seeds import Quiet  # noqa: E402
 
-TESTS = ("tests/test_raft.py", "tests/test_snapshot.py", "tests/test_storage.py")
+TESTS = tuple(f"tests/test_{name}.py" for name in ("raft", "snapshot", "storage", "return"))
 NEEDED = ("node.py", "pyproject.toml", "tests/in_process.py", *TESTS)
 
 

@@ -73,7 +73,7 @@ MUTANTS = [
     Mutant(
         "two votes in a term",
         "paper 5.2", "one vote, election safety",
-        [("granted = term == self.term and self.voted_for in (None, src)",
+        [('granted = term == self.term and self.voted_for in (None, "" if founds else src)',
           "granted = term == self.term")],
     ),
     Mutant(
@@ -106,11 +106,11 @@ MUTANTS = [
         "paper 5.2", "election safety",
         [("""\
             if (pre, term) in self.votes:
-                self.votes[pre, term].add(src)
+                self.votes[pre, term][src] = body["start"]
                 self.count_votes(pre, term)
 """, """\
             for key in [key for key in self.votes if key[0] == pre]:
-                self.votes[key].add(src)
+                self.votes[key][src] = body["start"]
                 self.count_votes(*key)
 """)],
         test="5_2_votes_of_an_earlier_term_and_pre_votes",
@@ -349,5 +349,24 @@ MUTANTS = [
         "thesis 6.4.1", "no stale read",
         [("raft.promise = raft.node.now() + state", "raft.promise = 0 * state")],
         test="keeps_the_promise",
+    ),
+    Mutant(
+        "a node that comes back without memory votes at once",
+        "paper 5.2 and figure 2", "one vote",
+        [("if not (self.is_member() or founds) or (founds and self.members):",
+          "if founds and self.members:")],
+        test="a_node_that_comes_back_does_not_vote",
+    ),
+    Mutant(
+        "a node that comes back without memory counts at once",
+        "paper 5.3 and figure 2", "leader completeness",
+        [("return follower.start == self.members.get(id, ABSENT)", "return True")],
+        test="what_it_says_does_not_count_before",
+    ),
+    Mutant(
+        "a majority is enough to found",
+        "paper 5.2 and figure 2", "leader completeness",
+        [("(majority(count) if self.members else count)", "majority(count)")],
+        test="to_found_takes_the_votes_of_all",
     ),
 ]  # fmt: skip

@@ -1,0 +1,252 @@
+"""Nodes without stable storage: how they begin together, and how one comes back without memory.
+
+Each start of such a node has a number. What a node has forgotten, a vote, a promise or entries that
+it had acknowledged, must not be missed: until the others have committed its return it neither votes
+nor counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from in_process import World
+from test_raft import LONG, READ, Scene, append, appended, ask, vote, write
+from test_snapshot import part
+
+from node import Body
+from raft import Raft
+
+N1, N2, AGAIN = 11, 12, 99  # starts of n1 and n2, and of one that comes back
+
+
+def founded(term: int = 1, **starts: int) -> list[Any]:
+    """A leader's first entry."""
+    return [term, 0, None, 0, {"founded": starts}]
+
+
+def founder() -> Scene:
+    """n0 of n0, n1, n2, all of them new, asks for the votes of term 1."""
+    return Scene("n0", forgets=True)
+
+
+def leader() -> Scene:
+    """It has them, and its first entry is committed."""
+    scene = founder()
+    scene.raft.round_trip.seconds = 0.0
+    scene.says("n1", vote(1, start=N1))
+    scene.says("n2", vote(1, start=N2))
+    scene.acks("n1", start=N1)
+    scene.acks("n2", start=N2)
+    assert scene.raft.role == "leader" and scene.raft.commit_index == 1
+    return scene
+
+
+def member() -> Scene:
+    """n1 follows n0, and knows from its log who takes part."""
+    scene = Scene("n1", forgets=True)
+    scene.says("n0", append(1, entries=[founded(n0=1, n1=scene.raft.start, n2=N2)]))
+    assert scene.raft.is_member()
+    scene.advance(LONG)  # its promise ends
+    scene.world.inbox.clear()
+    return scene
+
+
+class Cluster:
+    """Three real nodes, which remember nothing."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.rafts: dict[str, Raft] = {id: self.world.add(id, Raft) for id in ("n0", "n1", "n2")}
+        self.world.init()
+
+    def __getitem__(self, node_id: str) -> Raft:
+        return self.rafts[node_id]
+
+    def kill(self, node_id: str) -> None:
+        """It forgets everything, and starts again."""
+        self.rafts[node_id] = self.world.add(node_id, Raft)
+        self.world.init(node_id)
+
+    def serves(self, node_id: str, body: Body) -> Body:
+        """The answer of a node that is asked until it has a good one."""
+        while True:
+            asked = self.world.request(node_id, body)
+            self.world.advance(1.0)
+            answer = self.world.answer(asked)
+            if answer and answer["type"] != "error":
+                return answer
+
+
+def is_granted(scene: Scene, body: Any, src: str = "n2") -> bool:
+    scene.says(src, body)
+    return bool(scene.sent("request_vote_res", src)[-1]["granted"])
+
+
+# Founding
+
+
+def test_to_found_takes_the_votes_of_all() -> None:
+    scene = founder()
+    scene.says("n1", vote(1, start=N1))
+    assert scene.raft.role == "candidate"
+    scene.says("n2", vote(1, start=N2))
+    assert scene.raft.role == "leader"
+    first = scene.sent("append_entries", "n1")[0]["entries"][0]
+    assert first == founded(n0=scene.raft.start, n1=N1, n2=N2)
+
+
+def test_a_founder_that_does_not_hear_all_asks_again() -> None:
+    scene = founder()
+    scene.says("n1", vote(1, start=N1))
+    scene.sent("request_vote")
+    asked = scene.until_sent("request_vote")
+    assert (asked["pre"], asked["term"], asked["starts"]) == (True, 2, {})
+    scene.says("n1", vote(2, pre=True, start=N1))
+    assert scene.raft.role == "candidate" and scene.raft.term == 1
+    scene.says("n2", vote(2, pre=True, start=N2))
+    assert scene.raft.term == 2
+
+
+def test_only_the_first_node_founds() -> None:
+    scene = Scene("n1", forgets=True)
+    scene.advance(LONG)
+    assert not scene.sent("request_vote")
+
+
+def test_a_new_node_votes_for_a_founder_and_says_its_start() -> None:
+    scene = Scene("n1", forgets=True)
+    scene.says("n0", ask(1, starts={}))
+    (answer,) = scene.sent("request_vote_res", "n0")
+    assert (answer["granted"], answer["start"]) == (True, scene.raft.start)
+    assert not scene.raft.is_member()  # others may have been asked in vain
+
+
+def test_nobody_votes_twice_for_a_founder_in_a_term() -> None:
+    """The second one may have come back, and the first one may have been elected."""
+    scene = Scene("n1", forgets=True)
+    assert is_granted(scene, ask(1, starts={}), "n0")
+    assert not is_granted(scene, ask(1, starts={}), "n0")
+    assert is_granted(scene, ask(2, starts={}), "n0")
+
+
+def test_whoever_knows_a_member_does_not_vote_for_a_founder() -> None:
+    scene = member()
+    assert not is_granted(scene, ask(9, (9, 9), starts={}), "n0")
+
+
+def test_a_founder_that_dies_after_it_acknowledged_a_write_does_not_found_again() -> None:
+    """n1 has the write and does not know that it is committed; n2 has nothing of it."""
+    cluster = Cluster()
+    world = cluster.world
+    world.deliver()  # votes, the first entry and its acknowledgements
+    world.lost = lambda message: message["dest"] == "n2"
+    asked = world.request("n0", write(7))
+    world.step()
+    world.step()
+    world.step()
+    assert world.answer(asked) == {"type": "write_ok"}
+    assert cluster["n1"].last_applied < cluster["n1"].log.size
+    world.mail.clear()
+    world.lost = lambda message: False
+    cluster.kill("n0")
+    assert cluster.serves("n1", READ) == {"type": "read_ok", "value": 7}
+
+
+def test_one_that_has_heard_of_the_founding_from_a_candidate_takes_part() -> None:
+    scene = Scene("n1", forgets=True)
+    scene.advance(LONG)
+    assert is_granted(scene, ask(2, pre=True, starts={"n0": 1, "n1": scene.raft.start, "n2": N2}))
+    assert scene.until_sent("request_vote")["starts"]["n2"] == N2
+
+
+# Coming back
+
+
+def test_a_node_that_comes_back_does_not_vote() -> None:
+    scene = Scene("n1", forgets=True)
+    starts = {"n0": 1, "n1": scene.raft.start - 1, "n2": N2}
+    assert not is_granted(scene, ask(5, (9, 4), starts=starts))
+    assert not is_granted(scene, ask(5, (9, 4), pre=True, starts=starts))
+    assert scene.raft.term == 0
+    scene.advance(LONG)
+    assert not scene.sent("request_vote")
+
+
+def test_it_votes_again_when_its_return_is_committed() -> None:
+    scene = Scene("n1", forgets=True)
+    starts = {"n0": 1, "n1": N1, "n2": N2}
+    back = [1, 0, None, 0, {"return": {"n1": scene.raft.start}}]
+    scene.says("n0", append(1, entries=[founded(**starts), back], commit=1))
+    scene.advance(LONG)
+    assert not scene.sent("request_vote")
+    scene.says("n0", append(1, (2, 1), commit=2))
+    assert scene.until_sent("request_vote")["starts"] == {**starts, "n1": scene.raft.start}
+
+
+def test_a_later_leader_that_has_not_heard_of_a_return_does_not_undo_it() -> None:
+    scene = Scene("n1", forgets=True)
+    starts = {"n0": 1, "n1": N1, "n2": N2}
+    back = [1, 0, None, 0, {"return": {"n1": scene.raft.start}}]
+    entries = [founded(**starts), back, founded(2, **starts)]
+    scene.says("n0", append(2, entries=entries, commit=3))
+    assert scene.raft.last_applied == 3 and scene.raft.is_member()
+
+
+def test_what_it_says_does_not_count_before_its_return_is_committed() -> None:
+    scene = leader()
+    scene.request(write(1))
+    scene.acks("n1", start=AGAIN)
+    assert scene.raft.commit_index == 1
+    scene.advance(0.1)
+    size = scene.raft.log.size
+    assert scene.raft.log[size].body == {"return": {"n1": AGAIN}}
+    scene.acks("n1", start=AGAIN)
+    scene.advance(0.1)
+    assert scene.raft.commit_index == 1 and scene.raft.log.size == size  # once is enough
+    scene.says("n2", appended(1, size, scene.raft.stamp, start=N2))
+    assert scene.raft.commit_index == size
+    scene.request(write(2))
+    scene.acks("n1", start=AGAIN)
+    assert scene.raft.commit_index == scene.raft.log.size == size + 1
+
+
+def test_it_is_not_back_before_it_has_what_is_committed() -> None:
+    scene = leader()
+    scene.request(write(1))
+    scene.acks("n2", start=N2)
+    scene.says("n1", appended(1, 0, scene.raft.stamp, success=False, start=AGAIN))
+    scene.advance(0.1)
+    assert scene.raft.log.size == 2
+
+
+def test_its_promise_and_its_answers_do_not_count_for_reads() -> None:
+    scene = leader()
+    scene.advance(0.5)  # the leases end
+    scene.acks("n1", start=AGAIN)
+    asked = scene.request(READ)
+    scene.acks("n1", start=AGAIN)
+    assert scene.answer(asked) is None
+    scene.acks("n2", start=N2)
+    assert scene.answer(asked)
+
+
+def test_a_snapshot_says_who_takes_part() -> None:
+    scene = leader()
+    assert scene.raft.snapshot().members == scene.raft.members
+    other = Scene("n1", forgets=True)
+    starts = {"n0": 1, "n1": other.raft.start, "n2": N2}
+    body = part([["x", 1]], size=1)
+    other.says("n0", {**body, "starts": starts})
+    assert other.raft.members == starts and other.raft.is_member()
+
+
+@pytest.mark.parametrize("victim", ["n0", "n1", "n2"])
+def test_a_cluster_whose_nodes_come_back_one_at_a_time_keeps_what_it_had(victim: str) -> None:
+    cluster = Cluster()
+    assert cluster.serves("n0", write(7))["type"] == "write_ok"
+    others = [node_id for node_id in cluster.world.nodes if node_id != victim]
+    cluster.kill(victim)
+    cluster.world.until(lambda: cluster[victim].is_member())
+    cluster.kill(others[0])  # if the first one had not come back, only one would be left
+    assert cluster.serves(others[1], READ) == {"type": "read_ok", "value": 7}
