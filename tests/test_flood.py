@@ -70,9 +70,15 @@ CLIENT_GARBAGE: list[Body] = [
     {"type": "init", "node_id": 7, "node_ids": [7]}, {"type": "init", "node_ids": 7},
 ]  # fmt: skip
 
+
+def kinds_by_name(fields: str) -> dict[str, str]:
+    """Of the fields of a type of message: one without a kind is of the kind that has its name."""
+    return {field.split(":")[0]: field.split(":")[-1] for field in fields.split()}
+
+
 # Fields of one type of message that others do not have: there they mean nothing.
-FIELDS = " ".join(raft.MESSAGES.values()).split()
-OTHERS = sorted({field.split(":")[0] for field in FIELDS})
+FIELDS = {type: kinds_by_name(fields) for type, fields in raft.MESSAGES.items()}
+OTHERS = sorted({name for kinds in FIELDS.values() for name in kinds})
 
 
 class Sent(NamedTuple):
@@ -126,8 +132,8 @@ class Flood:
 
     def from_servers(self, node: str, term: int, size: int) -> tuple[Any, Body]:
         """The source and the body of what looks like a server's message."""
-        type = self.rng.choice([type for type, fields in raft.MESSAGES.items() if fields])
-        kinds = dict(field.split(":") for field in raft.MESSAGES[type].split())
+        type = self.rng.choice([type for type, kinds in FIELDS.items() if kinds])
+        kinds = FIELDS[type]
         body = {name: self.right(kind, term, size) for name, kind in kinds.items()}
         strange = {name: self.wrong("index") for name in self.rng.sample(OTHERS, 2)}
         if type == "append_entries":
