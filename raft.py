@@ -215,31 +215,24 @@ class Log:
 
 @dataclass
 class Batch:
-    """The operations that clients sent to a node in one turn; that node *owns* them.
+    """The operations that clients sent to a node, their owner, in one turn.
 
     It is what is forwarded, tried again and kept track of, as a whole.
     """
 
+    owner: str
     seq: int  # tells it from the owner's other ones, even from those before a crash
-    deadline: float  # when the clients are told, in the owner's time
+    until: float  # nothing may be answered from then on, in the time of who has it
     reads: list[Operation]
     writes: list[Operation]
     birth: int = 0
+    # At its owner
     left: bool = False  # another node may have it: from then on a write may happen
     sent_at: float = -math.inf
     sent_to: str = ""
-
-
-@dataclass
-class Accepted:
-    """A batch as the leader has it: what is to be done of it still."""
-
-    owner: str
-    seq: int
-    via: str  # the node that it came from: the owner, or one that passed it on
-    until: float  # nothing may be answered from then on, in the leader's time
-    stamp: float  # of the last messages sent before it came
-    reads: list[Operation]
+    # At the leader
+    via: str = ""  # the node that it came from: the owner, or one that passed it on
+    stamp: float = -math.inf  # of the last messages sent before it came
     last_index: int = 0  # of its writes
     done: bool = False
 
@@ -376,15 +369,16 @@ class Raft(Server):
         self.early: dict[int, list[Entry]] = {}  # entries that overtook others, by prev_log_index
         self.incoming: Incoming | None = None  # a snapshot, part by part
         self.ack: Body = {}  # to be sent when the input is drained
-        self.offset = Recent(1.0)  # by how much the leader's clock is ahead of ours, at least
+        self.ahead = -math.inf  # by how much the leader's clock is ahead of ours, at least
+        self.heard_leader_at = 0.0
 
         # Volatile state on leaders
         self.followers: dict[str, Follower] = {}
         self.term_start = 0  # the index of this term's no-op
         self.stamp = -math.inf  # of the latest messages, strictly increasing
-        self.accepted: dict[tuple[str, int], Accepted] = {}  # in this term, lately
-        self.awaiting: deque[Accepted] = deque()  # those with writes not yet applied, in order
-        self.waiting_reads: list[Accepted] = []
+        self.accepted: dict[tuple[str, int], Batch] = {}  # in this term, lately
+        self.awaiting: deque[Batch] = deque()  # those with writes not yet applied, in order
+        self.waiting_reads: list[Batch] = []
 
         # Operations of this node's clients
         self.arrived: Arrived = ([], [])  # in this turn: reads, writes
@@ -392,7 +386,7 @@ class Raft(Server):
         self.answer_by = math.inf  # when the answers of this turn must have left
         self.pending: dict[int, Batch] = {}
         self.seq = 0
-        self.routes: dict[str, tuple[int, float]] = {}  # who hears a leader: term, offset of clock
+        self.routes: dict[str, float] = {}  # who hears a leader, and how far its clock is ahead
         self.new_route = False  # to a leader, found in this turn
         self.relayed: dict[str, list[int]] = {}  # seqs that the leader has done, by their owner
 
@@ -403,10 +397,9 @@ class Raft(Server):
         self.ticked = (0.0, 0.0)  # when the last two ticks were
         self.sure_rtt = 0.0  # the round trip, if it has been that long for a while
         self.awake_since = -math.inf  # no pause has been noticed since
-        self.born = self.node.now()  # what comes before init may have waited since then
-        self.input_at = 0.0  # when something came last
+        self.input_at = self.node.now()  # when something came last
         self.heard = False  # something in this turn
-        self.silence = (0.0, 0.0)  # the longest between inputs of late: its start and end
+        self.waited = (self.input_at, self.input_at)  # since when what came then may have waited
 
         self.node.on_init(self.init)
         self.node.on_drained(self.drained)
@@ -418,8 +411,7 @@ class Raft(Server):
         if self.debug:
             self.node.log(f"{self.node.node_id} < {encode(msg)}")
         with self.lock:
-            if not self.heard:
-                self.hear()
+            self.hear()
             check_message(msg, self)
             getattr(self, msg["body"]["type"])(msg["src"], msg["body"])
 
@@ -438,8 +430,7 @@ class Raft(Server):
                 self.members = dict.fromkeys(self.node.node_ids, self.start)
             else:
                 self.start = self.node.random.getrandbits(48)
-            self.ticked = self.silence = (self.born, now)
-            self.input_at = self.born
+            self.ticked = (self.input_at, now)
             others = len(self.node.node_ids) - 1
             self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
             self.timeout = self.min_timeout
@@ -505,8 +496,7 @@ class Raft(Server):
         """Takes a client's operation on; the leader answers it, or else `review_pending`."""
         body = msg["body"]
         with self.lock:
-            if not self.heard:
-                self.hear()
+            self.hear()
             operation = (msg["src"], body.get("msg_id"), check_operation(body))
             if self.storage and self.storage.failed:
                 self.turned_away.append(operation[:2])
@@ -515,35 +505,29 @@ class Raft(Server):
             self.arrived[is_write].append(operation)
 
     def hear(self) -> None:
-        """Something has come: if after a long silence, other things may have waited for it.
+        """Notes since when what has come in this turn may have waited to be heard.
 
-        After a pause they are many, so they may be read for a while.
+        Maelstrom delivers to a node one message after the other, so others may have waited for a
+        slow one, in the silence before it; but no message takes that long. If this node was
+        stopped, they have waited in its pipe since the last tick but one (a tick may have come
+        first). After a long time they are many, so they are read for a while.
         """
+        if self.heard:
+            return
         self.heard = True
-        now, (start, end) = self.node.now(), self.silence
-        silence = end - start
-        if now - self.input_at > silence or now - end > max(TICK, silence / 8):
-            read = self.awake_since <= self.ticked[0]  # what had waited for the end of a pause
-            self.silence = (max(self.input_at, self.awake_since) if read else self.input_at, now)
+        now, (since, read_at) = self.node.now(), self.waited
+        wait = 4 * self.round_trip.seconds if self.node.other_node_ids else 0.0
+        oldest = min(max(self.input_at, self.ticked[0] - wait), self.ticked[0])
+        if now - oldest > read_at - since or now - read_at > max(TICK, (read_at - since) / 8):
+            self.waited = (oldest, now)
         self.input_at = now
 
     def hand_over_arrived(self) -> None:
-        """Makes a batch of the operations that came in this turn, and sends it on its way.
-
-        Its deadline counts from when the operations may have been sent. Maelstrom delivers to a
-        node one message after the other, so they may have waited for one that was under way, in
-        the silence before it. After a pause, what has waited in the pipe looks new: what is sure
-        is the last tick but one.
-        """
+        """Makes a batch of the operations that came in this turn, and sends it on its way."""
         self.seq += 1
-        rtt = self.round_trip.seconds
-        sent, _ = self.silence
-        if sent >= self.awake_since:  # else it was a pause, and not a slow message
-            wait = 4 * rtt if self.node.other_node_ids else 0.0
-            sent = max(sent, self.ticked[0] - wait)
-        sent = min(sent, self.ticked[0])
-        deadline = sent + max(PATIENCE, 2 * self.sure_rtt)
-        batch = self.pending[self.seq] = Batch(self.seq, deadline, *self.arrived)
+        until = min(self.waited[0], self.ticked[0]) + max(PATIENCE, 2 * self.sure_rtt)
+        batch = Batch(self.node.node_id, self.seq, until, *self.arrived)
+        self.pending[self.seq] = batch
         self.arrived = ([], [])
         self.hand_over(batch)
 
@@ -555,32 +539,22 @@ class Raft(Server):
         """
         if not batch.left:
             batch.birth = self.known_commit
-        me, term, offset = self.node.node_id, self.term, 0.0
         if self.role == "leader":
-            clock = dest = me
-        elif self.leader:
-            clock, offset = self.leader, self.offset.value
-            others = [id for id in self.node.other_node_ids if id != batch.sent_to]
-            retry = batch.sent_to and others
-            dest = self.node.random.choice(others) if retry else self.leader
-        elif self.routes:
-            term, _ = max(self.routes.values())
-            voters = [voter for voter, route in self.routes.items() if route[0] == term]
-            others = [voter for voter in voters if voter != batch.sent_to]
-            clock = dest = self.node.random.choice(others or voters)
-            offset = self.routes[dest][1]
-        else:
+            batch.left, batch.sent_to = True, self.node.node_id
+            self.accept_batch(batch, self.node.node_id)
             return
+        ways = [self.leader] if self.leader else [*self.routes]
+        if self.leader and batch.sent_to:
+            ways = self.node.other_node_ids
+        if not (ways := [way for way in ways if way != batch.sent_to] or ways):
+            return
+        dest = self.node.random.choice(ways)
+        clock, ahead = (self.leader, self.ahead) if self.leader else (dest, self.routes[dest])
         batch.left, batch.sent_to, batch.sent_at = True, dest, self.node.now()
-        body = {
-            "type": "forward", "term": term, "owner": me, "seq": batch.seq, "birth": batch.birth,
-            "clock": clock, "until": batch.deadline + offset,
-            "reads": batch.reads, "writes": batch.writes,
-        }  # fmt: skip
-        if dest == me:
-            self.accept_batch(me, body)
-        else:
-            self.node.send(dest, body)
+        self.send(
+            dest, "forward", owner=batch.owner, seq=batch.seq, birth=batch.birth, clock=clock,
+            until=batch.until + ahead, reads=batch.reads, writes=batch.writes,
+        )  # fmt: skip
 
     def hand_over_pending(self) -> None:
         """There is another leader, or another way to one: everything goes there, at once."""
@@ -597,13 +571,13 @@ class Raft(Server):
         """
         retry = 1.5 * self.round_trip.seconds + self.heartbeat
         for batch in list(self.pending.values()):
-            if now >= batch.deadline:
+            if now >= batch.until:
                 del self.pending[batch.seq]
                 in_vain = batch.reads if batch.left else batch.reads + batch.writes
-                if now < batch.deadline + 2 * TICK:
+                if now < batch.until + 2 * TICK:
                     for client, msg_id, _ in in_vain:
                         self.answer(client, msg_id, self.unavailable())
-                    self.answer_by = min(self.answer_by, batch.deadline + 2 * TICK)
+                    self.answer_by = min(self.answer_by, batch.until + 2 * TICK)
             elif now - batch.sent_at > retry and batch.sent_to != self.node.node_id:
                 self.hand_over(batch)
 
@@ -625,52 +599,48 @@ class Raft(Server):
             self.pending.pop(seq, None)
 
     def forward(self, src: str, body: Body) -> None:
-        """Another node's batch. The leader of its term takes it; who hears that one passes it on.
+        """Another node's batch. The leader takes it; who hears the leader passes it on, once.
 
-        Passed on it is but once, from its owner. To a forward of another term the answer is who
-        leads now. So a delayed one can never do harm.
+        Both only if they can tell until when it may be answered: `until` is in the time of
+        `clock`. To another one the answer is who leads now.
         """
-        me, owner, is_now = self.node.node_id, body["owner"], body["term"] == self.term
-        if self.role == "leader" and is_now and body["clock"] == me:
-            self.accept_batch(src, body)
-        elif self.leader not in (None, src, me) and is_now and owner == src:
-            until = body["until"] + (self.offset.value if body["clock"] == me else 0)
+        me, owner, clock = self.node.node_id, body["owner"], body["clock"]
+        if self.role == "leader" and clock == me:
+            names = ("owner", "seq", "until", "reads", "writes", "birth")
+            self.accept_batch(Batch(*[body[name] for name in names]), src)
+        elif owner == src and self.leader not in (None, src, me) and clock in (me, self.leader):
+            until = body["until"] + (self.ahead if clock == me else 0)
             self.node.send(self.leader, {**body, "clock": self.leader, "until": until})
         elif owner == src:
             self.send_vote(src, False, self.term, False, None)
 
     # Client operations: the leader
 
-    def accept_batch(self, via: str, body: Body) -> None:
+    def accept_batch(self, batch: Batch, via: str) -> None:
         """Takes a batch, once in its term: its writes into the log, its reads aside."""
-        owner, seq, until = body["owner"], body["seq"], body["until"]
-        reads, writes = body["reads"], body["writes"]
-        if accepted := self.accepted.get((owner, seq)):
+        key = (batch.owner, batch.seq)
+        if accepted := self.accepted.get(key):
             accepted.via = via  # the way that it came by last is the best one back
             if accepted.done:
                 self.finish(accepted)
-        elif self.node.now() < until:  # else the clients are gone
-            accepted = Accepted(owner, seq, via, until, self.stamp, reads)
-            self.accepted[owner, seq] = accepted
-            if writes:
-                self.append(Entry(self.term, body["birth"], *write) for write in writes)
-                accepted.last_index = self.log.size
-                self.awaiting.append(accepted)
-            if reads:
-                self.waiting_reads.append(accepted)
+        elif self.node.now() < batch.until:  # else the clients are gone
+            self.accepted[key] = batch
+            batch.via, batch.stamp, batch.last_index, batch.done = via, self.stamp, 0, False
+            if batch.writes:
+                self.log.append(Entry(self.term, batch.birth, *write) for write in batch.writes)
+                batch.last_index = self.log.size
+                self.awaiting.append(batch)
+            if batch.reads:
+                self.waiting_reads.append(batch)
 
-    def finish(self, accepted: Accepted) -> None:
+    def finish(self, batch: Batch) -> None:
         """A batch whose reads are served and whose writes are applied: its owner is to know."""
-        accepted.done = True
-        if accepted.owner == self.node.node_id:
-            self.pending.pop(accepted.seq, None)
-        elif follower := self.followers.get(accepted.via):
-            own = accepted.via == accepted.owner
-            follower.answered.append(accepted.seq if own else [accepted.owner, accepted.seq])
-
-    def append(self, entries: Iterable[Entry]) -> None:
-        """Appends entries of this term to the leader's log (section 5.3)."""
-        self.log.append(entries)
+        batch.done = True
+        if batch.owner == self.node.node_id:
+            self.pending.pop(batch.seq, None)
+        elif follower := self.followers.get(batch.via):
+            own = batch.via == batch.owner
+            follower.answered.append(batch.seq if own else [batch.owner, batch.seq])
 
     # Who takes part: return without memory
 
@@ -702,7 +672,7 @@ class Raft(Server):
             known = follower.start in (None, self.members.get(id), follower.readmitted)
             if not known and follower.match_index >= self.commit_index:
                 follower.readmitted = follower.start
-                self.append([Entry(self.term, body={"return": {id: follower.start}})])
+                self.log.append([Entry(self.term, body={"return": {id: follower.start}})])
 
     def admit(self, starts: Mapping[str, int]) -> None:
         """Learns who takes part."""
@@ -790,7 +760,7 @@ class Raft(Server):
         self.early.clear()
         self.incoming = None
         self.ack = {}
-        self.offset = Recent(1.0)
+        self.ahead = -math.inf
 
     def become_follower(self, why: str) -> None:
         self.role = "follower"
@@ -833,7 +803,7 @@ class Raft(Server):
         now, last = self.node.now(), self.log.size
         self.followers = {id: Follower(last + 1, now, now) for id in self.node.other_node_ids}
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8).
-        self.append([Entry(self.term, body={"founded": self.members.copy()})])
+        self.log.append([Entry(self.term, body={"founded": self.members.copy()})])
         self.term_start = self.log.size
         self.new_route = True
 
@@ -934,12 +904,8 @@ class Raft(Server):
             self.routes.pop(src, None)
             self.maybe_step_down(term, f"{src} is in a later term")
         elif not self.leader and leader != self.node.node_id:
-            offset = body["now"] - self.node.now()
-            known_term, known_offset = self.routes.get(src, (term, offset))
-            if term >= known_term:
-                self.new_route = self.new_route or not self.routes
-                best = max(offset, known_offset) if term == known_term else offset
-                self.routes[src] = (term, best)
+            self.new_route = self.new_route or not self.routes
+            self.routes[src] = body["now"] - self.node.now()  # at least
 
     def count_votes(self, pre: bool, term: int) -> None:
         """A majority of pre-votes makes a candidate, one of votes a leader (section 5.2).
@@ -1145,7 +1111,9 @@ class Raft(Server):
             self.follow(src)
         now = self.node.now()
         self.promise = max(self.promise, now + timeout)
-        self.offset.add(now, sent - now)
+        # What was known grows old: clocks differ in speed.
+        self.ahead = max(sent - now, self.ahead - (1 - LEASE) * (now - self.heard_leader_at))
+        self.heard_leader_at = now
         self.timeout = timeout
         self.round_trip.seconds = body["rtt"]
         return True
@@ -1557,23 +1525,6 @@ class Answers:
         self.count += 1
 
 
-class Recent:
-    """The largest of the values of the last `seconds`, or of up to twice as long."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._since = self._current = self._previous = -math.inf
-
-    def add(self, now: float, value: float) -> None:
-        if now - self._since > self._seconds:
-            self._since, self._previous, self._current = now, self._current, -math.inf
-        self._current = max(self._current, value)
-
-    @property
-    def value(self) -> float:
-        return max(self._current, self._previous)
-
-
 class RoundTrip:
     """How long a message and its answer take, in seconds: the mean, or more if it varies much."""
 
@@ -1813,7 +1764,7 @@ MESSAGES: Final = {
     "starts offset:number data:records sent:time timeout:seconds rtt:seconds",
     "install_snapshot_res": "term last_index:index offset:number sent:time timeout:seconds "
     "start:number",
-    "forward": "term owner:node seq:number birth:index clock:node until:time reads:operations "
+    "forward": "owner:node seq:number birth:index clock:node until:time reads:operations "
     "writes:operations",
     "answered": "seqs:numbers commit:index",
 }

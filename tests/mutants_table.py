@@ -232,10 +232,11 @@ MUTANTS = [
         "paper 5.3", "linearizability: an acknowledged write is lost",
         [("        self.awaiting: deque",
           "        self.owed = {}  # by index\n        self.awaiting: deque"),
-         ("                accepted.last_index = self.log.size\n", """\
-                accepted.last_index = self.log.size
-                first = self.log.size - len(writes) + 1
-                self.owed |= {first + at: (write, until) for at, write in enumerate(writes)}
+         ("                batch.last_index = self.log.size\n", """\
+                batch.last_index = self.log.size
+                first = self.log.size - len(batch.writes) + 1
+                for at, write in enumerate(batch.writes, first):
+                    self.owed[at] = (write, batch.until)
 """),
          ("            if self.awaiting and entry.term == self.term:\n", """\
             owed, until = self.owed.pop(self.last_applied, (None, 0))
@@ -249,8 +250,7 @@ MUTANTS = [
     Mutant(
         "a node that does not lead any more appends",
         "paper 5.3", "log matching",
-        [('if self.role == "leader" and is_now and body["clock"] == me:',
-          'if is_now and body["clock"] == me:')],
+        [('if self.role == "leader" and clock == me:', "if clock == me:")],
     ),
     Mutant(
         "a follower does not look at the term of the entry before",

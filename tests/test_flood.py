@@ -266,7 +266,7 @@ class Cluster:
         node = self.rafts[node_id]
         return (
             node.role, node.term, node.voted_for, node.leader, node.log.size, node.verified,
-            node.commit_index, node.known_commit, node.promise, node.timeout, node.offset.value,
+            node.commit_index, node.known_commit, node.promise, node.timeout, node.ahead,
             node.round_trip.seconds, dict(node.routes), list(node.pending), list(node.accepted),
             [follower.match_index for follower in node.followers.values()],
         )  # fmt: skip

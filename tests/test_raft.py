@@ -187,12 +187,12 @@ def appended(
 
 
 def forward(
-    term: int, seq: int, writes: list[Any] | None = None, reads: list[Any] | None = None,
+    seq: int, writes: list[Any] | None = None, reads: list[Any] | None = None,
     owner: str = "n1", clock: str = "n0", until: float = LONG, birth: int = 0,
 ) -> Body:  # fmt: skip
     """Operations of n1's clients, as they come to n0, the leader, if nothing else is said."""
     return {
-        "type": "forward", "term": term, "owner": owner, "seq": seq, "birth": birth,
+        "type": "forward", "owner": owner, "seq": seq, "birth": birth,
         "clock": clock, "until": until, "reads": reads or [], "writes": writes or [],
     }  # fmt: skip
 
@@ -742,7 +742,7 @@ def test_5_3_the_leader_retries_until_a_follower_has_stored_all_entries() -> Non
 def test_5_3_what_is_on_its_way_to_a_follower_is_bounded() -> None:
     scene = ready_leader()
     count = raft.WINDOW_ENTRIES + raft.CHUNK_ENTRIES
-    scene.says("n2", forward(1, 1, [["c1", i, write(i)] for i in range(count)], owner="n2"))
+    scene.says("n2", forward(1, [["c1", i, write(i)] for i in range(count)], owner="n2"))
     for _ in range(20):
         scene.says("n2", appended(1, 1, 0.0))  # gives the leader a turn
     sent = scene.sent("append_entries", "n1")
@@ -756,7 +756,7 @@ def test_5_3_what_is_on_its_way_to_a_follower_is_bounded() -> None:
 def test_5_3_long_values_are_sent_in_pieces_that_are_bounded_in_bytes() -> None:
     scene = ready_leader()
     value = "x" * (raft.CHUNK_BYTES // 3)
-    scene.says("n2", forward(1, 1, [["c1", i, write(value)] for i in range(60)], owner="n2"))
+    scene.says("n2", forward(1, [["c1", i, write(value)] for i in range(60)], owner="n2"))
     for _ in range(60):
         scene.says("n2", appended(1, 1, 0.0))
     sizes = [len(message["entries"]) for message in scene.sent("append_entries", "n1")]
@@ -1042,7 +1042,7 @@ def test_8_an_operation_takes_effect_once_however_often_it_is_in_the_log() -> No
 def test_8_and_each_time_it_has_the_same_answer() -> None:
     scene = ready_leader()
     once = ["c1", 5, cas(1, 2)]
-    scene.says("n1", forward(1, 1, [["c1", 4, write(1)], once]), forward(1, 2, [once]))
+    scene.says("n1", forward(1, [["c1", 4, write(1)], once]), forward(2, [once]))
     scene.acks("n2")
     assert [scene.answer(5), scene.answer(5)] == [{"type": "cas_ok"}] * 2
 
@@ -1073,8 +1073,8 @@ def test_8_what_is_not_done_again_is_not_answered(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(raft, "GENERATION", 4)
     scene = ready_leader()
     for msg_id in range(11, 21):
-        scene.says("n1", forward(1, msg_id, [["c1", msg_id, write(msg_id)]], birth=msg_id))
-    scene.says("n1", forward(1, 30, [["c1", 11, write(11)]], birth=0))
+        scene.says("n1", forward(msg_id, [["c1", msg_id, write(msg_id)]], birth=msg_id))
+    scene.says("n1", forward(30, [["c1", 11, write(11)]], birth=0))
     scene.acks("n2")
     assert scene.answer(11) == {"type": "write_ok"}
     assert scene.answer(11) is None
@@ -1106,7 +1106,7 @@ def test_owner_all_operations_of_a_turn_go_to_the_leader_in_one_message() -> Non
     (sent,) = scene.sent("forward", "n0")
     assert sent["writes"] == [["c1", 1, write(1)], ["c1", 2, write(2)]]
     assert sent["reads"] == [["c1", 3, READ]]
-    assert (sent["term"], sent["owner"], sent["clock"]) == (1, "n1", "n0")
+    assert (sent["owner"], sent["clock"]) == ("n1", "n0")
     assert sent["until"] == pytest.approx(100.9)  # in the leader's time, after 0.9 s
 
 
@@ -1168,7 +1168,7 @@ def test_owner_everything_goes_to_a_new_leader_at_once() -> None:
     scene.request(write(1))
     scene.request(write(2))
     scene.says("n2", append(2))
-    assert [body["term"] for body in scene.sent("forward", "n2")] == [2, 2]
+    assert len(scene.sent("forward", "n2")) == 2
 
 
 def test_owner_a_new_leader_takes_its_own_pending_operations() -> None:
@@ -1198,7 +1198,7 @@ def test_owner_who_hears_no_leader_goes_through_a_voter_that_names_one() -> None
     scene.request(write(1))
     scene.says("n2", vote(8, granted=False, leader="n0", now=50.0))
     (sent,) = scene.sent("forward", "n2")
-    assert (sent["term"], sent["clock"]) == (8, "n2")
+    assert sent["clock"] == "n2"
     assert sent["until"] == pytest.approx(50.9)
 
 
@@ -1215,16 +1215,15 @@ def test_owner_a_voter_that_hears_no_leader_any_more_is_no_way() -> None:
 
 def test_forward_is_taken_once_by_the_leader_however_often_it_comes() -> None:
     scene = ready_leader()
-    again = forward(1, 5, [["c1", 1, write(1)]])
+    again = forward(5, [["c1", 1, write(1)]])
     scene.says("n1", again, again)
     scene.says("n2", again)
     assert scene.raft.log.size == 2
 
 
-@pytest.mark.parametrize("term", [0, 2])
-def test_forward_of_another_term_is_refused(term: int) -> None:
+def test_forward_in_another_nodes_time_is_not_taken_but_told_who_leads() -> None:
     scene = ready_leader()
-    scene.says("n1", forward(term, 5, [["c1", 1, write(1)]]))
+    scene.says("n1", forward(5, [["c1", 1, write(1)]], clock="n2"))
     assert (scene.raft.log.size, scene.raft.term) == (1, 1)
     (answer,) = scene.sent("request_vote_res", "n1")
     assert (answer["granted"], answer["leader"]) == (False, "n0")
@@ -1232,11 +1231,11 @@ def test_forward_of_another_term_is_refused(term: int) -> None:
 
 def test_forward_nothing_is_answered_after_its_time() -> None:
     scene = ready_leader()
-    scene.says("n1", forward(1, 5, [["c1", 1, write(1)]], [["c1", 2, READ]], until=0.5))
+    scene.says("n1", forward(5, [["c1", 1, write(1)]], [["c1", 2, READ]], until=0.5))
     scene.sent("append_entries")
     assert scene.answer(2)
     scene.world.time = 0.4
-    scene.says("n1", forward(1, 6, [], [["c1", 3, READ]], until=0.5))
+    scene.says("n1", forward(6, [], [["c1", 3, READ]], until=0.5))
     scene.world.time = 0.5
     scene.acks("n1")
     assert scene.raft.commit_index >= 1
@@ -1247,14 +1246,14 @@ def test_forward_nothing_is_answered_after_its_time() -> None:
 def test_forward_that_comes_after_its_time_is_not_taken() -> None:
     scene = ready_leader()
     scene.world.time = 0.5
-    scene.says("n1", forward(1, 5, [["c1", 1, write(1)]], until=0.5))
+    scene.says("n1", forward(5, [["c1", 1, write(1)]], until=0.5))
     assert scene.raft.log.size == 1
 
 
 def test_forward_is_acknowledged_to_its_owner_the_way_that_it_came() -> None:
     scene = ready_leader()
-    scene.says("n1", forward(1, 5, [["c1", 1, write(1)]]))
-    scene.says("n2", forward(1, 6, [["c1", 2, write(2)]]))
+    scene.says("n1", forward(5, [["c1", 1, write(1)]]))
+    scene.says("n2", forward(6, [["c1", 2, write(2)]]))
     scene.acks("n1", "n2")
     assert scene.until_sent("append_entries", "n1")["answered"] == [5]
     assert [body["answered"] for body in scene.sent("append_entries", "n2")] == [[["n1", 6]]]
@@ -1271,15 +1270,15 @@ def test_forward_is_passed_on_to_the_leader_and_in_its_time() -> None:
     scene = Scene("n1")
     scene.says("n0", append(1, sent=100.0))
     for clock in ("n1", "n0"):
-        scene.says("n2", forward(1, 5, [["c1", 1, write(1)]], owner="n2", clock=clock, until=9.0))
+        scene.says("n2", forward(5, [["c1", 1, write(1)]], owner="n2", clock=clock, until=9.0))
     sent = scene.sent("forward", "n0")
     assert [(body["clock"], body["until"]) for body in sent] == [("n0", 109.0), ("n0", 9.0)]
 
 
-def test_forward_is_passed_on_once_and_only_in_its_term() -> None:
+def test_forward_is_passed_on_once_and_only_in_a_time_that_is_known() -> None:
     scene = follower(term=2)
-    scene.says("n2", forward(2, 5, owner="n0"))  # n2 is not its owner
-    scene.says("n2", forward(1, 6, owner="n2"))
+    scene.says("n2", forward(5, owner="n0"))  # n2 is not its owner
+    scene.says("n2", forward(6, owner="n2", clock="n2"))  # it takes another node for the leader
     assert not scene.sent("forward")
     (answer,) = scene.sent("request_vote_res", "n2")
     assert (answer["leader"], answer["term"]) == ("n0", 2)
@@ -1291,7 +1290,7 @@ def test_forward_an_inherited_entry_is_answered_by_its_owners_next_try() -> None
     become_leader(scene)
     scene.acks("n0")
     assert scene.value == 2 and scene.answer(5) is None
-    scene.says("n2", forward(2, 1, [operation], owner="n2", clock="n1"))
+    scene.says("n2", forward(1, [operation], owner="n2", clock="n1"))
     scene.acks("n0")
     assert scene.answer(5) == {"type": "cas_ok"}
 
@@ -1366,7 +1365,7 @@ SAID: list[Body] = [
     vote(9),
     append(9, entries=[entry(9, 1)]),
     appended(9, 1, 0.0),
-    forward(9, 1, [["c1", 1, write(1)]], [["c1", 2, READ]]),
+    forward(1, [["c1", 1, write(1)]], [["c1", 2, READ]]),
     {"type": "answered", "seqs": [1], "commit": 1},
 ]
 GARBAGE: list[Any] = [-1, 1.5, True, "x", [None], [[]], [[1, 2, 3, 4, 5]], {}, {"a": 1}]
@@ -1450,7 +1449,7 @@ def test_check_no_entry_was_born_absurdly_late() -> None:
 @pytest.mark.parametrize("stranger", ["n9", "c1", ""])
 def test_check_batches_are_of_servers_for_an_answer_to_nobody_mutes_a_node(stranger: str) -> None:
     scene = ready_leader()
-    scene.says("n1", forward(1, 5, [], [["c1", 2, READ]], owner=stranger))
+    scene.says("n1", forward(5, [], [["c1", 2, READ]], owner=stranger))
     assert not scene.raft.accepted
     scene = follower()
     scene.says("n0", {**append(1), "answered": [[stranger, 1]]})
@@ -1495,7 +1494,7 @@ def test_check_absurd_numbers_end_no_node_and_raise_nothing(
 def test_check_absurd_times_raise_nothing_when_they_are_added() -> None:
     scene = Scene("n1")
     scene.says("n0", append(1, sent=1.5e308))
-    scene.says("n2", forward(1, 5, owner="n2", clock="n1", until=1.5e308))
+    scene.says("n2", forward(5, owner="n2", clock="n1", until=1.5e308))
     assert not any("Traceback" in line for line in scene.node.log_lines)
 
 
