@@ -1371,63 +1371,62 @@ class Raft(Server):
 ABSENT: Final = object()  # what a version holds for a key that it does not hold
 MAX_NESTING = 100  # arrays and objects within each other; JSON itself sets no limit
 SHOWN = 100  # characters of a value in an error text
-FOLD_EVERY, MOVES = 16, 24  # writes; steps then, of a walk over the past
 PLAIN = frozenset([str, int, float, type(None)])  # what is its own identity
-# A version written to: its number, who holds it, and the items (or None) that it lost since.
-Past = tuple[int, Callable[[], Any], dict[Hashable, tuple[Any, Any] | None]]
 new = object.__new__  # without __init__, which would make a table
 
 
 class PersistentMap:
     """An immutable mapping of JSON to JSON: `set` returns a new version and copies nothing.
 
-    All versions share the newest one's table. Before a write changes it, the version written to
-    records what it held (H. Baker, Shallow binding makes functional arrays fast, 1991):
+    All versions share the newest one's table. Before a write changes it, each version that
+    somebody holds keeps what it loses by that, as in shallow binding (H. Baker, 1991):
 
-        v1 = {a: 1}    v1 [a was 1] -> v2 [b was absent] -> v3    table {a: 2, b: 3}
+        v1 = {a: 1}    v1 lost {a: 1, b: absent}    v2 lost {b: absent}    v3's table {a: 2, b: 3}
 
-    So a version holds what the table says, unless a record from the newest to its own does; the
-    last word counts. Records of versions that nobody holds move back, piece by piece, so one that
-    is held costs an item for each key written since. Any thread may read while one writes: what a
-    reader needs is where it looks next before it goes from where it has looked.
+    So a version holds what it lost, and else what the table says. One that is held costs each
+    write a step, and an item for each key written since; the items go with it. Hold a few.
+    Any thread may read while one writes: what a reader needs is among what its version lost
+    before it leaves the table, and a reader looks there last.
     Do not change values given. A write to an old version is rare, and copies it.
     """
 
-    __slots__ = ("__weakref__", "_at", "_number", "_order", "_past", "_size", "_table")
-    _at: int | None  # where `keep` is; None: this is not the newest version
+    __slots__ = ("__weakref__", "_held", "_lost", "_number", "_order", "_size", "_table")
+    _lost: dict[Hashable, tuple[Any, Any] | None]  # to newer versions; empty: this is the newest
+    _held: list[ref[PersistentMap]]  # the older versions that there were when this was made
 
     def __init__(self, items: Iterable[tuple[Any, Any]] = ()) -> None:
         self._table = {identity(key): (key, value) for key, value in items}
         self._order, self._size = list(self._table), len(self._table)
-        self._past, self._number, self._at = list[Past](), 0, 0
+        self._lost, self._held, self._number = {}, [], 0
 
     def set(self, key: Any, value: Any) -> PersistentMap:
         """The version after this one. Raises RPCError 12 for what is not JSON."""
         id = key if key.__class__ in PLAIN else identity(key)
-        identity(value)
-        if (at := self._at) is None:
+        if value.__class__ not in PLAIN:
+            identity(value)
+        if self._lost:
             return PersistentMap(self.items()).set(key, value)
-        table, past, order = self._table, self._past, self._order
+        table, order = self._table, self._order
         before = table.get(id)
-        entry = (self._number, ref(self), {id: before})
-        if len(past) == 1 and past[0][1]() is None:  # as a rule nobody holds an older version
-            past[0] = entry
-        else:
-            at = keep(past, entry, at)
-        self._at = None  # between the record and the change, for readers
+        held = [ref(self)]
+        for holder in self._held:
+            if (version := holder()) is not None:
+                version._lost.setdefault(id, before)
+                held.append(holder)
+        self._lost[id] = before  # and only then the change, for readers
         if before is None:
             order.append(id)
         table[id] = (key if before is None else before[0], value)
         newest = new(PersistentMap)
-        newest._table, newest._past, newest._order = table, past, order
-        newest._number, newest._size, newest._at = self._number + 1, len(order), at
+        newest._table, newest._order, newest._size = table, order, len(order)
+        newest._lost, newest._held, newest._number = {}, held, self._number + 1
         return newest
 
     def get(self, key: Any, default: Any = None) -> Any:
         id = key if key.__class__ in PLAIN else identity(key)
         item = self._table.get(id)
-        if self._at is None:  # else it was the newest when it looked
-            item = self._find(id)
+        if self._lost:
+            item = self._lost.get(id, item)
         return default if item is None else item[1]
 
     def __getitem__(self, key: Any) -> Any:
@@ -1451,47 +1450,17 @@ class PersistentMap:
 
     def changes_since(self, older: PersistentMap) -> Iterator[tuple[Any, Any]]:
         """The items written since `older`, at that cost; all if that is no older version of it."""
-        if older._past is not self._past or older._number > self._number:
+        if older._table is not self._table or older._number > self._number:
             yield from self.items()
             return
-        seen = set[Hashable]()
-        for number, _, record in self._past[::-1]:  # items may move meanwhile, but only that way
-            for id in list(record) if older._number <= number < self._number else ():
-                if id not in seen:
-                    seen.add(id)
-                    yield self._find(id)
+        lost = older._lost
+        for id in list(lost):  # newer versions may be written meanwhile
+            if (item := self._find(id)) is not lost[id]:  # a write makes a new item, always
+                yield item
 
     def _find(self, id: Hashable) -> Any:
         item = self._table.get(id)
-        for number, _, record in self._past[::-1]:
-            if number >= self._number:
-                item = record.get(id, item)
-        return item
-
-
-def keep(past: list[Past], entry: Past, at: int) -> int:
-    """Adds to the past; now and then folds it, in MOVES steps from `at`; returns where it is."""
-    if len(past) > 1 and past[-1][1]() is None:  # nobody holds it: its one item moves
-        ((id, item),) = past[-1][2].items()
-        past[-2][2].setdefault(id, item)
-        past[-1] = entry
-    else:
-        past.append(entry)
-    if entry[0] % FOLD_EVERY:
-        return at
-    for _ in range(MOVES):
-        if at >= len(past) - 1:
-            return 0
-        _, holder, record = past[at]
-        if holder() is not None:
-            at += 1
-            continue
-        if at:
-            past[at - 1][2].setdefault(*next(reversed(record.items())))
-        record.popitem()  # not before the item is there
-        if not record:
-            del past[at]
-    return at
+        return self._lost.get(id, item) if self._lost else item
 
 
 def may_create(op: Body) -> bool:
