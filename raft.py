@@ -1383,10 +1383,9 @@ class PersistentMap:
 
         v1 = {a: 1}    v1 lost {a: 1, b: absent}    v2 lost {b: absent}    v3's table {a: 2, b: 3}
 
-    So a version holds what it lost, and else what the table says. One that is held costs each
-    write a step, and an item for each key written since; the items go with it. Hold a few.
-    Any thread may read while one writes: what a reader needs is among what its version lost
-    before it leaves the table, and a reader looks there last.
+    So one that is held costs each write a step, and an item for each key written since; both go
+    with it. Hold few. Any thread may read, or be amid `items`, while one writes: a version keeps
+    what it loses before the table changes, and a reader looks there last.
     Do not change values given. A write to an old version is rare, and copies it.
     """
 
@@ -1441,22 +1440,16 @@ class PersistentMap:
         return self._size
 
     def items(self, start: int = 0, end: int | None = None) -> Iterator[tuple[Any, Any]]:
-        """By their keys' first writes, as given then; all, or those at `start` and before `end`.
-
-        Newer versions may be written meanwhile.
-        """
+        """By their keys' first writes, as given then; all, or those at `start` and before `end`."""
         end = self._size if end is None else min(end, self._size)
         return map(self._find, self._order[start:end])
 
     def changes_since(self, older: PersistentMap) -> Iterator[tuple[Any, Any]]:
         """The items written since `older`, at that cost; all if that is no older version of it."""
         if older._table is not self._table or older._number > self._number:
-            yield from self.items()
-            return
-        lost = older._lost
-        for id in list(lost):  # newer versions may be written meanwhile
-            if (item := self._find(id)) is not lost[id]:  # a write makes a new item, always
-                yield item
+            return self.items()
+        lost = older._lost  # others may be written meanwhile; each write makes an item anew
+        return iter([item for id in list(lost) if (item := self._find(id)) is not lost[id]])
 
     def _find(self, id: Hashable) -> Any:
         item = self._table.get(id)
