@@ -1371,6 +1371,7 @@ class Raft(Server):
 ABSENT: Final = object()  # what a version holds for a key that it does not hold
 MAX_NESTING = 100  # arrays and objects within each other; JSON itself sets no limit
 SHOWN = 100  # characters of a value in an error text
+FOLD = 16  # versions, before those that nobody holds are forgotten
 PLAIN = frozenset([str, int, float, type(None)])  # what is its own identity
 new = object.__new__  # without __init__, which would make a table
 
@@ -1378,25 +1379,26 @@ new = object.__new__  # without __init__, which would make a table
 class PersistentMap:
     """An immutable mapping of JSON to JSON: `set` returns a new version and copies nothing.
 
-    All versions share the newest one's table. Before a write changes it, each version that
-    somebody holds keeps what it loses by that, as in shallow binding (H. Baker, 1991):
+    All versions share the newest one's table. Before a write changes it, the version written to
+    records what it loses (H. Baker, Shallow binding makes functional arrays fast, 1991):
 
-        v1 = {a: 1}    v1 lost {a: 1, b: absent}    v2 lost {b: absent}    v3's table {a: 2, b: 3}
+        v1 = {a: 1}    v1 lost {a: 1}    v2 lost {b: absent}    v3's table {a: 2, b: 3}
 
-    So one that is held costs each write a step, and an item for each key written since; both go
-    with it. Hold few. Any thread may read, or be amid `items`, while one writes: a version keeps
-    what it loses before the table changes, and a reader looks there last.
+    So a version holds what the table says, or else the first record from its own on. What was
+    recorded for one that nobody holds goes to the one held before it, if any: one that is held
+    costs an item for each key written since. Any thread may read, or be amid `items`, while one
+    writes: a record is there before the table changes, and a reader looks there last.
     Do not change values given. A write to an old version is rare, and copies it.
     """
 
-    __slots__ = ("__weakref__", "_held", "_lost", "_number", "_order", "_size", "_table")
+    __slots__ = ("__weakref__", "_limit", "_lost", "_number", "_order", "_past", "_size", "_table")
     _lost: dict[Hashable, tuple[Any, Any] | None]  # to newer versions; empty: this is the newest
-    _held: list[ref[PersistentMap]]  # the older versions that there were when this was made
+    _past: list[tuple[int, ref[PersistentMap], Any]]  # of versions: number, holder, what was lost
 
     def __init__(self, items: Iterable[tuple[Any, Any]] = ()) -> None:
         self._table = {identity(key): (key, value) for key, value in items}
         self._order, self._size = list(self._table), len(self._table)
-        self._lost, self._held, self._number = {}, [], 0
+        self._past, self._lost, self._number, self._limit = [], {}, 0, FOLD
 
     def set(self, key: Any, value: Any) -> PersistentMap:
         """The version after this one. Raises RPCError 12 for what is not JSON."""
@@ -1405,27 +1407,37 @@ class PersistentMap:
             identity(value)
         if self._lost:
             return PersistentMap(self.items()).set(key, value)
-        table, order = self._table, self._order
-        before = table.get(id)
-        held = [ref(self)]
-        for holder in self._held:
-            if (version := holder()) is not None:
-                version._lost.setdefault(id, before)
-                held.append(holder)
-        self._lost[id] = before  # and only then the change, for readers
+        table, order, past, limit = self._table, self._order, self._past, self._limit
+        before = self._lost[id] = table.get(id)
+        past.append((self._number, ref(self), self._lost))
+        if len(past) >= limit:
+            limit = FOLD + 2 * self._fold()
         if before is None:
             order.append(id)
         table[id] = (key if before is None else before[0], value)
         newest = new(PersistentMap)
         newest._table, newest._order, newest._size = table, order, len(order)
-        newest._lost, newest._held, newest._number = {}, held, self._number + 1
+        newest._past, newest._lost, newest._limit = past, {}, limit
+        newest._number = self._number + 1
         return newest
+
+    def _fold(self) -> int:
+        """Forgets the versions that nobody holds; how many are held."""
+        held: list[Any] = []
+        for version in self._past:
+            if version[1]() is not None:
+                held.append(version)
+            elif held:
+                for id, item in version[2].items():
+                    held[-1][2].setdefault(id, item)
+        self._past[:] = held
+        return len(held)
 
     def get(self, key: Any, default: Any = None) -> Any:
         id = key if key.__class__ in PLAIN else identity(key)
         item = self._table.get(id)
         if self._lost:
-            item = self._lost.get(id, item)
+            item = self._find(id)
         return default if item is None else item[1]
 
     def __getitem__(self, key: Any) -> Any:
@@ -1448,12 +1460,16 @@ class PersistentMap:
         """The items written since `older`, at that cost; all if that is no older version of it."""
         if older._table is not self._table or older._number > self._number:
             return self.items()
-        lost = older._lost  # others may be written meanwhile; each write makes an item anew
-        return iter([item for id in list(lost) if (item := self._find(id)) is not lost[id]])
+        between = [lost for n, _, lost in self._past[:] if older._number <= n < self._number]
+        return map(self._find, dict.fromkeys(id for lost in between for id in list(lost)))
 
     def _find(self, id: Hashable) -> Any:
         item = self._table.get(id)
-        return self._lost.get(id, item) if self._lost else item
+        for number, _, lost in self._past[::-1] if self._lost else ():
+            if number < self._number:
+                break
+            item = lost.get(id, item)
+        return item
 
 
 def may_create(op: Body) -> bool:
