@@ -1325,10 +1325,8 @@ class Raft(Server):
 ABSENT: Final = object()  # what a version holds for a key that it does not hold
 MAX_NESTING = 100  # arrays and objects within each other; JSON itself sets no limit
 SHOWN = 100  # characters of a value in an error text
-FOLD_EVERY, MOVES = 16, 24  # writes; steps then, of a walk over the past
+FOLD = 16  # versions, before those that nobody holds are forgotten
 PLAIN = frozenset([str, int, float, type(None)])  # what is its own identity
-# A version written to: its number, who holds it, and the items (or None) that it lost since.
-Past = tuple[int, Callable[[], Any], dict[Hashable, tuple[Any, Any] | None]]
 new = object.__new__  # without __init__, which would make a table
 
 
@@ -1336,51 +1334,63 @@ class PersistentMap:
     """An immutable mapping of JSON to JSON: `set` returns a new version and copies nothing.
 
     All versions share the newest one's table. Before a write changes it, the version written to
-    records what it held (H. Baker, Shallow binding makes functional arrays fast, 1991):
+    records what it loses (H. Baker, Shallow binding makes functional arrays fast, 1991):
 
-        v1 = {a: 1}    v1 [a was 1] -> v2 [b was absent] -> v3    table {a: 2, b: 3}
+        v1 = {a: 1}    v1 lost {a: 1}    v2 lost {b: absent}    v3's table {a: 2, b: 3}
 
-    So a version holds what the table says, unless a record from the newest to its own does; the
-    last word counts. Records of versions that nobody holds move back, piece by piece, so one that
-    is held costs an item for each key written since. Any thread may read while one writes: what a
-    reader needs is where it looks next before it goes from where it has looked.
+    So a version holds what the table says, or else the first record from its own on. What was
+    recorded for one that nobody holds goes to the one held before it, if any: one that is held
+    costs an item for each key written since. Any thread may read, or be amid `items`, while one
+    writes: a record is there before the table changes, and a reader looks there last.
     Do not change values given. A write to an old version is rare, and copies it.
     """
 
-    __slots__ = ("__weakref__", "_at", "_number", "_order", "_past", "_size", "_table")
-    _at: int | None  # where `keep` is; None: this is not the newest version
+    __slots__ = ("__weakref__", "_limit", "_lost", "_number", "_order", "_past", "_size", "_table")
+    _lost: dict[Hashable, tuple[Any, Any] | None]  # to newer versions; empty: this is the newest
+    _past: list[tuple[int, ref[PersistentMap], Any]]  # of versions: number, holder, what was lost
 
     def __init__(self, items: Iterable[tuple[Any, Any]] = ()) -> None:
         self._table = {identity(key): (key, value) for key, value in items}
         self._order, self._size = list(self._table), len(self._table)
-        self._past, self._number, self._at = list[Past](), 0, 0
+        self._past, self._lost, self._number, self._limit = [], {}, 0, FOLD
 
     def set(self, key: Any, value: Any) -> PersistentMap:
         """The version after this one. Raises RPCError 12 for what is not JSON."""
         id = key if key.__class__ in PLAIN else identity(key)
-        identity(value)
-        if (at := self._at) is None:
+        if value.__class__ not in PLAIN:
+            identity(value)
+        if self._lost:
             return PersistentMap(self.items()).set(key, value)
-        table, past, order = self._table, self._past, self._order
-        before = table.get(id)
-        entry = (self._number, ref(self), {id: before})
-        if len(past) == 1 and past[0][1]() is None:  # as a rule nobody holds an older version
-            past[0] = entry
-        else:
-            at = keep(past, entry, at)
-        self._at = None  # between the record and the change, for readers
+        table, order, past, limit = self._table, self._order, self._past, self._limit
+        before = self._lost[id] = table.get(id)
+        past.append((self._number, ref(self), self._lost))
+        if len(past) >= limit:
+            limit = FOLD + 2 * self._fold()
         if before is None:
             order.append(id)
         table[id] = (key if before is None else before[0], value)
         newest = new(PersistentMap)
-        newest._table, newest._past, newest._order = table, past, order
-        newest._number, newest._size, newest._at = self._number + 1, len(order), at
+        newest._table, newest._order, newest._size = table, order, len(order)
+        newest._past, newest._lost, newest._limit = past, {}, limit
+        newest._number = self._number + 1
         return newest
+
+    def _fold(self) -> int:
+        """Forgets the versions that nobody holds; how many are held."""
+        held: list[Any] = []
+        for version in self._past:
+            if version[1]() is not None:
+                held.append(version)
+            elif held:
+                for id, item in version[2].items():
+                    held[-1][2].setdefault(id, item)
+        self._past[:] = held
+        return len(held)
 
     def get(self, key: Any, default: Any = None) -> Any:
         id = key if key.__class__ in PLAIN else identity(key)
         item = self._table.get(id)
-        if self._at is None:  # else it was the newest when it looked
+        if self._lost:
             item = self._find(id)
         return default if item is None else item[1]
 
@@ -1396,56 +1406,24 @@ class PersistentMap:
         return self._size
 
     def items(self, start: int = 0, end: int | None = None) -> Iterator[tuple[Any, Any]]:
-        """By their keys' first writes, as given then; all, or those at `start` and before `end`.
-
-        Newer versions may be written meanwhile.
-        """
+        """By their keys' first writes, as given then; all, or those at `start` and before `end`."""
         end = self._size if end is None else min(end, self._size)
         return map(self._find, self._order[start:end])
 
     def changes_since(self, older: PersistentMap) -> Iterator[tuple[Any, Any]]:
         """The items written since `older`, at that cost; all if that is no older version of it."""
-        if older._past is not self._past or older._number > self._number:
-            yield from self.items()
-            return
-        seen = set[Hashable]()
-        for number, _, record in self._past[::-1]:  # items may move meanwhile, but only that way
-            for id in list(record) if older._number <= number < self._number else ():
-                if id not in seen:
-                    seen.add(id)
-                    yield self._find(id)
+        if older._table is not self._table or older._number > self._number:
+            return self.items()
+        between = [lost for n, _, lost in self._past[:] if older._number <= n < self._number]
+        return map(self._find, dict.fromkeys(id for lost in between for id in list(lost)))
 
     def _find(self, id: Hashable) -> Any:
         item = self._table.get(id)
-        for number, _, record in self._past[::-1]:
-            if number >= self._number:
-                item = record.get(id, item)
+        for number, _, lost in self._past[::-1] if self._lost else ():
+            if number < self._number:
+                break
+            item = lost.get(id, item)
         return item
-
-
-def keep(past: list[Past], entry: Past, at: int) -> int:
-    """Adds to the past; now and then folds it, in MOVES steps from `at`; returns where it is."""
-    if len(past) > 1 and past[-1][1]() is None:  # nobody holds it: its one item moves
-        ((id, item),) = past[-1][2].items()
-        past[-2][2].setdefault(id, item)
-        past[-1] = entry
-    else:
-        past.append(entry)
-    if entry[0] % FOLD_EVERY:
-        return at
-    for _ in range(MOVES):
-        if at >= len(past) - 1:
-            return 0
-        _, holder, record = past[at]
-        if holder() is not None:
-            at += 1
-            continue
-        if at:
-            past[at - 1][2].setdefault(*next(reversed(record.items())))
-        record.popitem()  # not before the item is there
-        if not record:
-            del past[at]
-    return at
 
 
 def may_create(op: Body) -> bool:
