@@ -21,7 +21,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from weakref import ref
@@ -119,7 +119,7 @@ CHUNK_ENTRIES, CHUNK_BYTES = 1000, 1 << 18  # in one message; one entry may be l
 WINDOW_ENTRIES, WINDOW_BYTES = 8000, 1 << 22  # on the way to a follower
 EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
 ENTRY_BYTES = 60  # of an entry besides its strings
-GENERATION = 16_384  # answers
+REMEMBERED = 16_384  # answers
 CHECKPOINT = 5000  # entries between two of what is stored
 FORMAT = 1  # of the file
 KEPT_ENTRIES, KEPT_BYTES = 10_000, 1 << 26  # of the log, behind what is applied: for who lags
@@ -248,60 +248,39 @@ class Accepted:
 class Snapshot:
     """The state when all up to an entry was applied, in that part of the log's place (section 7).
 
-    The map's versions never change, so it may be read, part by part, for as long as it takes.
+    A leader's, or what has come of it at a follower. It consists of records: the answers, then the
+    map's items, [key, value]. The map's versions never change, so it may be read, part by part,
+    for as long as it takes.
     """
 
-    index: int
-    term: int
-    map: PersistentMap
-    floors: list[int]  # of the answers
-    answers: list[Any]
-    members: dict[str, int]
-
-    @property
-    def size(self) -> int:
-        """In records: an answer each, then an item of the map each."""
-        return len(self.answers) + len(self.map)
-
-    def part(self, offset: int) -> list[Any]:
-        """Records from one on, as many as one message carries, or one that is larger."""
-        end = offset + CHUNK_ENTRIES
-        answered = len(self.answers)
-        data = self.answers[offset:end]
-        data += self.map.items(max(0, offset - answered), max(0, end - answered))
-        while len(data) > 1 and len(encode(data)) > CHUNK_BYTES:
-            del data[len(data) // 2 :]
-        return data
-
-
-@dataclass
-class Incoming:
-    """A snapshot of which not all has come."""
-
-    index: int
-    term: int
-    size: int
-    floors: list[int]
-    answered: int  # how many of the records are answers
-    members: dict[str, int]
+    index: int = 0
+    term: int = 0
+    members: dict[str, int] = field(default_factory=dict)
+    floor: int = 0  # of the answers
     answers: list[Any] = field(default_factory=list)
     map: PersistentMap = field(default_factory=lambda: PersistentMap())
 
     @property
-    def offset(self) -> int:
-        """How many records have come."""
+    def size(self) -> int:
+        """In records."""
         return len(self.answers) + len(self.map)
 
+    def part(self, offset: int) -> list[Any]:
+        """Records from one on, as many as one message carries, or one that is larger."""
+        end, answers = offset + CHUNK_ENTRIES, len(self.answers)
+        data = self.answers[offset:end]
+        data += self.map.items(max(0, offset - answers), max(0, end - answers))
+        while len(data) > 1 and len(encode(data)) > CHUNK_BYTES:
+            del data[len(data) // 2 :]
+        return data
+
     def take(self, data: list[Any]) -> None:
-        """The next records. Error 12 for an answer in the place of an item, or the reverse."""
-        left = self.answered - len(self.answers)
-        if any(len(record) != 3 for record in data[:left]) or any(
-            len(record) != 2 for record in data[left:]
-        ):
-            raise RPCError.malformed_request("the answers come first, then the items")
-        self.answers += data[:left]
-        for key, value in data[left:]:
-            self.map = self.map.set(key, value)
+        """The records that come next."""
+        for record in data:
+            if len(record) == 2:
+                self.map = self.map.set(*record)
+            else:
+                self.answers.append(record)
 
 
 @dataclass
@@ -376,7 +355,7 @@ class Raft(Server):
         # Volatile state on followers
         self.verified = 0  # the log equals this term's leader's up to here
         self.early: dict[int, list[Entry]] = {}  # entries that overtook others, by prev_log_index
-        self.incoming: Incoming | None = None  # a snapshot, part by part
+        self.incoming = Snapshot()  # part by part; of index 0 if there is none
         self.ack: Body = {}  # to be sent when the input is drained
         self.offset = Recent(1.0)  # by how much the leader's clock is ahead of ours, at least
 
@@ -813,7 +792,7 @@ class Raft(Server):
         self.leader = None
         self.verified = self.commit_index
         self.early.clear()
-        self.incoming = None
+        self.incoming = Snapshot()
         self.ack = {}
         self.offset = Recent(1.0)
 
@@ -1011,19 +990,26 @@ class Raft(Server):
 
     def send_entries(self, node_id: str, follower: Follower, last: int) -> None:
         """Sends append_entries with the entries up to `last`, maybe none."""
-        now, previous = self.node.now(), follower.next_index - 1
+        previous = follower.next_index - 1
         entries = self.log.from_index(previous + 1, last + 1)
         if entries and previous == follower.match_index:
-            follower.progress = now
+            follower.progress = self.node.now()
         follower.next_index += len(entries)
-        follower.sent_at, follower.stamp = now, self.stamp
-        self.send(
-            node_id, "append_entries", term=self.term, prev_log_index=previous,
+        self.send_follower(
+            node_id, "append_entries", prev_log_index=previous,
             prev_log_term=self.log[previous].term, entries=entries,
-            leader_commit=self.commit_index, sent=self.stamp, timeout=self.timeout,
-            rtt=self.round_trip.seconds, answered=follower.answered,
+            leader_commit=self.commit_index, answered=follower.answered,
         )  # fmt: skip
         follower.answered = []
+
+    def send_follower(self, node_id: str, type: str, **fields: Any) -> None:
+        """Sends what a leader says to a follower, with what it always says."""
+        follower = self.followers[node_id]
+        follower.sent_at, follower.stamp = self.node.now(), self.stamp
+        self.send(
+            node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout,
+            rtt=self.round_trip.seconds, **fields,
+        )  # fmt: skip
 
     def hear_follower(self, src: str, body: Body) -> Follower | None:
         """Any answer to this leader's message; None if it is one of an earlier term."""
@@ -1045,7 +1031,10 @@ class Raft(Server):
         return follower
 
     def append_entries_res(self, src: str, body: Body) -> None:
-        """A follower says how far its log equals the leader's, or where to go on."""
+        """A follower says how far its log equals the leader's, or where to go on.
+
+        If it gets a snapshot, it says how much of it has come.
+        """
         match, sent = body["match"], body["sent"]
         if not (follower := self.hear_follower(src, body)):
             return
@@ -1055,8 +1044,11 @@ class Raft(Server):
             if match > follower.match_index:
                 follower.match_index, follower.progress = match, follower.heard_of
                 follower.next_index = max(follower.next_index, match + 1)
-            if follower.snapshot and match >= follower.snapshot.index:
+            snapshot = follower.snapshot
+            if snapshot and match >= snapshot.index:
                 follower.snapshot = None
+            elif snapshot and body["snapshot"] == snapshot.index and sent == follower.acked:
+                follower.offset = body["offset"]  # else it says what was the case before
         elif sent > follower.backed:  # else it answers what was sent before the last step back
             follower.backed = self.stamp
             follower.next_index = max(follower.match_index, match) + 1
@@ -1069,36 +1061,22 @@ class Raft(Server):
         if not follower.snapshot:
             follower.snapshot, follower.offset = self.snapshot(), 0
             follower.part_stamp = -math.inf
-        snapshot, now = follower.snapshot, self.node.now()
-        is_answered = follower.acked >= follower.part_stamp
-        full = is_answered and now - follower.heard_of <= self.timeout
-        if not full and not due:
-            return
+        snapshot, silence = follower.snapshot, self.node.now() - follower.heard_of
+        full = follower.acked >= follower.part_stamp and silence <= self.timeout
         if full:
             follower.part_stamp = self.stamp
-        follower.sent_at, follower.stamp = now, self.stamp
-        self.send(
-            node_id, "install_snapshot", term=self.term, last_index=snapshot.index,
-            last_term=snapshot.term, size=snapshot.size, floors=snapshot.floors,
-            answered=len(snapshot.answers), offset=follower.offset,
-            data=snapshot.part(follower.offset) if full else [], starts=snapshot.members,
-            sent=self.stamp, timeout=self.timeout, rtt=self.round_trip.seconds,
-        )  # fmt: skip
-
-    def install_snapshot_res(self, src: str, body: Body) -> None:
-        """A follower says how much of a snapshot it has."""
-        follower = self.hear_follower(src, body)
-        if not follower or not follower.snapshot or body["sent"] < follower.acked:
-            return  # it says what was the case before
-        if follower.snapshot.index == body["last_index"]:
-            follower.offset = body["offset"]
+        if full or due:
+            self.send_follower(
+                node_id, "install_snapshot", last_index=snapshot.index, last_term=snapshot.term,
+                starts=snapshot.members, floor=snapshot.floor, size=snapshot.size,
+                offset=follower.offset, data=snapshot.part(follower.offset) if full else [],
+            )  # fmt: skip
 
     def snapshot(self) -> Snapshot:
         """The state as it is now."""
-        index, answers = self.last_applied, self.answers
-        map, floors = self.state_machine.map, answers.floors()
+        index, answers, map = self.last_applied, self.answers, self.state_machine.map
         term, members = self.log[index].term, self.members.copy()
-        return Snapshot(index, term, map, floors, answers.records(), members)
+        return Snapshot(index, term, members, answers.floor, list(answers.records), map)
 
     def compact(self) -> None:
         """Forgets what is applied of the log (section 7), but what a follower may lack still."""
@@ -1138,7 +1116,6 @@ class Raft(Server):
     def append_entries(self, src: str, body: Body) -> None:
         """The leader's entries, or its heartbeat."""
         if not self.hear_leader(src, body):
-            self.refuse(src, body)
             return
         for seq in body["answered"]:
             if seq.__class__ is int:
@@ -1153,9 +1130,10 @@ class Raft(Server):
         self.agree(body, refused)
 
     def hear_leader(self, src: str, body: Body) -> bool:
-        """Any message of a leader; False if it is one of an earlier term."""
+        """Any message of a leader; False if it is one of an earlier term, which is refused."""
         term, sent, timeout = body["term"], body["sent"], body["timeout"]
         if term < self.term:
+            self.send_leader(src, sent, timeout, False, 0)
             return False
         self.maybe_step_down(term, f"{src} leads")
         if self.leader != src:
@@ -1174,17 +1152,18 @@ class Raft(Server):
         """
         latest = self.ack if self.ack and self.ack["sent"] > body["sent"] else body
         self.ack = {
-            "term": self.term, "sent": latest["sent"], "timeout": latest["timeout"],
-            "success": refused is None, "match": self.verified if refused is None else refused,
-            "start": self.start,
+            "sent": latest["sent"], "timeout": latest["timeout"], "success": refused is None,
+            "match": self.verified if refused is None else refused,
         }  # fmt: skip
 
-    def refuse(self, src: str, body: Body) -> None:
-        """Answers a leader of an earlier term, which it ends."""
-        sent, timeout = body["sent"], body["timeout"]
+    def send_leader(
+        self, leader: str, sent: float, timeout: float, success: bool, match: int
+    ) -> None:
+        """Answers a leader; also how much has come of the snapshot that this node gets."""
         self.send(
-            src, "append_entries_res", term=self.term, success=False, match=0, sent=sent,
-            timeout=timeout, start=self.start,
+            leader, "append_entries_res", term=self.term, success=success, match=match, sent=sent,
+            timeout=timeout, start=self.start, snapshot=self.incoming.index,
+            offset=self.incoming.size,
         )  # fmt: skip
 
     def install_snapshot(self, src: str, body: Body) -> None:
@@ -1193,41 +1172,27 @@ class Raft(Server):
         (Section 7.) Parts come in order; one that is not the next is answered with which that is.
         """
         if not self.hear_leader(src, body):
-            self.refuse(src, body)
             return
         index = body["last_index"]
-        if index <= self.commit_index:  # a node never goes back
-            self.agree(body)
-            return
-        incoming = self.incoming
-        if not incoming or index > incoming.index:
-            floors, answered = body["floors"], body["answered"]
-            term, size, members = body["last_term"], body["size"], body["starts"]
-            incoming = Incoming(index, term, size, floors, answered, members)
-            self.incoming = incoming
-        if index == incoming.index:
-            if body["offset"] == incoming.offset:
+        if index > self.commit_index:  # a node never goes back
+            if index > self.incoming.index:
+                self.incoming = Snapshot(index, body["last_term"], body["starts"], body["floor"])
+            incoming = self.incoming
+            if (index, body["offset"]) == (incoming.index, incoming.size):
                 incoming.take(body["data"])
-            if incoming.offset >= incoming.size:
+            if index == incoming.index and incoming.size >= body["size"]:
                 self.install(incoming)
-                self.agree(body)
-            else:
-                self.send(
-                    src, "install_snapshot_res", term=self.term, last_index=index,
-                    offset=incoming.offset, sent=body["sent"], timeout=body["timeout"],
-                    start=self.start,
-                )  # fmt: skip
-                self.reset_election_deadline()  # else what has come is dropped with the leader
+        self.agree(body)
 
-    def install(self, snapshot: Incoming) -> None:
+    def install(self, snapshot: Snapshot) -> None:
         """Takes a state that has come in the place of its own; the log goes on from there."""
         self.log.compact(snapshot.index, snapshot.term)
         self.state_machine = Map(snapshot.map)
-        self.answers = Answers(snapshot.floors, snapshot.answers)
+        self.answers = Answers(snapshot.floor, snapshot.answers)
         self.commit_index = self.last_applied = snapshot.index
         self.verified = max(self.verified, snapshot.index)
         self.known_commit = max(self.known_commit, snapshot.index)
-        self.incoming = None
+        self.incoming = Snapshot()
         self.log_role(f"follower of {self.leader}, with its state up to {snapshot.index}")
         self.admit({"return": snapshot.members})
 
@@ -1281,8 +1246,8 @@ class Raft(Server):
     def acknowledge(self) -> None:
         """Answers the leader's messages of this turn; tells others what it has done for them."""
         if self.ack and self.leader:
-            self.send(self.leader, "append_entries_res", **self.ack)
-            self.reset_election_deadline()
+            self.send_leader(self.leader, **self.ack)
+            self.reset_election_deadline()  # so what comes of a snapshot is not dropped with it
         self.ack = {}
         for owner, seqs in self.relayed.items():
             if owner in self.node.other_node_ids:  # a message to nobody would make us mute
@@ -1534,41 +1499,24 @@ def show(value: Any) -> str:
 class Answers:
     """The answers to the last operations, part of the replicated state (section 8).
 
-    Two generations of them: when the younger one is full, the older one is forgotten. Whether an
-    operation that is in neither has been applied is certain only if it was born after `floor`.
+    A record is [index of the entry, client, msg_id, answer]. All that was applied after `floor` is
+    remembered: it is the index of the newest record that was forgotten. What is unknown and was
+    born before it may have been applied. All nodes forget the same.
     """
 
-    def __init__(self, floors: Sequence[int] = (0, 0, 0), records: Sequence[Any] = ()) -> None:
-        # All that was applied after the floor is remembered.
-        self.floor, self._young_floor, old = floors
-        answers = [((client, msg_id), res) for client, msg_id, res in records]
-        self._old: dict[tuple[str, int], Body] = dict(answers[:old])
-        self._young: dict[tuple[str, int], Body] = dict(answers[old:])
-        self.count = len(answers)  # how many there ever were
-
-    @property
-    def size(self) -> int:
-        """How many are remembered."""
-        return len(self._old) + len(self._young)
-
-    def floors(self) -> list[int]:
-        """What is to be known of `records` to make the same of them again."""
-        return [self.floor, self._young_floor, len(self._old)]
-
-    def records(self, start: int = 0) -> list[Any]:
-        """All that is remembered from one on, in its order."""
-        items = chain(self._old.items(), self._young.items())
-        return [[*id, res] for id, res in islice(items, start, None)]
+    def __init__(self, floor: int = 0, records: Iterable[Any] = ()) -> None:
+        self.floor, self.records = floor, deque(records)
+        self._by_id = {(client, msg_id): res for _, client, msg_id, res in self.records}
 
     def get(self, id: tuple[str, int]) -> Body | None:
-        return self._young.get(id) or self._old.get(id)
+        return self._by_id.get(id)
 
     def add(self, index: int, id: tuple[str, int], res: Body) -> None:
-        if len(self._young) == GENERATION:
-            self._old, self._young = self._young, {}
-            self.floor, self._young_floor = self._young_floor, index - 1
-        self._young[id] = res
-        self.count += 1
+        if len(self.records) >= REMEMBERED:
+            self.floor, client, msg_id, _ = self.records.popleft()
+            self._by_id.pop((client, msg_id), None)
+        self.records.append([index, *id, res])
+        self._by_id[id] = res
 
 
 class Recent:
@@ -1637,7 +1585,6 @@ class Storage:
         self.failed = ""  # why it could not be written last; nothing may leave the node
         self._saved: dict[str, Any] = {}  # what `state` holds
         self._map = PersistentMap()  # of the checkpoint
-        self._answers, self._answered = Answers(), 0  # likewise, and how many there ever were
 
     @property
     def index(self) -> int:
@@ -1681,7 +1628,7 @@ class Storage:
         for table in self.SCHEMA:
             db.execute(table)
         log = {"term": 0, "vote": None, "promised": 0.0, "start": [0, 0], "last": 0, "commits": 0}
-        checkpoint = {"index": 0, "items": 0, "answers": [0, 0], "floors": [0, 0, 0]}
+        checkpoint = {"index": 0, "items": 0, "answers": 0, "floor": 0}
         self._put("state", [(0, me | log | checkpoint)])
         db.close()
         new.rename(path)
@@ -1706,12 +1653,11 @@ class Storage:
         self._saved = state
         index, (start, term), last = state["index"], state["start"], state["last"]
         items = [item for _, item in self._get("item")]
-        answers = list(self._get("answer"))
+        answers = [record for _, record in self._get("answer")]
         entries = list(self._get("entry"))
-        first, end = state["answers"]
         if (
             len(items) != state["items"]
-            or [number for number, _ in answers] != list(range(first, end))
+            or len(answers) != state["answers"]
             or [number for number, _ in entries] != list(range(start + 1, last + 1))
         ):
             raise ValueError("it is damaged: something is missing")
@@ -1721,8 +1667,7 @@ class Storage:
         raft.log.stable = last
         self._map = PersistentMap(items)
         raft.state_machine = Map(self._map)
-        raft.answers = self._answers = Answers(state["floors"], [record for _, record in answers])
-        self._answered = raft.answers.count
+        raft.answers = Answers(state["floor"], answers)
         raft.commit_index = raft.last_applied = raft.known_commit = index
         raft.verified = index
         raft.promise = raft.node.now() + state["promised"]  # it is not known when that began
@@ -1764,8 +1709,7 @@ class Storage:
         db.execute("COMMIT")
         log.stable, self._saved = log.size, state
         if overdue:
-            self._map, self._answers = raft.state_machine.map, raft.answers
-            self._answered = raft.answers.count
+            self._map = raft.state_machine.map
         with self._counter.open("r+b", buffering=0) as file:
             file.write(b"%20d" % state["commits"])
 
@@ -1774,18 +1718,14 @@ class Storage:
         log, map, answers = raft.log, raft.state_machine.map, raft.answers
         items = map.changes_since(self._map)
         self._put("item", ((encode(key), [key, value]) for key, value in items))
-        added, kept = answers.count - self._answered, answers.size
-        if answers is not self._answers:  # a snapshot was installed
-            self._db.execute("DELETE FROM answer")
-            added = kept
-        end = self._saved["answers"][1] + added
-        new = answers.records(kept - min(added, kept))
-        self._put("answer", enumerate(new, end - len(new)))
-        self._db.execute("DELETE FROM answer WHERE key < ?", (end - kept,))
+        # What a snapshot brought is what this node would have: what it had stays right.
+        new = takewhile(lambda record: record[0] > self.index, reversed(answers.records))
+        self._put("answer", ((record[0], record) for record in new))
+        self._db.execute("DELETE FROM answer WHERE key <= ?", (answers.floor,))
         self._db.execute("DELETE FROM entry WHERE key <= ?", (log.start,))
         return {
             "index": raft.last_applied, "start": [log.start, log[log.start].term],
-            "items": len(map), "answers": [end - kept, end], "floors": answers.floors(),
+            "items": len(map), "answers": len(answers.records), "floor": answers.floor,
         }  # fmt: skip
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:
@@ -1825,12 +1765,9 @@ MESSAGES: Final = {
     "append_entries": "term:term prev_log_index:index prev_log_term:term entries:entries "
     "leader_commit:index sent:time timeout:seconds rtt:seconds answered:seqs",
     "append_entries_res": "term:term success:bool match:index sent:time timeout:seconds "
-    "start:number",
-    "install_snapshot": "term:term last_index:index last_term:term size:number floors:floors "
-    "answered:number starts:starts offset:number data:records sent:time timeout:seconds "
-    "rtt:seconds",
-    "install_snapshot_res": "term:term last_index:index offset:number sent:time timeout:seconds "
-    "start:number",
+    "start:number snapshot:index offset:number",
+    "install_snapshot": "term:term last_index:index last_term:term starts:starts floor:index "
+    "size:number offset:number data:records sent:time timeout:seconds rtt:seconds",
     "forward": "term:term owner:node seq:number birth:index clock:node until:time "
     "reads:operations writes:operations",
     "answered": "seqs:numbers commit:index",
@@ -1849,8 +1786,7 @@ IS: Final[Mapping[str, Callable[[Any, Raft], bool]]] = {  # of a value, to whom 
     "seconds": lambda value, _: value.__class__ in (float, int) and 0 <= value <= MAX_TIMEOUT,
     "entries": lambda value, raft: value.__class__ is list and are_entries(value, raft),
     "starts": lambda value, raft: value.__class__ is dict and are_starts(value, raft),
-    "floors": lambda value, _: IS["numbers"](value, _) and len(value) == 3,
-    "records": lambda value, _: value.__class__ is list and all(map(is_record, value)),
+    "records": lambda value, raft: value.__class__ is list and are_records(value, raft),
     "operations": lambda value, _: value.__class__ is list and all(map(is_operation, value)),
     # Of batches: an owner's own are known to it by their numbers.
     "seqs": lambda value, raft: value.__class__ is list and all(is_seq(seq, raft) for seq in value),
@@ -1897,9 +1833,12 @@ def is_entry(value: Any, raft: Raft) -> bool:
     return is_ours or client.__class__ is str
 
 
-def is_record(value: Any) -> bool:
-    """Of a snapshot: an item of the map, or an answer."""
-    return value.__class__ is list and (len(value) == 2 or is_operation(value))
+def are_records(values: list[Any], raft: Raft) -> bool:
+    """Of a snapshot: answers, or items of the map, which have two parts."""
+    if any(value.__class__ is not list for value in values):
+        return False
+    answers = [value for value in values if len(value) != 2]
+    return all(a and IS["index"](a[0], raft) and is_operation(a[1:]) for a in answers)
 
 
 def is_operation(value: Any) -> bool:

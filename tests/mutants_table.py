@@ -49,13 +49,13 @@ SHAPES = {  # runs in which some kind of bug shows soon: the bench's options
     "retries": (
         f"{COMMON} --node-count 3 --concurrency 4n --latency 10 --latency-dist exponential "
         "--nemesis partition,loss,duplicate --nemesis-interval 0.7 --loss 0.2 --duplicate 0.1 "
-        "--partition-kinds one,majority,one-way,one-link --constants GENERATION=8"
+        "--partition-kinds one,majority,one-way,one-link --constants REMEMBERED=8"
     ),
     "crashes": (
         "--time-limit 10 --rate 100 --node-count 3 --concurrency 2n --latency 5 "
         "--latency-dist exponential --nemesis kill,partition,loss --nemesis-interval 0.5 "
         "--kill-targets one,majority,all --partition-kinds one,majority --loss 0.1 "
-        "--constants CHECKPOINT=20,KEPT_ENTRIES=5,GENERATION=16 -- --data-dir {run}/data"
+        "--constants CHECKPOINT=20,KEPT_ENTRIES=5,REMEMBERED=16 -- --data-dir {run}/data"
     ),
 }
 
@@ -271,13 +271,13 @@ MUTANTS = [
     Mutant(
         "the answers are not in the snapshot",
         "paper 7 and 8", "at most once",
-        [("self.answers = Answers(snapshot.floors, snapshot.answers)", "self.answers = Answers()")],
+        [("self.answers = Answers(snapshot.floor, snapshot.answers)", "self.answers = Answers()")],
         test="7_the_answers_are_in_it",
     ),
     Mutant(
         "a snapshot takes a node backwards",
         "paper 7", "commit index, committed entries stay",
-        [("if index <= self.commit_index:  # a node", "if index < 0:  # a node")],
+        [("if index > self.commit_index:  # a node", "if index >= 0:  # a node")],
         test="7_a_node_never_goes_back",
     ),
     Mutant(
@@ -331,7 +331,7 @@ MUTANTS = [
     Mutant(
         "the answers are not in the checkpoint",
         "paper 7 and 8", "at most once",
-        [("raft.answers = self._answers = Answers(", "raft.answers = self._answers or Answers(")],
+        [("raft.answers = Answers(state[", "raft.answers = raft.answers or Answers(state[")],
         "crashes",
     ),
     Mutant(
