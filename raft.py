@@ -1182,6 +1182,7 @@ class Raft(Server):
                 incoming.take(body["data"])
             if index == incoming.index and incoming.size >= body["size"]:
                 self.install(incoming)
+                self.log_role(f"follower of {src}, with its state up to {index}")
         self.agree(body)
 
     def install(self, snapshot: Snapshot) -> None:
@@ -1193,7 +1194,6 @@ class Raft(Server):
         self.verified = max(self.verified, snapshot.index)
         self.known_commit = max(self.known_commit, snapshot.index)
         self.incoming = Snapshot()
-        self.log_role(f"follower of {self.leader}, with its state up to {snapshot.index}")
         self.admit({"return": snapshot.members})
 
     def follow(self, leader: str) -> None:
@@ -1562,47 +1562,37 @@ class Storage:
     What a turn has changed is one transaction, which is on the disk before anything leaves that
     depends on it. Each row has a checksum, and the one in `state` says what must be there.
 
-        entry  the log: what is after `start`
         item   the map, and
         answer the answers, both as of the checkpoint: when all up to `index` was applied
+        entry  the log after it, up to `last`
         state  term, vote, and the numbers of all these
 
     SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
     beside it says, not synced and thus never too much, how many commits have been acknowledged.
     """
 
-    SCHEMA: Final = tuple(
-        f"CREATE TABLE {table} (key {key} PRIMARY KEY, value, crc) WITHOUT ROWID"
-        for table, key in (
-            ("entry", "integer"), ("item", "text"), ("answer", "integer"), ("state", "integer")
-        )
-    )  # fmt: skip
-
     def __init__(self, folder: str) -> None:
         # A node may be started elsewhere than where the command was typed: Maelstrom does.
         self.folder = Path(os.environ.get("PWD", ".")).joinpath(folder)
         self.connect: Callable[..., Any] = connect  # a simulation takes its place
         self.failed = ""  # why it could not be written last; nothing may leave the node
+        self.index = 0  # of the checkpoint: the log after it is needed still
+        self._map = PersistentMap()  # likewise
         self._saved: dict[str, Any] = {}  # what `state` holds
-        self._map = PersistentMap()  # of the checkpoint
-
-    @property
-    def index(self) -> int:
-        """Of the checkpoint: the log after it is needed still."""
-        return int(self._saved["index"])
 
     def open(self, raft: Raft) -> None:
         """Gives the node what it knew. SystemExit, with a line for the user, if that is lost."""
         me = {"format": FORMAT, "node_id": raft.node.node_id, "node_ids": raft.node.node_ids}
         path = self.folder / f"{raft.node.node_id}.db"
+        self._counter = path.with_suffix(".commits")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                self._create(path, me)
-            self._counter = path.with_suffix(".commits")
+                self._create(path, me, raft)
             self._counter.touch()
-            self._db = self._open(path)
-            self._load(raft, me)
+            self._open(path)
+            self._load(me, raft)
+            self._db.execute("PRAGMA journal_mode = wal")  # a commit is one write and one sync
             self._put("state", [(0, self._saved)])  # can it be written?
         except Exception as error:
             why = " ".join(str(error).split())  # SQLite has some of several lines
@@ -1612,120 +1602,104 @@ class Storage:
             ) from error
         raft.log_role(f"follower, with its state up to {raft.log.size} in {path}")
 
-    def _open(self, path: Path) -> Any:
-        db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA locking_mode = exclusive")
-        db.execute("PRAGMA synchronous = full")
-        return db
+    def _open(self, path: Path) -> None:
+        self._db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA locking_mode = exclusive")
+        self._db.execute("PRAGMA synchronous = full")
 
-    def _create(self, path: Path, me: dict[str, Any]) -> None:
-        """A new file, which is there as a whole or not at all."""
+    def _create(self, path: Path, me: dict[str, Any], raft: Raft) -> None:
+        """A file of a new node, which is there as a whole or not at all."""
         new = path.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        path.with_suffix(".commits").unlink(missing_ok=True)
-        db = self._db = self._open(new)
-        db.execute("PRAGMA journal_mode = wal")  # a commit is one write and one sync
-        for table in self.SCHEMA:
-            db.execute(table)
-        log = {"term": 0, "vote": None, "promised": 0.0, "start": [0, 0], "last": 0, "commits": 0}
-        checkpoint = {"index": 0, "items": 0, "answers": 0, "floor": 0}
-        self._put("state", [(0, me | log | checkpoint)])
-        db.close()
+        for of_another in (new, path.with_suffix(".db-wal"), self._counter):
+            of_another.unlink(missing_ok=True)
+        self._counter.touch()
+        self._open(new)
+        for table in ("item", "answer", "entry", "state"):
+            self._db.execute(f"CREATE TABLE {table} (key PRIMARY KEY, value, crc) WITHOUT ROWID")
+        # The log starts after such a checkpoint: so all is to be written.
+        self._saved = me | {"index": -1, "last": 0, "promised": 0.0, "commits": 0}
+        self._save(raft)
+        self._db.close()
         new.rename(path)
         for folder in (self.folder, self.folder.parent):  # the names, too, must be on the disk
             handle = os.open(folder, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)
 
-    def _load(self, raft: Raft, me: dict[str, Any]) -> None:
-        if (problem := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+    def _load(self, me: dict[str, Any], raft: Raft) -> None:
+        (problem,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if problem != "ok":
             raise ValueError(f"it is damaged: {problem}")
-        tables = tuple(sql for (sql,) in self._db.execute("SELECT sql FROM sqlite_master"))
-        (mode,) = self._db.execute("PRAGMA journal_mode").fetchone()
-        if tables != self.SCHEMA or len(states := list(self._get("state"))) != 1 or mode != "wal":
-            raise ValueError("it is damaged, or not a node's: that has other tables")
-        ((_, state),) = states
+        items, answers, entries, state = map(self._get, ("item", "answer", "entry", "state"))
+        saved = self._saved = state.get(0, {})
         for name, mine in me.items():
-            if state.get(name) != mine:
-                raise ValueError(f"its {name} is {state.get(name)}, and this is {mine}")
-        if state["commits"] < int(self._counter.read_bytes() or 0):
+            if saved.get(name) != mine:
+                raise ValueError(f"its {name} is {saved.get(name)}, and this is {mine}")
+        if saved["commits"] < int(self._counter.read_bytes() or 0):
             raise ValueError("it lacks what it was given last: its -wal file is damaged or gone")
-        self._saved = state
-        index, (start, term), last = state["index"], state["start"], state["last"]
-        items = [item for _, item in self._get("item")]
-        answers = [record for _, record in self._get("answer")]
-        entries = list(self._get("entry"))
-        if (
-            len(items) != state["items"]
-            or len(answers) != state["answers"]
-            or [number for number, _ in entries] != list(range(start + 1, last + 1))
-        ):
+        index, term, floor = saved["index"], saved["index_term"], saved["floor"]
+        indexes = [*range(index + 1, saved["last"] + 1)]
+        if ([*entries], len(items), len(answers)) != (indexes, saved["items"], saved["answers"]):
             raise ValueError("it is damaged: something is missing")
-        raft.term, raft.voted_for = state["term"], state["vote"]
-        raft.log.compact(start, term)
-        raft.log.append(Entry(*entry) for _, entry in entries)
-        raft.log.stable = last
-        self._map = PersistentMap(items)
-        raft.state_machine = Map(self._map)
-        raft.answers = Answers(state["floor"], answers)
-        raft.commit_index = raft.last_applied = raft.known_commit = index
-        raft.verified = index
-        raft.promise = raft.node.now() + state["promised"]  # it is not known when that began
+        self.index, self._map = index, PersistentMap(items.values())
+        raft.install(Snapshot(index, term, {}, floor, [*answers.values()], self._map))
+        raft.log.append(Entry(*entry) for entry in entries.values())
+        raft.log.stable = raft.log.size
+        raft.term, raft.voted_for = saved["term"], saved["vote"]
+        raft.promise = raft.node.now() + saved["promised"]  # it is not known when that began
 
     def save(self, raft: Raft) -> None:
         """Makes durable what has changed. It remembers why it failed, if it did."""
+        before, self.failed = self.failed, ""
         try:
             self._save(raft)
         except Exception as error:
-            if not self.failed:
-                raft.log_role(f"{raft.role}, says nothing until its file can be written: {error}")
             self.failed = str(error) or error.__class__.__name__
-        else:
-            if self.failed:
-                raft.log_role(f"{raft.role}, its file can be written again")
-            self.failed = ""
+        if self.failed and not before:
+            raft.log_role(f"{raft.role}, says nothing until its file can be written: {self.failed}")
+        elif before and not self.failed:
+            raft.log_role(f"{raft.role}, its file can be written again")
 
     def _save(self, raft: Raft) -> None:
-        log, saved = raft.log, self._saved
+        db, log, saved = self._db, raft.log, self._saved
+        promised = max(0.0, raft.promise - raft.node.now())
         overdue = raft.last_applied - saved["index"] >= CHECKPOINT or log.start > saved["index"]
         state = saved | {"term": raft.term, "vote": raft.voted_for, "last": log.size}
-        promised = max(0.0, raft.promise - raft.node.now())
-        if promised > saved["promised"]:
-            state["promised"] = 2 * promised
+        if overdue or promised > saved["promised"]:
+            state["promised"] = 2 * promised  # so that it need not be written each time
         if state == saved and log.stable == log.size and not overdue:
             return
-        db = self._db
         if db.in_transaction:  # the last one failed
             db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
         state["commits"] += 1
-        if log.stable < saved["last"]:
-            db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
-        new = enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1)
-        self._put("entry", new)
+        db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
+        self._put("entry", enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1))
         if overdue:
-            state |= self._checkpoint(raft) | {"promised": 2 * promised}
+            state |= self._checkpoint(raft)
         self._put("state", [(0, state)])
         db.execute("COMMIT")
         log.stable, self._saved = log.size, state
         if overdue:
-            self._map = raft.state_machine.map
+            self.index, self._map = raft.last_applied, raft.state_machine.map
         with self._counter.open("r+b", buffering=0) as file:
             file.write(b"%20d" % state["commits"])
 
     def _checkpoint(self, raft: Raft) -> dict[str, Any]:
-        """The state as it is now takes the place of the log; it costs what has changed."""
-        log, map, answers = raft.log, raft.state_machine.map, raft.answers
+        """The state as it is now takes the place of the log; it costs what has changed.
+
+        What a snapshot has brought is what this node would have: its rows stay right.
+        """
+        index, map, answers = raft.last_applied, raft.state_machine.map, raft.answers
         items = map.changes_since(self._map)
         self._put("item", ((encode(key), [key, value]) for key, value in items))
-        # What a snapshot brought is what this node would have: what it had stays right.
         new = takewhile(lambda record: record[0] > self.index, reversed(answers.records))
         self._put("answer", ((record[0], record) for record in new))
         self._db.execute("DELETE FROM answer WHERE key <= ?", (answers.floor,))
-        self._db.execute("DELETE FROM entry WHERE key <= ?", (log.start,))
+        self._db.execute("DELETE FROM entry WHERE key <= ?", (index,))
         return {
-            "index": raft.last_applied, "start": [log.start, log[log.start].term],
-            "items": len(map), "answers": len(answers.records), "floor": answers.floor,
+            "index": index, "index_term": raft.log[index].term, "items": len(map),
+            "answers": len(answers.records), "floor": answers.floor,
         }  # fmt: skip
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:
@@ -1735,12 +1709,13 @@ class Storage:
             ((key, text, checksum(table, key, text)) for key, text in texts),
         )
 
-    def _get(self, table: str) -> Iterator[tuple[Any, Any]]:
-        parse = json.JSONDecoder().raw_decode  # what was written ends where it should
+    def _get(self, table: str) -> dict[Any, Any]:
+        rows = {}
         for key, text, crc in self._db.execute(f"SELECT * FROM {table} ORDER BY key"):
             if checksum(table, key, text) != crc:
                 raise ValueError(f"it is damaged: {table} {key} is not what was written")
-            yield key, parse(text)[0]
+            rows[key] = json.loads(text)
+        return rows
 
 
 def connect(path: str, **options: Any) -> Any:

@@ -324,14 +324,14 @@ MUTANTS = [
     Mutant(
         "the stored log is cut beyond the checkpoint",
         "paper 7", "a node that does not start again",
-        [('"DELETE FROM entry WHERE key <= ?", (log.start,)',
-          '"DELETE FROM entry WHERE key <= ?", (log.size,)')],
+        [('"DELETE FROM entry WHERE key <= ?", (index,)',
+          '"DELETE FROM entry WHERE key <= ?", (raft.log.size,)')],
         "crashes",
     ),
     Mutant(
         "the answers are not in the checkpoint",
-        "paper 7 and 8", "at most once",
-        [("raft.answers = Answers(state[", "raft.answers = raft.answers or Answers(state[")],
+        "paper 7 and 8", "at most once, a node that does not start again",
+        [("floor, [*answers.values()], self._map)", "floor, [], self._map)")],
         "crashes",
     ),
     Mutant(
@@ -347,7 +347,7 @@ MUTANTS = [
     Mutant(
         "a promise does not outlive the node",
         "thesis 6.4.1", "no stale read",
-        [("raft.promise = raft.node.now() + state", "raft.promise = 0 * state")],
+        [("raft.promise = raft.node.now() + saved", "raft.promise = 0 * saved")],
         test="keeps_the_promise",
     ),
 ]  # fmt: skip

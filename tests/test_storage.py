@@ -141,9 +141,9 @@ def as_it_was(scene: Scene, disk: Disk) -> None:
     before = known(scene.raft)
     other = Scene(scene.node_id, len(scene.peers) + 1, storage=disk.after_crash().storage())
     after = known(other.raft, scene.raft.last_applied)
-    more = len(after["log"]) - len(before["log"])  # it may have more of the past
-    assert more >= 0
-    after["log"] = after["log"][more:]
+    less = len(before["log"]) - len(after["log"])  # of the past: a checkpoint has it all
+    assert less >= 0
+    before["log"] = before["log"][less:]
     assert after == before
 
 
@@ -388,6 +388,16 @@ def test_an_older_copy_of_the_file_is_refused(disk: Disk) -> None:
     assert "lacks" in refused(later)
 
 
+def test_a_new_file_takes_nothing_from_what_is_left_of_one_that_was_moved_away(disk: Disk) -> None:
+    scene = written(disk, 8)
+    later = disk.after_crash()
+    (later.folder / "n0.db").unlink()
+    assert (later.folder / "n0.db-wal").stat().st_size > 0
+    scene = lone(later)
+    assert scene.raft.log.size == 1 and scene.value is None
+    as_it_was(scene, later)
+
+
 def outcome(path: Path, expected: dict[str, Any]) -> str:
     """What becomes of a node on such a file; it either knows all or is refused."""
     storage = Disk(path.parent).storage()
@@ -566,6 +576,7 @@ def test_a_process_ends_with_status_1_and_says_which_file_and_what_to_do(tmp_pat
 
 
 def test_a_process_that_shares_its_file_ends_with_status_1(disk: Disk) -> None:
-    written(disk, 1)
+    scene = written(disk, 1)
     done = start(disk.folder)
     assert done.returncode == 1 and done.stdout == "" and "locked" in done.stderr
+    assert scene.answer(scene.request(write(2))) == {"type": "write_ok"}
