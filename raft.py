@@ -1563,9 +1563,9 @@ class Storage:
     depends on it. Each row has a checksum, and the one in `state` says what must be there.
 
         item   the map, and
-        answer the answers, both as of the checkpoint: when all up to `index` was applied
+        answer the answers, both as of the checkpoint: when all up to its index was applied
         entry  the log after it, up to `last`
-        state  term, vote, and the numbers of all these
+        state  term, vote, and what is to be known of all these
 
     SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
     beside it says, not synced and thus never too much, how many commits have been acknowledged.
@@ -1576,7 +1576,7 @@ class Storage:
         self.folder = Path(os.environ.get("PWD", ".")).joinpath(folder)
         self.connect: Callable[..., Any] = connect  # a simulation takes its place
         self.failed = ""  # why it could not be written last; nothing may leave the node
-        self.index = 0  # of the checkpoint: the log after it is needed still
+        self.index = -1  # of the checkpoint: the log after it is needed still; -1: there is none
         self._map = PersistentMap()  # likewise
         self._saved: dict[str, Any] = {}  # what `state` holds
 
@@ -1616,8 +1616,7 @@ class Storage:
         self._open(new)
         for table in ("item", "answer", "entry", "state"):
             self._db.execute(f"CREATE TABLE {table} (key PRIMARY KEY, value, crc) WITHOUT ROWID")
-        # The log starts after such a checkpoint: so all is to be written.
-        self._saved = me | {"index": -1, "last": 0, "promised": 0.0, "commits": 0}
+        self._saved = me | {"promised": 0.0, "commits": 0}
         self._save(raft)
         self._db.close()
         new.rename(path)
@@ -1637,12 +1636,13 @@ class Storage:
                 raise ValueError(f"its {name} is {saved.get(name)}, and this is {mine}")
         if saved["commits"] < int(self._counter.read_bytes() or 0):
             raise ValueError("it lacks what it was given last: its -wal file is damaged or gone")
-        index, term, floor = saved["index"], saved["index_term"], saved["floor"]
-        indexes = [*range(index + 1, saved["last"] + 1)]
-        if ([*entries], len(items), len(answers)) != (indexes, saved["items"], saved["answers"]):
+        self.index, term, floor, size = saved["checkpoint"]
+        self._map = PersistentMap(items.values())
+        snapshot = Snapshot(self.index, term, {}, floor, [*answers.values()], self._map)
+        indexes = [*range(self.index + 1, saved["last"] + 1)]
+        if ([*entries], snapshot.size) != (indexes, size):
             raise ValueError("it is damaged: something is missing")
-        self.index, self._map = index, PersistentMap(items.values())
-        raft.install(Snapshot(index, term, {}, floor, [*answers.values()], self._map))
+        raft.install(snapshot)
         raft.log.append(Entry(*entry) for entry in entries.values())
         raft.log.stable = raft.log.size
         raft.term, raft.voted_for = saved["term"], saved["vote"]
@@ -1663,7 +1663,7 @@ class Storage:
     def _save(self, raft: Raft) -> None:
         db, log, saved = self._db, raft.log, self._saved
         promised = max(0.0, raft.promise - raft.node.now())
-        overdue = raft.last_applied - saved["index"] >= CHECKPOINT or log.start > saved["index"]
+        overdue = raft.last_applied - self.index >= CHECKPOINT or log.start > self.index
         state = saved | {"term": raft.term, "vote": raft.voted_for, "last": log.size}
         if overdue or promised > saved["promised"]:
             state["promised"] = 2 * promised  # so that it need not be written each time
@@ -1676,7 +1676,7 @@ class Storage:
         db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
         self._put("entry", enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1))
         if overdue:
-            state |= self._checkpoint(raft)
+            state["checkpoint"] = self._checkpoint(raft)
         self._put("state", [(0, state)])
         db.execute("COMMIT")
         log.stable, self._saved = log.size, state
@@ -1685,22 +1685,19 @@ class Storage:
         with self._counter.open("r+b", buffering=0) as file:
             file.write(b"%20d" % state["commits"])
 
-    def _checkpoint(self, raft: Raft) -> dict[str, Any]:
+    def _checkpoint(self, raft: Raft) -> list[int]:
         """The state as it is now takes the place of the log; it costs what has changed.
 
         What a snapshot has brought is what this node would have: its rows stay right.
         """
-        index, map, answers = raft.last_applied, raft.state_machine.map, raft.answers
-        items = map.changes_since(self._map)
+        snapshot = raft.snapshot()
+        items = snapshot.map.changes_since(self._map)
         self._put("item", ((encode(key), [key, value]) for key, value in items))
-        new = takewhile(lambda record: record[0] > self.index, reversed(answers.records))
+        new = takewhile(lambda record: record[0] > self.index, reversed(snapshot.answers))
         self._put("answer", ((record[0], record) for record in new))
-        self._db.execute("DELETE FROM answer WHERE key <= ?", (answers.floor,))
-        self._db.execute("DELETE FROM entry WHERE key <= ?", (index,))
-        return {
-            "index": index, "index_term": raft.log[index].term, "items": len(map),
-            "answers": len(answers.records), "floor": answers.floor,
-        }  # fmt: skip
+        self._db.execute("DELETE FROM answer WHERE key <= ?", (snapshot.floor,))
+        self._db.execute("DELETE FROM entry WHERE key <= ?", (snapshot.index,))
+        return [snapshot.index, snapshot.term, snapshot.floor, snapshot.size]
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:
         texts = ((key, encode(value)) for key, value in rows)

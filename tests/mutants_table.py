@@ -318,30 +318,31 @@ MUTANTS = [
     Mutant(
         "the term is not stored",
         "figure 2", "stable storage, election safety, terms only grow",
-        [('state = saved | {"term": raft.term, "vote"', 'state = saved | {"vote"')],
+        [('state = saved | {"term": raft.term, "vote"', 'state = saved | {"term": 0, "vote"')],
         "crashes",
     ),
     Mutant(
         "the stored log is cut beyond the checkpoint",
         "paper 7", "a node that does not start again",
-        [('"DELETE FROM entry WHERE key <= ?", (index,)',
+        [('"DELETE FROM entry WHERE key <= ?", (snapshot.index,)',
           '"DELETE FROM entry WHERE key <= ?", (raft.log.size,)')],
         "crashes",
     ),
     Mutant(
         "the answers are not in the checkpoint",
         "paper 7 and 8", "at most once, a node that does not start again",
-        [("floor, [*answers.values()], self._map)", "floor, [], self._map)")],
+        [("        raft.install(snapshot)\n",
+          "        raft.install(snapshot)\n        raft.answers = Answers()\n")],
         "crashes",
     ),
     Mutant(
         "a checkpoint and its index are two transactions",
         "paper 7", "at most once",
-        [("            state |= self._checkpoint(raft)", """\
+        [('            state["checkpoint"] = self._checkpoint(raft)', """\
             after = self._checkpoint(raft)
             db.execute("COMMIT")
             db.execute("BEGIN IMMEDIATE")
-            state |= after""")],
+            state["checkpoint"] = after""")],
         "crashes",
     ),
     Mutant(
