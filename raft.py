@@ -21,7 +21,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from weakref import ref
@@ -119,7 +119,7 @@ CHUNK_ENTRIES, CHUNK_BYTES = 1000, 1 << 18  # in one message; one entry may be l
 WINDOW_ENTRIES, WINDOW_BYTES = 8000, 1 << 22  # on the way to a follower
 EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
 ENTRY_BYTES = 60  # of an entry besides its strings
-GENERATION = 16_384  # answers
+REMEMBERED = 16_384  # answers
 CHECKPOINT = 5000  # entries between two of what is stored
 FORMAT = 1  # of the file
 KEPT_ENTRIES, KEPT_BYTES = 10_000, 1 << 26  # of the log, behind what is applied: for who lags
@@ -241,60 +241,39 @@ class Batch:
 class Snapshot:
     """The state when all up to an entry was applied, in that part of the log's place (section 7).
 
-    The map's versions never change, so it may be read, part by part, for as long as it takes.
+    A leader's, or what has come of it at a follower. It consists of records: the answers, then the
+    map's items, [key, value]. The map's versions never change, so it may be read, part by part,
+    for as long as it takes.
     """
 
-    index: int
-    term: int
-    map: PersistentMap
-    floors: list[int]  # of the answers
-    answers: list[Any]
-    members: dict[str, int]
-
-    @property
-    def size(self) -> int:
-        """In records: an answer each, then an item of the map each."""
-        return len(self.answers) + len(self.map)
-
-    def part(self, offset: int) -> list[Any]:
-        """Records from one on, as many as one message carries, or one that is larger."""
-        end = offset + CHUNK_ENTRIES
-        answered = len(self.answers)
-        data = self.answers[offset:end]
-        data += self.map.items(max(0, offset - answered), max(0, end - answered))
-        while len(data) > 1 and len(encode(data)) > CHUNK_BYTES:
-            del data[len(data) // 2 :]
-        return data
-
-
-@dataclass
-class Incoming:
-    """A snapshot of which not all has come."""
-
-    index: int
-    term: int
-    size: int
-    floors: list[int]
-    answered: int  # how many of the records are answers
-    members: dict[str, int]
+    index: int = 0
+    term: int = 0
+    members: dict[str, int] = field(default_factory=dict)
+    floor: int = 0  # of the answers
     answers: list[Any] = field(default_factory=list)
     map: PersistentMap = field(default_factory=lambda: PersistentMap())
 
     @property
-    def offset(self) -> int:
-        """How many records have come."""
+    def size(self) -> int:
+        """In records."""
         return len(self.answers) + len(self.map)
 
+    def part(self, offset: int) -> list[Any]:
+        """Records from one on, as many as one message carries, or one that is larger."""
+        end, answers = offset + CHUNK_ENTRIES, len(self.answers)
+        data = self.answers[offset:end]
+        data += self.map.items(max(0, offset - answers), max(0, end - answers))
+        while len(data) > 1 and len(encode(data)) > CHUNK_BYTES:
+            del data[len(data) // 2 :]
+        return data
+
     def take(self, data: list[Any]) -> None:
-        """The next records. Error 12 for an answer in the place of an item, or the reverse."""
-        left = self.answered - len(self.answers)
-        if any(len(record) != 3 for record in data[:left]) or any(
-            len(record) != 2 for record in data[left:]
-        ):
-            raise RPCError.malformed_request("the answers come first, then the items")
-        self.answers += data[:left]
-        for key, value in data[left:]:
-            self.map = self.map.set(key, value)
+        """The records that come next."""
+        for record in data:
+            if len(record) == 2:
+                self.map = self.map.set(*record)
+            else:
+                self.answers.append(record)
 
 
 @dataclass
@@ -367,7 +346,7 @@ class Raft(Server):
         # Volatile state on followers
         self.verified = 0  # the log equals this term's leader's up to here
         self.early: dict[int, list[Entry]] = {}  # entries that overtook others, by prev_log_index
-        self.incoming: Incoming | None = None  # a snapshot, part by part
+        self.incoming = Snapshot()  # part by part; of index 0 if there is none
         self.ack: Body = {}  # to be sent when the input is drained
         self.ahead = -math.inf  # by how much the leader's clock is ahead of ours, at least
         self.heard_leader_at = 0.0
@@ -758,7 +737,7 @@ class Raft(Server):
         self.leader = None
         self.verified = self.commit_index
         self.early.clear()
-        self.incoming = None
+        self.incoming = Snapshot()
         self.ack = {}
         self.ahead = -math.inf
 
@@ -960,19 +939,26 @@ class Raft(Server):
 
     def send_entries(self, node_id: str, follower: Follower, last: int) -> None:
         """Sends append_entries with the entries up to `last`, maybe none."""
-        now, previous = self.node.now(), follower.next_index - 1
+        previous = follower.next_index - 1
         entries = self.log.from_index(previous + 1, last + 1)
         if entries and previous == follower.match_index:
-            follower.progress = now
+            follower.progress = self.node.now()
         follower.next_index += len(entries)
-        follower.sent_at, follower.stamp = now, self.stamp
-        self.send(
-            node_id, "append_entries", term=self.term, prev_log_index=previous,
+        self.send_follower(
+            node_id, "append_entries", prev_log_index=previous,
             prev_log_term=self.log[previous].term, entries=entries,
-            leader_commit=self.commit_index, sent=self.stamp, timeout=self.timeout,
-            rtt=self.round_trip.seconds, answered=follower.answered,
+            leader_commit=self.commit_index, answered=follower.answered,
         )  # fmt: skip
         follower.answered = []
+
+    def send_follower(self, node_id: str, type: str, **fields: Any) -> None:
+        """Sends what a leader says to a follower, with what it always says."""
+        follower = self.followers[node_id]
+        follower.sent_at, follower.stamp = self.node.now(), self.stamp
+        self.send(
+            node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout,
+            rtt=self.round_trip.seconds, **fields,
+        )  # fmt: skip
 
     def hear_follower(self, src: str, body: Body) -> Follower | None:
         """Any answer to this leader's message; None if it is one of an earlier term."""
@@ -994,7 +980,10 @@ class Raft(Server):
         return follower
 
     def append_entries_res(self, src: str, body: Body) -> None:
-        """A follower says how far its log equals the leader's, or where to go on."""
+        """A follower says how far its log equals the leader's, or where to go on.
+
+        If it gets a snapshot, it says how much of it has come.
+        """
         match, sent = body["match"], body["sent"]
         if not (follower := self.hear_follower(src, body)):
             return
@@ -1004,8 +993,11 @@ class Raft(Server):
             if match > follower.match_index:
                 follower.match_index, follower.progress = match, follower.heard_of
                 follower.next_index = max(follower.next_index, match + 1)
-            if follower.snapshot and match >= follower.snapshot.index:
+            snapshot = follower.snapshot
+            if snapshot and match >= snapshot.index:
                 follower.snapshot = None
+            elif snapshot and body["snapshot"] == snapshot.index and sent == follower.acked:
+                follower.offset = body["offset"]  # else it says what was the case before
         elif sent > follower.backed:  # else it answers what was sent before the last step back
             follower.backed = self.stamp
             follower.next_index = max(follower.match_index, match) + 1
@@ -1018,36 +1010,22 @@ class Raft(Server):
         if not follower.snapshot:
             follower.snapshot, follower.offset = self.snapshot(), 0
             follower.part_stamp = -math.inf
-        snapshot, now = follower.snapshot, self.node.now()
-        is_answered = follower.acked >= follower.part_stamp
-        full = is_answered and now - follower.heard_of <= self.timeout
-        if not full and not due:
-            return
+        snapshot, silence = follower.snapshot, self.node.now() - follower.heard_of
+        full = follower.acked >= follower.part_stamp and silence <= self.timeout
         if full:
             follower.part_stamp = self.stamp
-        follower.sent_at, follower.stamp = now, self.stamp
-        self.send(
-            node_id, "install_snapshot", term=self.term, last_index=snapshot.index,
-            last_term=snapshot.term, size=snapshot.size, floors=snapshot.floors,
-            answered=len(snapshot.answers), offset=follower.offset,
-            data=snapshot.part(follower.offset) if full else [], starts=snapshot.members,
-            sent=self.stamp, timeout=self.timeout, rtt=self.round_trip.seconds,
-        )  # fmt: skip
-
-    def install_snapshot_res(self, src: str, body: Body) -> None:
-        """A follower says how much of a snapshot it has."""
-        follower = self.hear_follower(src, body)
-        if not follower or not follower.snapshot or body["sent"] < follower.acked:
-            return  # it says what was the case before
-        if follower.snapshot.index == body["last_index"]:
-            follower.offset = body["offset"]
+        if full or due:
+            self.send_follower(
+                node_id, "install_snapshot", last_index=snapshot.index, last_term=snapshot.term,
+                starts=snapshot.members, floor=snapshot.floor, size=snapshot.size,
+                offset=follower.offset, data=snapshot.part(follower.offset) if full else [],
+            )  # fmt: skip
 
     def snapshot(self) -> Snapshot:
         """The state as it is now."""
-        index, answers = self.last_applied, self.answers
-        map, floors = self.state_machine.map, answers.floors()
+        index, answers, map = self.last_applied, self.answers, self.state_machine.map
         term, members = self.log[index].term, self.members.copy()
-        return Snapshot(index, term, map, floors, answers.records(), members)
+        return Snapshot(index, term, members, answers.floor, list(answers.records), map)
 
     def compact(self) -> None:
         """Forgets what is applied of the log (section 7), but what a follower may lack still."""
@@ -1087,7 +1065,6 @@ class Raft(Server):
     def append_entries(self, src: str, body: Body) -> None:
         """The leader's entries, or its heartbeat."""
         if not self.hear_leader(src, body):
-            self.refuse(src, body)
             return
         for seq in body["answered"]:
             if seq.__class__ is int:
@@ -1102,9 +1079,10 @@ class Raft(Server):
         self.agree(body, refused)
 
     def hear_leader(self, src: str, body: Body) -> bool:
-        """Any message of a leader; False if it is one of an earlier term."""
+        """Any message of a leader; False if it is one of an earlier term, which is refused."""
         term, sent, timeout = body["term"], body["sent"], body["timeout"]
         if term < self.term:
+            self.send_leader(src, sent, timeout, False, 0)
             return False
         self.maybe_step_down(term, f"{src} leads")
         if self.leader != src:
@@ -1125,17 +1103,18 @@ class Raft(Server):
         """
         latest = self.ack if self.ack and self.ack["sent"] > body["sent"] else body
         self.ack = {
-            "term": self.term, "sent": latest["sent"], "timeout": latest["timeout"],
-            "success": refused is None, "match": self.verified if refused is None else refused,
-            "start": self.start,
+            "sent": latest["sent"], "timeout": latest["timeout"], "success": refused is None,
+            "match": self.verified if refused is None else refused,
         }  # fmt: skip
 
-    def refuse(self, src: str, body: Body) -> None:
-        """Answers a leader of an earlier term, which it ends."""
-        sent, timeout = body["sent"], body["timeout"]
+    def send_leader(
+        self, leader: str, sent: float, timeout: float, success: bool, match: int
+    ) -> None:
+        """Answers a leader; also how much has come of the snapshot that this node gets."""
         self.send(
-            src, "append_entries_res", term=self.term, success=False, match=0, sent=sent,
-            timeout=timeout, start=self.start,
+            leader, "append_entries_res", term=self.term, success=success, match=match, sent=sent,
+            timeout=timeout, start=self.start, snapshot=self.incoming.index,
+            offset=self.incoming.size,
         )  # fmt: skip
 
     def install_snapshot(self, src: str, body: Body) -> None:
@@ -1144,42 +1123,28 @@ class Raft(Server):
         (Section 7.) Parts come in order; one that is not the next is answered with which that is.
         """
         if not self.hear_leader(src, body):
-            self.refuse(src, body)
             return
         index = body["last_index"]
-        if index <= self.commit_index:  # a node never goes back
-            self.agree(body)
-            return
-        incoming = self.incoming
-        if not incoming or index > incoming.index:
-            floors, answered = body["floors"], body["answered"]
-            term, size, members = body["last_term"], body["size"], body["starts"]
-            incoming = Incoming(index, term, size, floors, answered, members)
-            self.incoming = incoming
-        if index == incoming.index:
-            if body["offset"] == incoming.offset:
+        if index > self.commit_index:  # a node never goes back
+            if index > self.incoming.index:
+                self.incoming = Snapshot(index, body["last_term"], body["starts"], body["floor"])
+            incoming = self.incoming
+            if (index, body["offset"]) == (incoming.index, incoming.size):
                 incoming.take(body["data"])
-            if incoming.offset >= incoming.size:
+            if index == incoming.index and incoming.size >= body["size"]:
+                self.log.compact(index, incoming.term)
                 self.install(incoming)
-                self.agree(body)
-            else:
-                self.send(
-                    src, "install_snapshot_res", term=self.term, last_index=index,
-                    offset=incoming.offset, sent=body["sent"], timeout=body["timeout"],
-                    start=self.start,
-                )  # fmt: skip
-                self.reset_election_deadline()  # else what has come is dropped with the leader
+                self.log_role(f"follower of {src}, with its state up to {index}")
+        self.agree(body)
 
-    def install(self, snapshot: Incoming) -> None:
-        """Takes a state that has come in the place of its own; the log goes on from there."""
-        self.log.compact(snapshot.index, snapshot.term)
+    def install(self, snapshot: Snapshot) -> None:
+        """Takes a state that has come in the place of its own."""
         self.state_machine = Map(snapshot.map)
-        self.answers = Answers(snapshot.floors, snapshot.answers)
+        self.answers = Answers(snapshot.floor, snapshot.answers)
         self.commit_index = self.last_applied = snapshot.index
         self.verified = max(self.verified, snapshot.index)
         self.known_commit = max(self.known_commit, snapshot.index)
-        self.incoming = None
-        self.log_role(f"follower of {self.leader}, with its state up to {snapshot.index}")
+        self.incoming = Snapshot()
         self.admit(snapshot.members)
 
     def follow(self, leader: str) -> None:
@@ -1234,8 +1199,8 @@ class Raft(Server):
     def acknowledge(self) -> None:
         """Answers the leader's messages of this turn; tells others what it has done for them."""
         if self.ack and self.leader:
-            self.send(self.leader, "append_entries_res", **self.ack)
-            self.reset_election_deadline()
+            self.send_leader(self.leader, **self.ack)
+            self.reset_election_deadline()  # so what comes of a snapshot is not dropped with it
         self.ack = {}
         for owner, seqs in self.relayed.items():
             if owner in self.node.other_node_ids:  # a message to nobody would make us mute
@@ -1466,41 +1431,24 @@ def show(value: Any) -> str:
 class Answers:
     """The answers to the last operations, part of the replicated state (section 8).
 
-    Two generations of them: when the younger one is full, the older one is forgotten. Whether an
-    operation that is in neither has been applied is certain only if it was born after `floor`.
+    A record is [index of the entry, client, msg_id, answer]. All that was applied after `floor` is
+    remembered: it is the index of the newest record that was forgotten. What is unknown and was
+    born before it may have been applied. All nodes forget the same.
     """
 
-    def __init__(self, floors: Sequence[int] = (0, 0, 0), records: Sequence[Any] = ()) -> None:
-        # All that was applied after the floor is remembered.
-        self.floor, self._young_floor, old = floors
-        answers = [((client, msg_id), res) for client, msg_id, res in records]
-        self._old: dict[tuple[str, int], Body] = dict(answers[:old])
-        self._young: dict[tuple[str, int], Body] = dict(answers[old:])
-        self.count = len(answers)  # how many there ever were
-
-    @property
-    def size(self) -> int:
-        """How many are remembered."""
-        return len(self._old) + len(self._young)
-
-    def floors(self) -> list[int]:
-        """What is to be known of `records` to make the same of them again."""
-        return [self.floor, self._young_floor, len(self._old)]
-
-    def records(self, start: int = 0) -> list[Any]:
-        """All that is remembered from one on, in its order."""
-        items = chain(self._old.items(), self._young.items())
-        return [[*id, res] for id, res in islice(items, start, None)]
+    def __init__(self, floor: int = 0, records: Iterable[Any] = ()) -> None:
+        self.floor, self.records = floor, deque(records)
+        self._by_id = {(client, msg_id): res for _, client, msg_id, res in self.records}
 
     def get(self, id: tuple[str, int]) -> Body | None:
-        return self._young.get(id) or self._old.get(id)
+        return self._by_id.get(id)
 
     def add(self, index: int, id: tuple[str, int], res: Body) -> None:
-        if len(self._young) == GENERATION:
-            self._old, self._young = self._young, {}
-            self.floor, self._young_floor = self._young_floor, index - 1
-        self._young[id] = res
-        self.count += 1
+        if len(self.records) >= REMEMBERED:
+            self.floor, client, msg_id, _ = self.records.popleft()
+            self._by_id.pop((client, msg_id), None)
+        self.records.append([index, *id, res])
+        self._by_id[id] = res
 
 
 class RoundTrip:
@@ -1529,48 +1477,37 @@ class Storage:
     What a turn has changed is one transaction, which is on the disk before anything leaves that
     depends on it. Each row has a checksum, and the one in `state` says what must be there.
 
-        entry  the log: what is after `start`
         item   the map, and
-        answer the answers, both as of the checkpoint: when all up to `index` was applied
-        state  term, vote, and the numbers of all these
+        answer the answers, both as of the checkpoint: when all up to its index was applied
+        entry  the log, up to `last`: what came after it, and what was not forgotten before
+        state  term, vote, and what is to be known of all these
 
     SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
     beside it says, not synced and thus never too much, how many commits have been acknowledged.
     """
-
-    SCHEMA: Final = tuple(
-        f"CREATE TABLE {table} (key {key} PRIMARY KEY, value, crc) WITHOUT ROWID"
-        for table, key in (
-            ("entry", "integer"), ("item", "text"), ("answer", "integer"), ("state", "integer")
-        )
-    )  # fmt: skip
 
     def __init__(self, folder: str) -> None:
         # A node may be started elsewhere than where the command was typed: Maelstrom does.
         self.folder = Path(os.environ.get("PWD", ".")).joinpath(folder)
         self.connect: Callable[..., Any] = connect  # a simulation takes its place
         self.failed = ""  # why it could not be written last; nothing may leave the node
+        self.index = -1  # of the checkpoint: the log after it is needed still; -1: there is none
+        self._map = PersistentMap()  # likewise
         self._saved: dict[str, Any] = {}  # what `state` holds
-        self._map = PersistentMap()  # of the checkpoint
-        self._answers, self._answered = Answers(), 0  # likewise, and how many there ever were
-
-    @property
-    def index(self) -> int:
-        """Of the checkpoint: the log after it is needed still."""
-        return int(self._saved["index"])
 
     def open(self, raft: Raft) -> None:
         """Gives the node what it knew. SystemExit, with a line for the user, if that is lost."""
         me = {"format": FORMAT, "node_id": raft.node.node_id, "node_ids": raft.node.node_ids}
         path = self.folder / f"{raft.node.node_id}.db"
+        self._counter = path.with_suffix(".commits")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                self._create(path, me)
-            self._counter = path.with_suffix(".commits")
+                self._create(path, me, raft)
             self._counter.touch()
-            self._db = self._open(path)
-            self._load(raft, me)
+            self._open(path)
+            self._load(me, raft)
+            self._db.execute("PRAGMA journal_mode = wal")  # a commit is one write and one sync
             self._put("state", [(0, self._saved)])  # can it be written?
         except Exception as error:
             why = " ".join(str(error).split())  # SQLite has some of several lines
@@ -1580,128 +1517,103 @@ class Storage:
             ) from error
         raft.log_role(f"follower, with its state up to {raft.log.size} in {path}")
 
-    def _open(self, path: Path) -> Any:
-        db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA locking_mode = exclusive")
-        db.execute("PRAGMA synchronous = full")
-        return db
+    def _open(self, path: Path) -> None:
+        self._db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA locking_mode = exclusive")
+        self._db.execute("PRAGMA synchronous = full")
 
-    def _create(self, path: Path, me: dict[str, Any]) -> None:
-        """A new file, which is there as a whole or not at all."""
+    def _create(self, path: Path, me: dict[str, Any], raft: Raft) -> None:
+        """A file of a new node, which is there as a whole or not at all."""
         new = path.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        path.with_suffix(".commits").unlink(missing_ok=True)
-        db = self._db = self._open(new)
-        db.execute("PRAGMA journal_mode = wal")  # a commit is one write and one sync
-        for table in self.SCHEMA:
-            db.execute(table)
-        log = {"term": 0, "vote": None, "promised": 0.0, "start": [0, 0], "last": 0, "commits": 0}
-        checkpoint = {"index": 0, "items": 0, "answers": [0, 0], "floors": [0, 0, 0]}
-        self._put("state", [(0, me | log | checkpoint)])
-        db.close()
+        for of_another in (new, path.with_suffix(".db-wal"), self._counter):
+            of_another.unlink(missing_ok=True)
+        self._counter.touch()
+        self._open(new)
+        for table in ("item", "answer", "entry", "state"):
+            self._db.execute(f"CREATE TABLE {table} (key PRIMARY KEY, value, crc) WITHOUT ROWID")
+        self._saved = me | {"promised": 0.0, "commits": 0}
+        self._save(raft)
+        self._db.close()
         new.rename(path)
         for folder in (self.folder, self.folder.parent):  # the names, too, must be on the disk
             handle = os.open(folder, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)
 
-    def _load(self, raft: Raft, me: dict[str, Any]) -> None:
-        if (problem := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+    def _load(self, me: dict[str, Any], raft: Raft) -> None:
+        (problem,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if problem != "ok":
             raise ValueError(f"it is damaged: {problem}")
-        tables = tuple(sql for (sql,) in self._db.execute("SELECT sql FROM sqlite_master"))
-        (mode,) = self._db.execute("PRAGMA journal_mode").fetchone()
-        if tables != self.SCHEMA or len(states := list(self._get("state"))) != 1 or mode != "wal":
-            raise ValueError("it is damaged, or not a node's: that has other tables")
-        ((_, state),) = states
+        items, answers, entries, state = map(self._get, ("item", "answer", "entry", "state"))
+        saved = self._saved = state.get(0, {})
         for name, mine in me.items():
-            if state.get(name) != mine:
-                raise ValueError(f"its {name} is {state.get(name)}, and this is {mine}")
-        if state["commits"] < int(self._counter.read_bytes() or 0):
+            if saved.get(name) != mine:
+                raise ValueError(f"its {name} is {saved.get(name)}, and this is {mine}")
+        if saved["commits"] < int(self._counter.read_bytes() or 0):
             raise ValueError("it lacks what it was given last: its -wal file is damaged or gone")
-        self._saved = state
-        index, (start, term), last = state["index"], state["start"], state["last"]
-        items = [item for _, item in self._get("item")]
-        answers = list(self._get("answer"))
-        entries = list(self._get("entry"))
-        first, end = state["answers"]
-        if (
-            len(items) != state["items"]
-            or [number for number, _ in answers] != list(range(first, end))
-            or [number for number, _ in entries] != list(range(start + 1, last + 1))
-        ):
+        start, start_term, self.index, floor, size = saved["checkpoint"]
+        self._map = PersistentMap(items.values())
+        snapshot = Snapshot(self.index, 0, {}, floor, [*answers.values()], self._map)
+        if ([*entries], snapshot.size) != ([*range(start + 1, saved["last"] + 1)], size):
             raise ValueError("it is damaged: something is missing")
-        raft.term, raft.voted_for = state["term"], state["vote"]
-        raft.log.compact(start, term)
-        raft.log.append(Entry(*entry) for _, entry in entries)
-        raft.log.stable = last
-        self._map = PersistentMap(items)
-        raft.state_machine = Map(self._map)
-        raft.answers = self._answers = Answers(state["floors"], [record for _, record in answers])
-        self._answered = raft.answers.count
-        raft.commit_index = raft.last_applied = raft.known_commit = index
-        raft.verified = index
-        raft.promise = raft.node.now() + state["promised"]  # it is not known when that began
+        raft.log.compact(start, start_term)
+        raft.log.append(Entry(*entry) for entry in entries.values())
+        raft.log.stable = raft.log.size
+        raft.install(snapshot)
+        raft.term, raft.voted_for = saved["term"], saved["vote"]
+        raft.promise = raft.node.now() + saved["promised"]  # it is not known when that began
 
     def save(self, raft: Raft) -> None:
         """Makes durable what has changed. It remembers why it failed, if it did."""
+        before, self.failed = self.failed, ""
         try:
             self._save(raft)
         except Exception as error:
-            if not self.failed:
-                raft.log_role(f"{raft.role}, says nothing until its file can be written: {error}")
             self.failed = str(error) or error.__class__.__name__
-        else:
-            if self.failed:
-                raft.log_role(f"{raft.role}, its file can be written again")
-            self.failed = ""
+        if self.failed and not before:
+            raft.log_role(f"{raft.role}, says nothing until its file can be written: {self.failed}")
+        elif before and not self.failed:
+            raft.log_role(f"{raft.role}, its file can be written again")
 
     def _save(self, raft: Raft) -> None:
-        log, saved = raft.log, self._saved
-        overdue = raft.last_applied - saved["index"] >= CHECKPOINT or log.start > saved["index"]
-        state = saved | {"term": raft.term, "vote": raft.voted_for, "last": log.size}
+        db, log, saved = self._db, raft.log, self._saved
         promised = max(0.0, raft.promise - raft.node.now())
-        if promised > saved["promised"]:
-            state["promised"] = 2 * promised
+        overdue = raft.last_applied - self.index >= CHECKPOINT or log.start > self.index
+        state = saved | {"term": raft.term, "vote": raft.voted_for, "last": log.size}
+        if overdue or promised > saved["promised"]:
+            state["promised"] = 2 * promised  # so that it need not be written each time
         if state == saved and log.stable == log.size and not overdue:
             return
-        db = self._db
         if db.in_transaction:  # the last one failed
             db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
         state["commits"] += 1
-        if log.stable < saved["last"]:
-            db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
-        new = enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1)
-        self._put("entry", new)
+        db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
+        self._put("entry", enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1))
         if overdue:
-            state |= self._checkpoint(raft) | {"promised": 2 * promised}
+            state["checkpoint"] = self._checkpoint(raft)
         self._put("state", [(0, state)])
         db.execute("COMMIT")
         log.stable, self._saved = log.size, state
         if overdue:
-            self._map, self._answers = raft.state_machine.map, raft.answers
-            self._answered = raft.answers.count
+            self.index, self._map = raft.last_applied, raft.state_machine.map
         with self._counter.open("r+b", buffering=0) as file:
             file.write(b"%20d" % state["commits"])
 
-    def _checkpoint(self, raft: Raft) -> dict[str, Any]:
-        """The state as it is now takes the place of the log; it costs what has changed."""
-        log, map, answers = raft.log, raft.state_machine.map, raft.answers
-        items = map.changes_since(self._map)
+    def _checkpoint(self, raft: Raft) -> list[int]:
+        """The state as it is now takes the place of the log; it costs what has changed.
+
+        What a snapshot has brought is what this node would have: its rows stay right.
+        """
+        snapshot = raft.snapshot()
+        items = snapshot.map.changes_since(self._map)
         self._put("item", ((encode(key), [key, value]) for key, value in items))
-        added, kept = answers.count - self._answered, answers.size
-        if answers is not self._answers:  # a snapshot was installed
-            self._db.execute("DELETE FROM answer")
-            added = kept
-        end = self._saved["answers"][1] + added
-        new = answers.records(kept - min(added, kept))
-        self._put("answer", enumerate(new, end - len(new)))
-        self._db.execute("DELETE FROM answer WHERE key < ?", (end - kept,))
-        self._db.execute("DELETE FROM entry WHERE key <= ?", (log.start,))
-        return {
-            "index": raft.last_applied, "start": [log.start, log[log.start].term],
-            "items": len(map), "answers": [end - kept, end], "floors": answers.floors(),
-        }  # fmt: skip
+        new = takewhile(lambda record: record[0] > self.index, reversed(snapshot.answers))
+        self._put("answer", ((record[0], record) for record in new))
+        self._db.execute("DELETE FROM answer WHERE key <= ?", (snapshot.floor,))
+        start = raft.log.start
+        self._db.execute("DELETE FROM entry WHERE key <= ?", (start,))
+        return [start, raft.log[start].term, snapshot.index, snapshot.floor, snapshot.size]
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:
         texts = ((key, encode(value)) for key, value in rows)
@@ -1710,12 +1622,13 @@ class Storage:
             ((key, text, checksum(table, key, text)) for key, text in texts),
         )
 
-    def _get(self, table: str) -> Iterator[tuple[Any, Any]]:
-        parse = json.JSONDecoder().raw_decode  # what was written ends where it should
+    def _get(self, table: str) -> dict[Any, Any]:
+        rows = {}
         for key, text, crc in self._db.execute(f"SELECT * FROM {table} ORDER BY key"):
             if checksum(table, key, text) != crc:
                 raise ValueError(f"it is damaged: {table} {key} is not what was written")
-            yield key, parse(text)[0]
+            rows[key] = json.loads(text)
+        return rows
 
 
 def connect(path: str, **options: Any) -> Any:
@@ -1737,11 +1650,10 @@ MESSAGES: Final = {
     "start:number",
     "append_entries": "term prev_log_index:index prev_log_term:term entries leader_commit:index "
     "sent:time timeout:seconds rtt:seconds answered:seqs",
-    "append_entries_res": "term success:bool match:index sent:time timeout:seconds start:number",
-    "install_snapshot": "term last_index:index last_term:term size:number floors answered:number "
-    "starts offset:number data:records sent:time timeout:seconds rtt:seconds",
-    "install_snapshot_res": "term last_index:index offset:number sent:time timeout:seconds "
-    "start:number",
+    "append_entries_res": "term success:bool match:index sent:time timeout:seconds start:number "
+    "snapshot:index offset:number",
+    "install_snapshot": "term last_index:index last_term:term starts floor:index size:number "
+    "offset:number data:records sent:time timeout:seconds rtt:seconds",
     "forward": "owner:node seq:number birth:index clock:node until:time reads:operations "
     "writes:operations",
     "answered": "seqs:numbers commit:index",
@@ -1765,12 +1677,14 @@ IS: Final[Mapping[str, Callable[[Any, Raft], bool]]] = {  # of a value, to whom 
     # An owner knows its own batches by their numbers alone.
     "seqs": lambda value, raft: value.__class__ is list
     and all(IS["start" if len(types(n)) == 2 else "number"](n, raft) for n in value),
-    "floors": lambda value, _: types(value) == [int, int, int] and min(value) >= 0,
     "operations": lambda value, _: value.__class__ is list
     and all([types(item) == [str, int, dict] for item in value]),
     # Of a snapshot: answers, and items of the map.
-    "records": lambda value, _: value.__class__ is list
-    and all(len(types(item)) == 2 or types(item) == [str, int, dict] for item in value),
+    "records": lambda value, raft: value.__class__ is list and all(
+        len(kinds := types(item)) == 2
+        or (kinds == [int, str, int, dict] and IS["index"](item[0], raft))
+        for item in value
+    ),
     "entries": lambda value, raft: value.__class__ is list and are_entries(value, raft),
 }
 FIELDS: Final = {

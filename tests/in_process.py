@@ -48,7 +48,7 @@ class Remembered(Storage):
 
     def __init__(self) -> None:
         super().__init__("")
-        self._saved = {"index": 10**18}
+        self.index = 10**18
 
     def open(self, raft: Raft) -> None: ...
     def save(self, raft: Raft) -> None: ...

@@ -49,13 +49,13 @@ SHAPES = {  # runs in which some kind of bug shows soon: the bench's options
     "retries": (
         f"{COMMON} --node-count 3 --concurrency 4n --latency 10 --latency-dist exponential "
         "--nemesis partition,loss,duplicate --nemesis-interval 0.7 --loss 0.2 --duplicate 0.1 "
-        "--partition-kinds one,majority,one-way,one-link --constants GENERATION=8"
+        "--partition-kinds one,majority,one-way,one-link --constants REMEMBERED=8"
     ),
     "crashes": (
         "--time-limit 10 --rate 100 --node-count 3 --concurrency 2n --latency 5 "
         "--latency-dist exponential --nemesis kill,partition,loss --nemesis-interval 0.5 "
         "--kill-targets one,majority,all --partition-kinds one,majority --loss 0.1 "
-        "--constants CHECKPOINT=20,KEPT_ENTRIES=5,GENERATION=16 -- --data-dir {run}/data"
+        "--constants CHECKPOINT=20,KEPT_ENTRIES=5,REMEMBERED=16 -- --data-dir {run}/data"
     ),
 }
 
@@ -271,13 +271,13 @@ MUTANTS = [
     Mutant(
         "the answers are not in the snapshot",
         "paper 7 and 8", "at most once",
-        [("self.answers = Answers(snapshot.floors, snapshot.answers)", "self.answers = Answers()")],
+        [("self.answers = Answers(snapshot.floor, snapshot.answers)", "self.answers = Answers()")],
         test="7_the_answers_are_in_it",
     ),
     Mutant(
         "a snapshot takes a node backwards",
         "paper 7", "commit index, committed entries stay",
-        [("if index <= self.commit_index:  # a node", "if index < 0:  # a node")],
+        [("if index > self.commit_index:  # a node", "if index >= 0:  # a node")],
         test="7_a_node_never_goes_back",
     ),
     Mutant(
@@ -318,36 +318,37 @@ MUTANTS = [
     Mutant(
         "the term is not stored",
         "figure 2", "stable storage, election safety, terms only grow",
-        [('state = saved | {"term": raft.term, "vote"', 'state = saved | {"vote"')],
+        [('state = saved | {"term": raft.term, "vote"', 'state = saved | {"term": 0, "vote"')],
         "crashes",
     ),
     Mutant(
         "the stored log is cut beyond the checkpoint",
         "paper 7", "a node that does not start again",
-        [('"DELETE FROM entry WHERE key <= ?", (log.start,)',
-          '"DELETE FROM entry WHERE key <= ?", (log.size,)')],
+        [('"DELETE FROM entry WHERE key <= ?", (start,)',
+          '"DELETE FROM entry WHERE key <= ?", (raft.log.size,)')],
         "crashes",
     ),
     Mutant(
         "the answers are not in the checkpoint",
-        "paper 7 and 8", "at most once",
-        [("raft.answers = self._answers = Answers(", "raft.answers = self._answers or Answers(")],
+        "paper 7 and 8", "at most once, a node that does not start again",
+        [("        raft.install(snapshot)\n",
+          "        raft.install(snapshot)\n        raft.answers = Answers()\n")],
         "crashes",
     ),
     Mutant(
         "a checkpoint and its index are two transactions",
         "paper 7", "at most once",
-        [("            state |= self._checkpoint(raft)", """\
+        [('            state["checkpoint"] = self._checkpoint(raft)', """\
             after = self._checkpoint(raft)
             db.execute("COMMIT")
             db.execute("BEGIN IMMEDIATE")
-            state |= after""")],
+            state["checkpoint"] = after""")],
         "crashes",
     ),
     Mutant(
         "a promise does not outlive the node",
         "thesis 6.4.1", "no stale read",
-        [("raft.promise = raft.node.now() + state", "raft.promise = 0 * state")],
+        [("raft.promise = raft.node.now() + saved", "raft.promise = 0 * saved")],
         test="keeps_the_promise",
     ),
     Mutant(

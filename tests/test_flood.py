@@ -53,8 +53,10 @@ ABSURD: dict[str, list[Any]] = {  # by kind of field: what it cannot be
         [[1, 0, "c1", 1.5, {}]], [[True, 0, None, 0, {}]], [[1, 0, None, 0, {}], None],
     ],
     "starts": [None, 0, [], "n0", {"n9": 1}, {"n0": -1}, {"n0": None}, {"n0": "1"}],
-    "floors": [*NO_LISTS, [], [1, 1], [1, 1, -1], [1, 1, 1, 1]],
-    "records": [*NO_LISTS, [None], [[]], [{}], [[1]], [["c1", 1, []]], [["c1", "1", {}]]],
+    "records": [
+        *NO_LISTS, [None], [[]], [{}], [[1]], [["c1", 1, {}]], [[1, "c1", 1, []]],
+        [["1", "c1", 1, {}]], [[HUGE, "c1", 1, {}]], [[1, "c1", "1", {}]],
+    ],
     "operations": [
         *NO_LISTS, [None], [[]], [{}], [["c1", 1]], [["c1", "1", {}]], [[1, 1, {}]],
         [["c1", 1, []]], [["c1", True, {}]], [["c1", 1, {}], 0],
@@ -116,10 +118,8 @@ class Flood:
                 return [[term, 0, None, 0, {}]] * self.rng.randrange(3)
             case "starts":
                 return {"n1": 1}
-            case "floors":
-                return [0, 0, 0]
             case "records":
-                return [["c1", 1, {"type": "write_ok"}]] * self.rng.randrange(2)
+                return [[1, "c1", 1, {"type": "write_ok"}]] * self.rng.randrange(2)
             case "operations":
                 return [["c1", 1, {"type": "write", "key": 0, "value": "a lie"}]]
             case _:

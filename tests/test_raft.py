@@ -182,7 +182,7 @@ def appended(
     """append_entries_res"""
     return {
         "type": "append_entries_res", "term": term, "success": success, "match": match,
-        "sent": sent, "timeout": timeout, "start": start,
+        "sent": sent, "timeout": timeout, "start": start, "snapshot": 0, "offset": 0,
     }  # fmt: skip
 
 
@@ -1052,15 +1052,15 @@ def test_8_a_client_may_have_several_operations_under_way() -> None:
     assert follower(entries=again, commit=3).value == 2
 
 
-def test_8_answers_are_remembered_for_one_more_generation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raft, "GENERATION", 4)
+def test_8_the_last_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "REMEMBERED", 4)
     entries = [entry(1, value, birth=8) for value in range(1, 9)]
-    scene = follower(entries=[*entries, entry(1, 1, birth=8)], commit=9)
+    scene = follower(entries=[*entries, entry(1, 5, birth=8)], commit=9)
     assert scene.value == 8
 
 
 def test_8_what_may_have_been_forgotten_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raft, "GENERATION", 4)
+    monkeypatch.setattr(raft, "REMEMBERED", 4)
     scene = follower(entries=[entry(1, value) for value in range(1, 5)], commit=4)
     rest = [entry(1, value, birth=4) for value in range(5, 10)]
     scene.says("n0", append(1, prev=(4, 1), entries=[*rest, entry(1, 1)], commit=10))
@@ -1070,7 +1070,7 @@ def test_8_what_may_have_been_forgotten_is_not_done_again(monkeypatch: pytest.Mo
 
 
 def test_8_what_is_not_done_again_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raft, "GENERATION", 4)
+    monkeypatch.setattr(raft, "REMEMBERED", 4)
     scene = ready_leader()
     for msg_id in range(11, 21):
         scene.says("n1", forward(msg_id, [["c1", msg_id, write(msg_id)]], birth=msg_id))

@@ -33,23 +33,20 @@ def leader_without_its_past() -> Scene:
 
 
 def part(
-    data: list[Any], index: int = 10, offset: int = 0, size: int = 2, answered: int = 0,
-    term: int = 1, last_term: int = 1, floors: tuple[int, int, int] = (0, 0, 0),
+    data: list[Any], index: int = 10, offset: int = 0, size: int = 2, term: int = 1,
+    last_term: int = 1, floor: int = 0,
 ) -> Body:  # fmt: skip
     """install_snapshot"""
     return {
         "type": "install_snapshot", "term": term, "last_index": index, "last_term": last_term,
-        "size": size, "floors": list(floors), "answered": answered, "offset": offset, "data": data,
-        "starts": {}, "sent": 1.0, "timeout": 0.3, "rtt": 0.0,
+        "starts": {}, "floor": floor, "size": size, "offset": offset, "data": data,
+        "sent": 1.0, "timeout": 0.3, "rtt": 0.0,
     }  # fmt: skip
 
 
 def got(index: int, offset: int, sent: float) -> Body:
-    """install_snapshot_res"""
-    return {
-        "type": "install_snapshot_res", "term": 1, "last_index": index, "offset": offset,
-        "sent": sent, "timeout": 0.3, "start": 0,
-    }  # fmt: skip
+    """append_entries_res of a follower that has so much of a snapshot"""
+    return {**appended(1, 0, sent), "snapshot": index, "offset": offset}
 
 
 X, Y = ["x", 1], ["y", 2]
@@ -87,20 +84,16 @@ def test_7_large_entries_are_forgotten_earlier(monkeypatch: pytest.MonkeyPatch) 
 def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part() -> None:
     scene = leader_without_its_past()
     other = Scene("n2")
-    parts = 0
-    while body := scene.until_sent("install_snapshot", "n2"):
+    parts, done = 0, Body()
+    while done.get("match") != 21:
         parts += 1
-        other.says("n0", body)
-        if answers := other.sent("install_snapshot_res", "n0"):
-            scene.says("n2", answers[-1])
-            continue
-        break
-    (done,) = other.sent("append_entries_res", "n0")
+        other.says("n0", scene.until_sent("install_snapshot", "n2"))
+        (done,) = other.sent("append_entries_res", "n0")
+        scene.says("n2", done)
     assert done["success"] and done["match"] == scene.raft.last_applied == 21
     assert parts == 9  # 20 answers and 5 items, 3 at a time
     assert other.raft.state_machine.map.get("k4") == 19
     assert (other.raft.log.start, other.raft.log.size, other.raft.commit_index) == (21, 21, 21)
-    scene.says("n2", done)
     scene.request(write("new"))
     assert scene.until_sent("append_entries", "n2")["prev_log_index"] == 21
     assert scene.raft.followers["n2"].snapshot is None
@@ -171,9 +164,9 @@ def test_7_an_answer_to_what_was_sent_before_a_part_does_not_ask_for_it_again() 
 def test_7_parts_that_come_twice_or_too_early_change_nothing() -> None:
     scene = follower()
     scene.says("n0", part([Y], offset=1))
-    assert scene.sent("install_snapshot_res")[-1]["offset"] == 0
+    assert scene.sent("append_entries_res")[-1]["offset"] == 0
     scene.says("n0", part([X]), part([X]))
-    assert scene.sent("install_snapshot_res")[-1]["offset"] == 1
+    assert scene.sent("append_entries_res")[-1]["offset"] == 1
     assert scene.raft.commit_index == 0 and scene.value is None
     scene.says("n0", part([Y], offset=1))
     assert scene.raft.commit_index == 10 and scene.value == 1
@@ -214,7 +207,7 @@ def test_7_another_leaders_snapshot_begins_anew() -> None:
     scene.says("n0", part([X], index=10))
     scene.says("n2", part([Y], index=10, offset=1, term=2))
     assert scene.raft.commit_index == 0
-    assert scene.sent("install_snapshot_res", "n2")[-1]["offset"] == 0
+    assert scene.sent("append_entries_res", "n2")[-1]["offset"] == 0
 
 
 def test_7_a_node_never_goes_back() -> None:
@@ -236,32 +229,32 @@ def test_7_a_leader_of_an_earlier_term_is_refused() -> None:
 
 def test_7_the_answers_are_in_it_so_that_nothing_takes_effect_twice() -> None:
     scene = follower()
-    answers = [["c1", 1, {"type": "write_ok"}]]
-    scene.says("n0", part([*answers, X], index=1, answered=1))
+    scene.says("n0", part([[1, "c1", 1, {"type": "write_ok"}], X], index=1))
     again = [1, 0, "c1", 1, {"type": "write", "key": "x", "value": "twice"}]
     scene.says("n0", append(1, (1, 1), [again], commit=2))
     assert scene.raft.last_applied == 2 and scene.value == 1
 
 
 def test_7_what_answers_forget_is_the_same_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raft, "GENERATION", 3)
+    monkeypatch.setattr(raft, "REMEMBERED", 3)
     answers = raft.Answers()
     for n in range(1, 9):
         answers.add(n, ("c1", n), {"type": "write_ok"})
-    copy = raft.Answers(answers.floors(), answers.records())
+    assert answers.floor == 5 and answers.get(("c1", 5)) is None and answers.get(("c1", 6))
+    copy = raft.Answers(answers.floor, list(answers.records))
     for n in range(9, 20):
         for each in (answers, copy):
             each.add(n, ("c1", n), {"type": "write_ok"})
         assert answers.floor == copy.floor
-        assert answers.records() == copy.records()
+        assert answers.records == copy.records
 
 
 @pytest.mark.parametrize(
-    "data", [[X, ["c1", 1, {}]], [["c1", 1, {}], ["c1", 2, {}]], [[[], 1], [{}, 2, 3]]]
+    "data", [[X, ["c1", 1, {}]], [X, [-1, "c1", 1, {}]], [X, ["y", 2, 3]], [X, [1, "c1", 1, 2]]]
 )
-def test_7_records_that_are_not_what_their_place_says_are_refused(data: list[Any]) -> None:
+def test_7_records_that_are_neither_answers_nor_items_are_refused(data: list[Any]) -> None:
     scene = follower()
-    scene.says("n0", part(data, answered=1))
+    scene.says("n0", part(data))
     assert scene.raft.commit_index == 0 and scene.value is None
 
 

@@ -160,7 +160,7 @@ def constants(rng: Random) -> dict[str, int]:
         "CHUNK_BYTES": rng.choice([100, 300, 1000]),
         "WINDOW_BYTES": rng.choice([300, 1000, 5000]),
         "EARLY_APPENDS": rng.choice([0, 1, 3]),
-        "GENERATION": rng.choice([4, 8, 16, 32]),
+        "REMEMBERED": rng.choice([4, 8, 16, 32]),
         "KEPT_ENTRIES": rng.choice([1, 5, 20]),
         "CHECKPOINT": rng.choice([1, 5, 20]),
     }

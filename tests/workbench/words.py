@@ -32,7 +32,9 @@ def told(body: Body) -> str:
             commit = f"commit {body['leader_commit']}"
             return f"append_entries in term {body['term']}: {what} after {after}; {commit}"
         case {"type": "append_entries_res", "success": True}:
-            return f"agrees up to {body['match']}"
+            records, index = body["offset"], body["snapshot"]
+            more = f", has {records} records of the state up to {index}" if index else ""
+            return f"agrees up to {body['match']}{more}"
         case {"type": "append_entries_res", "match": match}:
             return f"refuses in term {body['term']}" + (f": go on after {match}" if match else "")
         case {"type": "forward"}:
