@@ -112,7 +112,6 @@ PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients 
 NEAR = 0.004  # a round trip that is worth waiting for
 SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
 FIRST_ROUND_TRIP = 0.15  # taken for granted, until enough of them are known
-RISE, FALL = 1 / 8, 0.03  # gains of the mean round trip: so it covers some of the variance
 KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
 
 CHUNK_ENTRIES, CHUNK_BYTES = 1000, 1 << 18  # in one message; one entry may be larger
@@ -280,18 +279,18 @@ class Snapshot:
 class Follower:
     """What a leader knows of a follower. It changes with the term."""
 
+    start: int | None  # of the node
     next_index: int  # of the next entry to send; moves on when it is sent
     heard_of: float  # when something last came from it
     progress: float  # since when what is under way is not acknowledged
     match_index: int = 0  # the highest entry known to be in both logs
-    start: int | None = None  # of the node, as it said
     readmitted: int | None = None  # the start whose return was appended
     acked: float = -math.inf  # stamp of the latest message that it answered
     promised: float = -math.inf  # until when it votes for nobody, by our clock
     sent_at: float = -math.inf
     stamp: float = -math.inf  # of the latest message to it
     backed: float = -math.inf  # stamp of the last step back
-    answered: list[Any] = field(default_factory=list)  # seqs it is to hear of, or [owner, seq]
+    answered: list[Any] = field(default_factory=list)  # batches it is to hear of: owner, seq
     snapshot: Snapshot | None = None  # that it gets, for it lacks what the log has no more
     offset: int = 0  # how many of its records the follower has
     part_stamp: float = -math.inf  # of the message with the last ones
@@ -340,8 +339,7 @@ class Raft(Server):
         self.failures = 0  # elections since a leader was heard
         self.promise = -math.inf  # no vote before: a leader's lease counts on it
         self.deadline = math.inf  # of the next election
-        self.election_timer = self.node.after(0, lambda: None)
-        self.election_timer_at = math.inf
+        self.election_timer = self.node.after(0, self.election_timer_fires)
 
         # Volatile state on followers
         self.verified = 0  # the log equals this term's leader's up to here
@@ -370,7 +368,9 @@ class Raft(Server):
         self.relayed: dict[str, list[int]] = {}  # seqs that the leader has done, by their owner
 
         # Times, in seconds; a follower has them from its leader
-        self.round_trip = RoundTrip()
+        self.rtt = FIRST_ROUND_TRIP  # of a message and its answer; a follower's is its leader's
+        self.samples = deque([FIRST_ROUND_TRIP] * 25, maxlen=51)  # of it
+        self.sampled = -math.inf
         self.min_heartbeat = HEARTBEAT
         self.timeout = 0.0  # of elections
         self.ticked = (0.0, 0.0)  # when the last two ticks were
@@ -452,14 +452,16 @@ class Raft(Server):
         with self.lock:
             now = self.node.now()
             if self.role == "leader":
-                self.step_down_without_majority(now)
                 self.review_followers(now)
                 self.readmit()
+                if self.of_majority(now, "heard_of") < now - 2 * self.timeout:
+                    self.forget_leader()  # its clients may do better elsewhere
+                    self.become_follower("heard no majority")
             self.review_pending(now)
             self.compact()
             if now - self.ticked[1] > 3 * TICK:
                 self.awake_since = now
-            self.sure_rtt = min(self.round_trip.seconds, self.sure_rtt + SURER * TICK)
+            self.sure_rtt = min(self.rtt, self.sure_rtt + SURER * TICK)
             self.ticked = (self.ticked[1], now)
 
     def log_role(self, text: str) -> None:
@@ -495,7 +497,7 @@ class Raft(Server):
             return
         self.heard = True
         now, (since, read_at) = self.node.now(), self.waited
-        wait = 4 * self.round_trip.seconds if self.node.other_node_ids else 0.0
+        wait = 4 * self.rtt if self.node.other_node_ids else 0.0
         oldest = min(max(self.input_at, self.ticked[0] - wait), self.ticked[0])
         if now - oldest > read_at - since or now - read_at > max(TICK, (read_at - since) / 8):
             self.waited = (oldest, now)
@@ -548,7 +550,7 @@ class Raft(Server):
         leader may still answer it. So a write that may happen gets none: the client's time-out
         says the same. After a pause nothing is said either: the client may be gone.
         """
-        retry = 1.5 * self.round_trip.seconds + self.heartbeat
+        retry = 1.5 * self.rtt + self.heartbeat
         for batch in list(self.pending.values()):
             if now >= batch.until:
                 del self.pending[batch.seq]
@@ -618,8 +620,7 @@ class Raft(Server):
         if batch.owner == self.node.node_id:
             self.pending.pop(batch.seq, None)
         elif follower := self.followers.get(batch.via):
-            own = batch.via == batch.owner
-            follower.answered.append(batch.seq if own else [batch.owner, batch.seq])
+            follower.answered.append((batch.owner, batch.seq))
 
     # Who takes part: return without memory
 
@@ -648,7 +649,7 @@ class Raft(Server):
     def readmit(self) -> None:
         """Appends the return of those that have all that is committed, once each."""
         for id, follower in self.followers.items():
-            known = follower.start in (None, self.members.get(id), follower.readmitted)
+            known = follower.start in (self.members.get(id), follower.readmitted)
             if not known and follower.match_index >= self.commit_index:
                 follower.readmitted = follower.start
                 self.log.append([Entry(self.term, body={"return": {id: follower.start}})])
@@ -698,21 +699,22 @@ class Raft(Server):
         A timer that fires earlier looks where the deadline is by then: moving it costs nothing.
         """
         self.deadline = max(deadline, self.promise)
-        if self.deadline < self.election_timer_at:
+        if self.deadline < self.election_timer.deadline:
             self.election_timer.cancel()
-            wait = max(0.0, self.deadline - self.node.now())
-            self.election_timer = self.node.after(wait, self.election_timer_fires)
-            self.election_timer_at = self.deadline
+            self.await_deadline()
+
+    def await_deadline(self) -> None:
+        wait = max(0.0, self.deadline - self.node.now())
+        self.election_timer = self.node.after(wait, self.election_timer_fires)
 
     def election_timer_fires(self) -> None:
         with self.lock:
-            self.election_timer_at = math.inf
-            if self.node.now() < self.deadline:
-                self.set_deadline(self.deadline)
-            elif self.role != "leader" and (
-                self.is_member() or (self.is_first() and not self.members)
-            ):
-                self.campaign()
+            if self.node.now() >= self.deadline:
+                self.reset_election_deadline()
+                founds = self.is_first() and not self.members
+                if self.role != "leader" and (self.is_member() or founds):
+                    self.campaign()
+            self.await_deadline()
 
     def advance_term(self, term: int) -> None:
         """Moves to a later term, in which this node has not voted (section 5.1)."""
@@ -780,22 +782,14 @@ class Raft(Server):
         self.failures = 0
         self.adapt_timeout()
         now, last = self.node.now(), self.log.size
-        self.followers = {id: Follower(last + 1, now, now) for id in self.node.other_node_ids}
+        self.followers = {
+            id: Follower(self.members.get(id), last + 1, now, now)
+            for id in self.node.other_node_ids
+        }
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8).
         self.log.append([Entry(self.term, body={"founded": self.members.copy()})])
         self.term_start = self.log.size
         self.new_route = True
-
-    def heard_majority(self) -> float:
-        """When a majority was last heard, all of it."""
-        heard = [follower.heard_of for follower in self.followers.values()]
-        return float(median([self.node.now(), *heard]))
-
-    def step_down_without_majority(self, now: float) -> None:
-        """A leader that a majority does not answer lets go, and its clients look elsewhere."""
-        if self.heard_majority() < now - 2 * self.timeout:
-            self.forget_leader()
-            self.become_follower("heard no majority")
 
     def request_votes(self, pre: bool) -> None:
         """Asks the others for their votes in this term, or whether they would vote in the next.
@@ -858,7 +852,7 @@ class Raft(Server):
         """Whether a leader has this node's promise, or is this node, with a majority behind it."""
         now = self.node.now()
         if self.role == "leader":
-            return self.heard_majority() >= now - self.timeout
+            return bool(self.of_majority(now, "heard_of") >= now - self.timeout)
         return now < self.promise
 
     def send_vote(self, dest: str, pre: bool, term: int, granted: bool, sent: float | None) -> None:
@@ -927,7 +921,7 @@ class Raft(Server):
         if now - follower.heard_of > self.timeout:
             return 0  # heartbeats will do, until it answers one
         under_way = next_index - 1 - match_index
-        rtt = self.round_trip.seconds
+        rtt = self.rtt
         if under_way and rtt < NEAR and now - follower.sent_at < rtt / 2:
             return 0  # Nagle's rule: the answer comes soon, and until then there will be more
         if under_way and log.bytes_between(match_index, next_index - 1) > WINDOW_BYTES:
@@ -957,7 +951,7 @@ class Raft(Server):
         follower.sent_at, follower.stamp = self.node.now(), self.stamp
         self.send(
             node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout,
-            rtt=self.round_trip.seconds, **fields,
+            rtt=self.rtt, **fields,
         )  # fmt: skip
 
     def hear_follower(self, src: str, body: Body) -> Follower | None:
@@ -970,9 +964,9 @@ class Raft(Server):
             raise RPCError.malformed_request(f"nothing was sent at {sent}")
         self.measure(sent)
         follower = self.followers[src]
-        if follower.start not in (None, body["start"]):  # it has forgotten what it had
-            self.followers[src] = follower = Follower(1, follower.heard_of, follower.progress)
-        follower.start = body["start"]
+        if follower.start != body["start"]:  # it has forgotten what it had
+            heard = (follower.heard_of, follower.progress)
+            self.followers[src] = follower = Follower(body["start"], 1, *heard)
         follower.heard_of = self.node.now()
         follower.acked = max(follower.acked, sent)
         # The timeout of that very message: today's may be longer than what was promised then.
@@ -1034,16 +1028,14 @@ class Raft(Server):
         if self.storage:
             needed.append(self.storage.index)
         index = min([self.last_applied, *needed])
-        kept = max(self.log.start, index - KEPT_ENTRIES)
-        while kept < index and self.log.bytes_between(kept, index) > KEPT_BYTES:
-            kept = (kept + index + 1) // 2
         start = self.log.start
-        if kept - start > KEPT_ENTRIES or self.log.bytes_between(start, kept) > KEPT_BYTES:
+        if index - start > 2 * KEPT_ENTRIES or self.log.bytes_between(start, index) > KEPT_BYTES:
+            kept = (start + index + 1) // 2
             self.log.compact(kept, self.log[kept].term)
 
     def review_followers(self, now: float) -> None:
         """Sends again what was not acknowledged in time; forgets the batches of long ago."""
-        stall = 1.25 * self.round_trip.seconds + TICK
+        stall = 1.25 * self.rtt + TICK
         for follower in self.followers.values():
             if follower.next_index - 1 > follower.match_index and now - follower.progress > stall:
                 follower.next_index = follower.match_index + 1
@@ -1066,11 +1058,11 @@ class Raft(Server):
         """The leader's entries, or its heartbeat."""
         if not self.hear_leader(src, body):
             return
-        for seq in body["answered"]:
-            if seq.__class__ is int:
+        for owner, seq in body["answered"]:
+            if owner == self.node.node_id:
                 self.pending.pop(seq, None)
             else:
-                self.relayed.setdefault(seq[0], []).append(seq[1])
+                self.relayed.setdefault(owner, []).append(seq)
         entries = [*map(Entry._make, body["entries"])]
         refused = self.accept(body["prev_log_index"], body["prev_log_term"], entries)
         # The leader's commit index says nothing of entries that may differ from its own.
@@ -1093,7 +1085,7 @@ class Raft(Server):
         self.ahead = max(sent - now, self.ahead - (1 - LEASE) * (now - self.heard_leader_at))
         self.heard_leader_at = now
         self.timeout = timeout
-        self.round_trip.seconds = body["rtt"]
+        self.rtt = body["rtt"]
         return True
 
     def agree(self, body: Body, refused: int | None = None) -> None:
@@ -1276,13 +1268,16 @@ class Raft(Server):
         """
         now = self.node.now()
         if sent >= self.awake_since and now - self.ticked[1] < 3 * TICK:
-            self.round_trip.measure(now, max(0.0, now - sent))
-            if self.role == "leader":
+            if now - self.sampled >= SAMPLE_INTERVAL:
+                self.sampled = now
+                self.samples.append(max(0.0, now - sent))
                 self.adapt_timeout()
 
     def adapt_timeout(self) -> None:
-        wanted = max(self.min_timeout, 2.5 * self.round_trip.seconds)
-        self.timeout = min(wanted, MAX_TIMEOUT)
+        """Longer than most round trips: a few long ones are a pause, and not the network's."""
+        self.rtt = sorted(self.samples)[len(self.samples) * 4 // 5]
+        if self.role == "leader":
+            self.timeout = min(max(self.min_timeout, 2.5 * self.rtt), MAX_TIMEOUT)
 
 
 # From here on: what the chapter does not have. A Ruby Hash takes any key and tells 1 from true.
@@ -1449,26 +1444,6 @@ class Answers:
             self._by_id.pop((client, msg_id), None)
         self.records.append([index, *id, res])
         self._by_id[id] = res
-
-
-class RoundTrip:
-    """How long a message and its answer take, in seconds: the mean, or more if it varies much."""
-
-    def __init__(self) -> None:
-        self.seconds = FIRST_ROUND_TRIP  # a follower has it from its leader
-        self._samples: deque[float] = deque(maxlen=101)
-        self._measured = -math.inf
-
-    def measure(self, now: float, sample: float) -> None:
-        """Takes in a round trip. Few long ones are a pause of a node, and not the network's."""
-        if now - self._measured < SAMPLE_INTERVAL:
-            return
-        self._measured = now
-        self._samples.append(sample)
-        usual = median(self._samples)
-        sample = min(median(list(self._samples)[-5:]), 0.05 + 3 * usual)
-        gain = RISE if sample > self.seconds else FALL
-        self.seconds += gain * (min(sample, 2 * self.seconds + NEAR) - self.seconds)
 
 
 class Storage:
@@ -1649,7 +1624,7 @@ MESSAGES: Final = {
     "request_vote_res": "pre:bool term granted:bool leader:node? sent:time? now:time commit:index "
     "start:number",
     "append_entries": "term prev_log_index:index prev_log_term:term entries leader_commit:index "
-    "sent:time timeout:seconds rtt:seconds answered:seqs",
+    "sent:time timeout:seconds rtt:seconds answered:batches",
     "append_entries_res": "term success:bool match:index sent:time timeout:seconds start:number "
     "snapshot:index offset:number",
     "install_snapshot": "term last_index:index last_term:term starts floor:index size:number "
@@ -1674,9 +1649,8 @@ IS: Final[Mapping[str, Callable[[Any, Raft], bool]]] = {  # of a value, to whom 
     "start": lambda value, raft: value[0] in raft.node.node_ids and IS["number"](value[1], raft),
     "starts": lambda value, raft: value.__class__ is dict
     and all(IS["start"](item, raft) for item in value.items()),
-    # An owner knows its own batches by their numbers alone.
-    "seqs": lambda value, raft: value.__class__ is list
-    and all(IS["start" if len(types(n)) == 2 else "number"](n, raft) for n in value),
+    "batches": lambda value, raft: value.__class__ is list
+    and all(len(types(item)) == 2 and IS["start"](item, raft) for item in value),
     "operations": lambda value, _: value.__class__ is list
     and all([types(item) == [str, int, dict] for item in value]),
     # Of a snapshot: answers, and items of the map.

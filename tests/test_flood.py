@@ -61,7 +61,7 @@ ABSURD: dict[str, list[Any]] = {  # by kind of field: what it cannot be
         *NO_LISTS, [None], [[]], [{}], [["c1", 1]], [["c1", "1", {}]], [[1, 1, {}]],
         [["c1", 1, []]], [["c1", True, {}]], [["c1", 1, {}], 0],
     ],
-    "seqs": [*NO_LISTS, [-1], [None], [[]], [["n0"]], [["n0", -1]], [[0, "n0"]], [["n9", 1]]],
+    "batches": [*NO_LISTS, [1], [None], [[]], [["n0"]], [["n0", -1]], [[0, "n0"]], [["n9", 1]]],
 }  # fmt: skip
 CLIENT_GARBAGE: list[Body] = [
     {}, {"type": None}, {"type": 7}, {"type": ["read"]}, {"type": {}},
@@ -267,7 +267,7 @@ class Cluster:
         return (
             node.role, node.term, node.voted_for, node.leader, node.log.size, node.verified,
             node.commit_index, node.known_commit, node.promise, node.timeout, node.ahead,
-            node.round_trip.seconds, dict(node.routes), list(node.pending), list(node.accepted),
+            node.rtt, dict(node.routes), list(node.pending), list(node.accepted),
             [follower.match_index for follower in node.followers.values()],
         )  # fmt: skip
 

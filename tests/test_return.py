@@ -33,7 +33,7 @@ def founder() -> Scene:
 def leader() -> Scene:
     """It has them, and its first entry is committed."""
     scene = founder()
-    scene.raft.round_trip.seconds = 0.0
+    scene.knows_latency(0.0)
     scene.says("n1", vote(1, start=N1))
     scene.says("n2", vote(1, start=N2))
     scene.acks("n1", start=N1)
