@@ -1267,17 +1267,19 @@ class Raft(Server):
         A pause is not latency: what was sent before this node has slept measures nothing.
         """
         now = self.node.now()
-        if sent >= self.awake_since and now - self.ticked[1] < 3 * TICK:
-            if now - self.sampled >= SAMPLE_INTERVAL:
-                self.sampled = now
-                self.samples.append(max(0.0, now - sent))
-                self.adapt_timeout()
+        slept = sent < self.awake_since or now - self.ticked[1] >= 3 * TICK
+        if not slept and now - self.sampled >= SAMPLE_INTERVAL:
+            self.sampled = now
+            self.samples.append(max(0.0, now - sent))
+            self.adapt_timeout()
 
     def adapt_timeout(self) -> None:
-        """Longer than most round trips: a few long ones are a pause, and not the network's."""
-        self.rtt = sorted(self.samples)[len(self.samples) * 4 // 5]
+        """Few long round trips are a pause of a node, and not the network's."""
+        ordered = sorted(self.samples)
+        self.rtt = ordered[len(ordered) * 4 // 5]
         if self.role == "leader":
-            self.timeout = min(max(self.min_timeout, 2.5 * self.rtt), MAX_TIMEOUT)
+            usual = ordered[len(ordered) // 2]
+            self.timeout = min(max(self.min_timeout, 2.5 * usual), MAX_TIMEOUT)
 
 
 # From here on: what the chapter does not have. A Ruby Hash takes any key and tells 1 from true.
