@@ -497,7 +497,7 @@ class Raft(Server):
             return
         self.heard = True
         now, (since, read_at) = self.node.now(), self.waited
-        wait = 4 * self.rtt if self.node.other_node_ids else 0.0
+        wait = 6 * self.rtt if self.node.other_node_ids else 0.0
         oldest = min(max(self.input_at, self.ticked[0] - wait), self.ticked[0])
         if now - oldest > read_at - since or now - read_at > max(TICK, (read_at - since) / 8):
             self.waited = (oldest, now)
@@ -506,7 +506,7 @@ class Raft(Server):
     def hand_over_arrived(self) -> None:
         """Makes a batch of the operations that came in this turn, and sends it on its way."""
         self.seq += 1
-        until = min(self.waited[0], self.ticked[0]) + max(PATIENCE, 2 * self.sure_rtt)
+        until = min(self.waited[0], self.ticked[0]) + max(PATIENCE, 3 * self.sure_rtt)
         batch = Batch(self.node.node_id, self.seq, until, *self.arrived)
         self.pending[self.seq] = batch
         self.arrived = ([], [])
@@ -550,7 +550,7 @@ class Raft(Server):
         leader may still answer it. So a write that may happen gets none: the client's time-out
         says the same. After a pause nothing is said either: the client may be gone.
         """
-        retry = 1.5 * self.rtt + self.heartbeat
+        retry = 2 * self.rtt + self.heartbeat
         for batch in list(self.pending.values()):
             if now >= batch.until:
                 del self.pending[batch.seq]
@@ -1035,7 +1035,7 @@ class Raft(Server):
 
     def review_followers(self, now: float) -> None:
         """Sends again what was not acknowledged in time; forgets the batches of long ago."""
-        stall = 1.25 * self.rtt + TICK
+        stall = 2 * self.rtt + TICK
         for follower in self.followers.values():
             if follower.next_index - 1 > follower.match_index and now - follower.progress > stall:
                 follower.next_index = follower.match_index + 1
@@ -1274,12 +1274,10 @@ class Raft(Server):
             self.adapt_timeout()
 
     def adapt_timeout(self) -> None:
-        """Few long round trips are a pause of a node, and not the network's."""
-        ordered = sorted(self.samples)
-        self.rtt = ordered[len(ordered) * 4 // 5]
+        """Few long round trips are a pause of a node, and not the network's: the median counts."""
+        self.rtt = median(self.samples)
         if self.role == "leader":
-            usual = ordered[len(ordered) // 2]
-            self.timeout = min(max(self.min_timeout, 2.5 * usual), MAX_TIMEOUT)
+            self.timeout = min(max(self.min_timeout, 2.5 * self.rtt), MAX_TIMEOUT)
 
 
 # From here on: what the chapter does not have. A Ruby Hash takes any key and tells 1 from true.
