@@ -325,6 +325,7 @@ class Raft(Server):
         # Who takes part: without a storage, a node that comes back has forgotten what it promised.
         self.start = 0  # a number of this start of the node; 0: it forgets nothing
         self.members: dict[str, int] = {}  # their starts; none are known before it is founded
+        self.founder: Body = {}  # and its start, if it has this node's vote in this term
 
         # Volatile state on all servers
         self.role = "follower"  # or "candidate", or "leader"
@@ -633,10 +634,19 @@ class Raft(Server):
     # What is lost is what a majority forgets at once.
     #
     # The first node founds: it is elected by all, of whom nobody knows of anyone that takes part.
+    # It asks until it has all votes. One that comes back has forgotten whether it had them: in that
+    # term it does not get them again.
 
     def is_first(self) -> bool:
         """Whether this node is the one that founds."""
         return self.node.node_id == self.node.node_ids[0]
+
+    def found(self) -> None:
+        """Asks for the votes that are missing still, in another term if one was refused."""
+        if self.role == "candidate" and (False, self.term) in self.votes:
+            self.request_votes(pre=False)
+        else:
+            self.become_candidate()
 
     def is_member(self) -> bool:
         """Whether this node takes part: has not forgotten what it may have promised."""
@@ -711,9 +721,10 @@ class Raft(Server):
         with self.lock:
             if self.node.now() >= self.deadline:
                 self.reset_election_deadline()
-                founds = self.is_first() and not self.members
-                if self.role != "leader" and (self.is_member() or founds):
+                if self.role != "leader" and self.is_member():
                     self.campaign()
+                elif self.is_first() and not self.members:
+                    self.found()
             self.await_deadline()
 
     def advance_term(self, term: int) -> None:
@@ -798,25 +809,26 @@ class Raft(Server):
         """
         term = self.term + pre
         self.votes = {key: votes for key, votes in self.votes.items() if key == (False, self.term)}
-        self.votes[pre, term] = {self.node.node_id: self.start}
+        votes = self.votes.setdefault((pre, term), {self.node.node_id: self.start})
         for dest in self.node.other_node_ids:
-            self.ask_for_vote(dest, pre)
+            if dest not in votes:
+                self.ask_for_vote(dest, pre)
         self.count_votes(pre, term)
 
     def ask_for_vote(self, dest: str, pre: bool) -> None:
         self.send(
             dest, "request_vote", pre=pre, term=self.term + pre, sent=self.node.now(),
-            last_log_index=self.log.size, last_log_term=self.log.last.term, starts=self.members,
+            last_log_index=self.log.size, last_log_term=self.log.last.term,
+            starts=self.members or {self.node.node_id: self.start},
         )  # fmt: skip
 
     def request_vote(self, src: str, body: Body) -> None:
         """A candidate asks for this node's vote."""
-        pre, term = body["pre"], body["term"]
-        starts = body["starts"]
+        pre, term, starts = body["pre"], body["term"], body["starts"]
         if not self.members and starts.get(self.node.node_id) == self.start:
             self.admit(starts)
-        founds = not starts
-        if not (self.is_member() or founds) or (founds and self.members):
+        founds = len(starts) == 1
+        if (founds and self.members) or not (founds or self.is_member()):
             self.send_vote(src, pre, self.term, False, body["sent"])
             return
         # While a leader is alive nobody is elected, so that it may serve reads by its lease
@@ -841,10 +853,11 @@ class Raft(Server):
             elif rival:
                 self.ask_for_vote(src, pre)
         else:
-            # A founder that asks again may have forgotten that it was elected.
-            granted = term == self.term and self.voted_for in (None, "" if founds else src)
+            asks_again = self.voted_for == src and not (founds and starts != self.founder)
+            granted = term == self.term and (self.voted_for is None or asks_again)
             if granted:
                 self.vote(src)
+                self.founder = starts if founds else {}
                 self.reset_election_deadline()
         self.send_vote(src, pre, term if granted else self.term, granted, body["sent"])
 
@@ -876,6 +889,8 @@ class Raft(Server):
         elif leader is None:
             self.routes.pop(src, None)
             self.maybe_step_down(term, f"{src} is in a later term")
+            if not self.members:
+                self.votes.clear()
         elif not self.leader and leader != self.node.node_id:
             self.new_route = self.new_route or not self.routes
             self.routes[src] = body["now"] - self.node.now()  # at least

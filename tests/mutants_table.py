@@ -73,7 +73,7 @@ MUTANTS = [
     Mutant(
         "two votes in a term",
         "paper 5.2", "one vote, election safety",
-        [('granted = term == self.term and self.voted_for in (None, "" if founds else src)',
+        [("granted = term == self.term and (self.voted_for is None or asks_again)",
           "granted = term == self.term")],
     ),
     Mutant(
@@ -354,7 +354,7 @@ MUTANTS = [
     Mutant(
         "a node that comes back without memory votes at once",
         "paper 5.2 and figure 2", "one vote",
-        [("if not (self.is_member() or founds) or (founds and self.members):",
+        [("if (founds and self.members) or not (founds or self.is_member()):",
           "if founds and self.members:")],
         test="a_node_that_comes_back_does_not_vote",
     ),

@@ -152,7 +152,7 @@ def ask(
     index, last_term = last
     return {
         "type": "request_vote", "pre": pre, "term": term, "last_log_index": index,
-        "last_log_term": last_term, "sent": 0.0, "starts": {"n0": 0} if starts is None else starts,
+        "last_log_term": last_term, "sent": 0.0, "starts": starts or {"n0": 0, "n1": 0, "n2": 0},
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from test_snapshot import part
 from node import Body
 from raft import Raft
 
+FOUNDER = {"n0": 10}
 N1, N2, AGAIN = 11, 12, 99  # starts of n1 and n2, and of one that comes back
 
 
@@ -96,16 +97,27 @@ def test_to_found_takes_the_votes_of_all() -> None:
     assert first == founded(n0=scene.raft.start, n1=N1, n2=N2)
 
 
-def test_a_founder_that_does_not_hear_all_asks_again() -> None:
+def test_a_founder_asks_again_for_the_votes_that_it_has_not() -> None:
     scene = founder()
     scene.says("n1", vote(1, start=N1))
     scene.sent("request_vote")
-    asked = scene.until_sent("request_vote")
-    assert (asked["pre"], asked["term"], asked["starts"]) == (True, 2, {})
-    scene.says("n1", vote(2, pre=True, start=N1))
-    assert scene.raft.role == "candidate" and scene.raft.term == 1
-    scene.says("n2", vote(2, pre=True, start=N2))
-    assert scene.raft.term == 2
+    asked = scene.until_sent("request_vote", "n2")
+    assert (asked["pre"], asked["term"]) == (False, 1)
+    assert asked["starts"] == {"n0": scene.raft.start}
+    assert not scene.sent("request_vote", "n1")
+    scene.says("n2", vote(1, start=N2))
+    assert scene.raft.role == "leader"
+
+
+def test_a_founder_that_is_refused_asks_for_the_votes_of_another_term() -> None:
+    scene = founder()
+    scene.says("n1", vote(1, start=N1))
+    scene.says("n2", vote(1, granted=False, start=N2))
+    scene.says("n2", vote(1, start=N2))  # too late
+    assert scene.raft.role == "candidate"
+    scene.sent("request_vote")
+    assert scene.until_sent("request_vote", "n2")["term"] == 2
+    assert scene.sent("request_vote", "n1")
 
 
 def test_only_the_first_node_founds() -> None:
@@ -116,23 +128,24 @@ def test_only_the_first_node_founds() -> None:
 
 def test_a_new_node_votes_for_a_founder_and_says_its_start() -> None:
     scene = Scene("n1", forgets=True)
-    scene.says("n0", ask(1, starts={}))
+    scene.says("n0", ask(1, starts=FOUNDER))
     (answer,) = scene.sent("request_vote_res", "n0")
     assert (answer["granted"], answer["start"]) == (True, scene.raft.start)
     assert not scene.raft.is_member()  # others may have been asked in vain
 
 
-def test_nobody_votes_twice_for_a_founder_in_a_term() -> None:
-    """The second one may have come back, and the first one may have been elected."""
+def test_a_founder_that_comes_back_gets_no_vote_in_the_same_term() -> None:
+    """The first one may have been elected, and what it has said may be on its way still."""
     scene = Scene("n1", forgets=True)
-    assert is_granted(scene, ask(1, starts={}), "n0")
-    assert not is_granted(scene, ask(1, starts={}), "n0")
-    assert is_granted(scene, ask(2, starts={}), "n0")
+    assert is_granted(scene, ask(1, starts=FOUNDER), "n0")
+    assert is_granted(scene, ask(1, starts=FOUNDER), "n0")
+    assert not is_granted(scene, ask(1, starts={"n0": AGAIN}), "n0")
+    assert is_granted(scene, ask(2, starts={"n0": AGAIN}), "n0")
 
 
 def test_whoever_knows_a_member_does_not_vote_for_a_founder() -> None:
     scene = member()
-    assert not is_granted(scene, ask(9, (9, 9), starts={}), "n0")
+    assert not is_granted(scene, ask(9, (9, 9), starts=FOUNDER), "n0")
 
 
 def test_a_founder_that_dies_after_it_acknowledged_a_write_does_not_found_again() -> None:
