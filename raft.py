@@ -1224,7 +1224,12 @@ class Raft(Server):
                 founded, returned = entry.body.get("founded", {}), entry.body.get("return", {})
                 self.admit(founded | self.members | returned)
                 continue
-            res = self.apply(self.last_applied, entry, (entry.client, entry.msg_id))
+            # An operation takes effect once, however often it is in the log (section 8), or never.
+            id = (entry.client, entry.msg_id)
+            res = self.answers.get(id)
+            if not res and entry.birth >= self.answers.floor:  # else it may have been forgotten
+                self.state_machine, res = self.state_machine.apply(entry.body)
+                self.answers.add(self.last_applied, id, res)
             if self.awaiting and entry.term == self.term:
                 batch = self.awaiting[0]
                 if res and self.node.now() < batch.until:
@@ -1234,14 +1239,6 @@ class Raft(Server):
                     self.awaiting.popleft()
                     if not batch.reads:
                         self.finish(batch)
-
-    def apply(self, index: int, entry: Entry, id: tuple[str, int]) -> Body | None:
-        """Applies an operation once, however often it is in the log (section 8), or never: None."""
-        res = self.answers.get(id)
-        if not res and entry.birth >= self.answers.floor:  # else it may have been forgotten
-            self.state_machine, res = self.state_machine.apply(entry.body)
-            self.answers.add(index, id, res)
-        return res
 
     # Reads (section 8; thesis 6.4)
 
@@ -1578,7 +1575,8 @@ class Storage:
             db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
         state["commits"] += 1
-        db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
+        if log.stable < saved.get("last", 0):
+            db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
         self._put("entry", enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1))
         if overdue:
             state["checkpoint"] = self._checkpoint(raft)

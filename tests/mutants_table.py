@@ -211,7 +211,7 @@ MUTANTS = [
     Mutant(
         "answers are not remembered",
         "paper 8", "at most once",
-        [("        res = self.answers.get(id)\n", "        res = None\n")],
+        [("res = self.answers.get(id)\n", "res = None\n")],
         "retries",
     ),
     Mutant(

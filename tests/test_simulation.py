@@ -317,7 +317,7 @@ MUTANTS = {
         'min(body["leader_commit"], self.log.size)',
     ),
     "no stale read: ": ('by_lease = self.reads == "lease" and now < promised', "by_lease = True"),
-    "at most once: ": ("        res = self.answers.get(id)\n", "        res = None\n"),
+    "at most once: ": ("res = self.answers.get(id)\n", "res = None\n"),
 }
 
 
