@@ -1218,6 +1218,7 @@ class Raft(Server):
 
     def advance_state_machine(self) -> None:
         """Applies what is committed (section 5.3), and answers what this leader has appended."""
+        now = self.node.now()
         for entry in self.log.from_index(self.last_applied + 1, self.commit_index + 1):
             self.last_applied += 1
             if entry.client is None:
@@ -1232,7 +1233,7 @@ class Raft(Server):
                 self.answers.add(self.last_applied, id, res)
             if self.awaiting and entry.term == self.term:
                 batch = self.awaiting[0]
-                if res and self.node.now() < batch.until:
+                if res and now < batch.until:
                     self.answer(entry.client, entry.msg_id, res)
                     self.answer_by = min(self.answer_by, batch.until)
                 if self.last_applied == batch.last_index:
