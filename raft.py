@@ -648,6 +648,10 @@ class Raft(Server):
         else:
             self.become_candidate()
 
+    def starts(self) -> dict[str, int]:
+        """Who takes part, as far as this node knows; else itself."""
+        return self.members or {self.node.node_id: self.start}
+
     def is_member(self) -> bool:
         """Whether this node takes part: has not forgotten what it may have promised."""
         return self.members.get(self.node.node_id) == self.start
@@ -818,8 +822,7 @@ class Raft(Server):
     def ask_for_vote(self, dest: str, pre: bool) -> None:
         self.send(
             dest, "request_vote", pre=pre, term=self.term + pre, sent=self.node.now(),
-            last_log_index=self.log.size, last_log_term=self.log.last.term,
-            starts=self.members or {self.node.node_id: self.start},
+            last_log_index=self.log.size, last_log_term=self.log.last.term, starts=self.starts(),
         )  # fmt: skip
 
     def request_vote(self, src: str, body: Body) -> None:
@@ -873,7 +876,7 @@ class Raft(Server):
         self.send(
             dest, "request_vote_res", pre=pre, term=term, granted=granted, sent=sent,
             leader=self.leader if not granted and self.is_led() else None,
-            now=self.node.now(), commit=self.known_commit, start=self.start,
+            now=self.node.now(), commit=self.known_commit, starts=self.starts(),
         )  # fmt: skip
 
     def request_vote_res(self, src: str, body: Body) -> None:
@@ -882,15 +885,17 @@ class Raft(Server):
         self.known_commit = max(self.known_commit, body["commit"])
         if body["sent"] is not None:
             self.measure(body["sent"])
+        if not body["granted"] and not self.members:  # nothing is founded in this term,
+            self.votes.clear()
+            if len(body["starts"]) > 1:  # nor in another: this node comes back
+                self.members = body["starts"]
         if body["granted"]:
             if (pre, term) in self.votes:
-                self.votes[pre, term][src] = body["start"]
+                self.votes[pre, term][src] = body["starts"].get(src, 0)
                 self.count_votes(pre, term)
         elif leader is None:
             self.routes.pop(src, None)
             self.maybe_step_down(term, f"{src} is in a later term")
-            if not self.members:
-                self.votes.clear()
         elif not self.leader and leader != self.node.node_id:
             self.new_route = self.new_route or not self.routes
             self.routes[src] = body["now"] - self.node.now()  # at least
@@ -1636,7 +1641,7 @@ def checksum(table: str, key: Any, text: Any) -> int:
 MESSAGES: Final = {
     "request_vote": "pre:bool term last_log_index:index last_log_term:term sent:time starts",
     "request_vote_res": "pre:bool term granted:bool leader:node? sent:time? now:time commit:index "
-    "start:number",
+    "starts",
     "append_entries": "term prev_log_index:index prev_log_term:term entries leader_commit:index "
     "sent:time timeout:seconds rtt:seconds answered:batches",
     "append_entries_res": "term success:bool match:index sent:time timeout:seconds start:number "

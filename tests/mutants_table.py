@@ -106,11 +106,11 @@ MUTANTS = [
         "paper 5.2", "election safety",
         [("""\
             if (pre, term) in self.votes:
-                self.votes[pre, term][src] = body["start"]
+                self.votes[pre, term][src] = body["starts"].get(src, 0)
                 self.count_votes(pre, term)
 """, """\
             for key in [key for key in self.votes if key[0] == pre]:
-                self.votes[key][src] = body["start"]
+                self.votes[key][src] = 0
                 self.count_votes(*key)
 """)],
         test="5_2_votes_of_an_earlier_term_and_pre_votes",

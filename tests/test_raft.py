@@ -158,12 +158,13 @@ def ask(
 
 def vote(
     term: int, granted: bool = True, pre: bool = False, leader: str | None = None,
-    sent: float | None = None, now: float = 0.0, commit: int = 0, start: int = 0,
+    sent: float | None = None, now: float = 0.0, commit: int = 0, starts: Body | None = None,
 ) -> Body:  # fmt: skip
     """request_vote_res"""
     return {
         "type": "request_vote_res", "pre": pre, "term": term, "granted": granted,
-        "leader": leader, "sent": sent, "now": now, "commit": commit, "start": start,
+        "leader": leader, "sent": sent, "now": now, "commit": commit,
+        "starts": starts or {"n0": 0, "n1": 0, "n2": 0},
     }  # fmt: skip
 
 

@@ -35,8 +35,8 @@ def leader() -> Scene:
     """It has them, and its first entry is committed."""
     scene = founder()
     scene.knows_latency(0.0)
-    scene.says("n1", vote(1, start=N1))
-    scene.says("n2", vote(1, start=N2))
+    scene.says("n1", vote(1, starts={"n1": N1}))
+    scene.says("n2", vote(1, starts={"n2": N2}))
     scene.acks("n1", start=N1)
     scene.acks("n2", start=N2)
     assert scene.raft.role == "leader" and scene.raft.commit_index == 1
@@ -89,9 +89,9 @@ def is_granted(scene: Scene, body: Any, src: str = "n2") -> bool:
 
 def test_to_found_takes_the_votes_of_all() -> None:
     scene = founder()
-    scene.says("n1", vote(1, start=N1))
+    scene.says("n1", vote(1, starts={"n1": N1}))
     assert scene.raft.role == "candidate"
-    scene.says("n2", vote(1, start=N2))
+    scene.says("n2", vote(1, starts={"n2": N2}))
     assert scene.raft.role == "leader"
     first = scene.sent("append_entries", "n1")[0]["entries"][0]
     assert first == founded(n0=scene.raft.start, n1=N1, n2=N2)
@@ -99,25 +99,35 @@ def test_to_found_takes_the_votes_of_all() -> None:
 
 def test_a_founder_asks_again_for_the_votes_that_it_has_not() -> None:
     scene = founder()
-    scene.says("n1", vote(1, start=N1))
+    scene.says("n1", vote(1, starts={"n1": N1}))
     scene.sent("request_vote")
     asked = scene.until_sent("request_vote", "n2")
     assert (asked["pre"], asked["term"]) == (False, 1)
     assert asked["starts"] == {"n0": scene.raft.start}
     assert not scene.sent("request_vote", "n1")
-    scene.says("n2", vote(1, start=N2))
+    scene.says("n2", vote(1, starts={"n2": N2}))
     assert scene.raft.role == "leader"
 
 
 def test_a_founder_that_is_refused_asks_for_the_votes_of_another_term() -> None:
     scene = founder()
-    scene.says("n1", vote(1, start=N1))
-    scene.says("n2", vote(1, granted=False, start=N2))
-    scene.says("n2", vote(1, start=N2))  # too late
+    scene.says("n1", vote(1, starts={"n1": N1}))
+    scene.says("n2", vote(1, granted=False, starts={"n2": N2}))
+    scene.says("n2", vote(1, starts={"n2": N2}))  # too late
     assert scene.raft.role == "candidate"
     scene.sent("request_vote")
     assert scene.until_sent("request_vote", "n2")["term"] == 2
     assert scene.sent("request_vote", "n1")
+
+
+def test_one_that_hears_of_a_cluster_does_not_found_another() -> None:
+    """Else its terms would grow, and the others could elect nobody."""
+    scene = founder()
+    starts = {"n0": scene.raft.start - 1, "n1": N1, "n2": N2}
+    scene.says("n1", vote(1, granted=False, starts=starts))
+    scene.sent("request_vote")
+    scene.advance(LONG)
+    assert not scene.sent("request_vote") and scene.raft.term == 1
 
 
 def test_only_the_first_node_founds() -> None:
@@ -130,7 +140,7 @@ def test_a_new_node_votes_for_a_founder_and_says_its_start() -> None:
     scene = Scene("n1", forgets=True)
     scene.says("n0", ask(1, starts=FOUNDER))
     (answer,) = scene.sent("request_vote_res", "n0")
-    assert (answer["granted"], answer["start"]) == (True, scene.raft.start)
+    assert (answer["granted"], answer["starts"]) == (True, {"n1": scene.raft.start})
     assert not scene.raft.is_member()  # others may have been asked in vain
 
 

@@ -115,6 +115,7 @@ class Killer:
         self.bench = bench
         self.kills = 0
         self.hit: Counter[str] = Counter()  # kills that interrupted something
+        self.forgetful: set[str] = set()  # killed, and not said since then that they take part
         self._about: dict[str, set[str]] = {node_id: set() for node_id in bench.node_ids}
         self._listen, bench.on_stderr = bench.on_stderr, self._hear  # type: ignore[method-assign]
 
@@ -124,6 +125,8 @@ class Killer:
         elif line in ENDS:
             self._about[node_id].discard(ENDS[line])
         else:
+            if line.endswith(", takes part"):
+                self.forgetful.discard(node_id)
             self._listen(node_id, line)
 
     def wait_for(self, node_id: str, what: str) -> None:
@@ -133,8 +136,13 @@ class Killer:
         now = self.bench.loop.now
         self.bench.loop.run_until(lambda: what in self._about[node_id] or now() >= end)
 
+    def wait_for_returns(self) -> None:
+        """Waits until all that have forgotten what they knew take part again."""
+        self.bench.wait(lambda: not self.forgetful, "return")
+
     def kill(self, node_id: str) -> None:
         self.bench.nodes.kill(node_id)
+        self.forgetful.add(node_id)
         self.kills += 1
         self.hit.update(self._about[node_id])
         self._about[node_id].clear()
@@ -151,36 +159,48 @@ def rounds(report: Report, args: argparse.Namespace) -> None:
 
     At random moments, or while a node stores a checkpoint or takes a snapshot.
     """
+    kill_again_and_again(report, args.rounds, remember=True)
+
+
+def returns(report: Report, args: argparse.Namespace) -> None:
+    """SIGKILL of minorities that remember nothing; when they have returned, again: what is lost?"""
+    kill_again_and_again(report, args.rounds, remember=False)
+
+
+def kill_again_and_again(report: Report, rounds: int, remember: bool) -> None:
+    """Rounds of kills with three nodes and with five, and what they did."""
     back: list[float] = []
     kills, hit = 0, Counter[str]()
     operations = 0
-    for count, share in ((3, args.rounds - args.rounds // 2), (5, args.rounds // 2)):
+    targets = ("one", "minority", "majority", "all") if remember else ("one", "minority")
+    for count, share in ((3, rounds - rounds // 2), (5, rounds // 2)):
         with temporary() as folder:
-            command = durable(folder, [sys.executable, "-c", TELLING])
+            telling = [sys.executable, "-c", TELLING]
+            command = durable(folder, telling) if remember else telling
             with running(report, count, command=command) as bench:
                 killer = Killer(bench)
                 bench.closed_loop(CLIENTS)
                 for number in range(share):
-                    back.append(one_round(bench, killer, number))
+                    back.append(one_round(bench, killer, targets[number % len(targets)]))
+                    if not remember:
+                        killer.wait_for_returns()
                 bench.rest()
                 operations += len(bench.answers)
         kills += killer.kills
         hit += killer.hit
     hits = ", ".join(f"{number} within {what}" for what, number in sorted(hit.items()))
-    report.line(f"  {kills} kills in {len(back)} rounds, {hits}; {operations:,} operations")
+    report.line(f"  {kills} kills in {len(back)} rounds: {hits}; {operations:,} operations")
     report.line(f"  all serve again after {statistics.median(back):.3f} s, median")
     report.limit("rounds, until all serve again, max", max(back), 5, "s")
     lost = sum(report.broken.values())
     report.limit("rounds, rules broken: lost, stale or twice", lost, 0, "")
 
 
-def one_round(bench: Bench, killer: Killer, number: int) -> float:
+def one_round(bench: Bench, killer: Killer, target: str) -> float:
     """Kills nodes, starts them again: seconds until each of all nodes has served a write."""
     rng = bench.rng
     bench.new_keys()
-    targets = ("one", "minority", "majority", "all")
-    size = target_size(targets[number % len(targets)], len(bench.node_ids))
-    victims = rng.sample(bench.node_ids, size)
+    victims = rng.sample(bench.node_ids, target_size(target, len(bench.node_ids)))
     what = rng.choice(["", "checkpoint", "install"])
     bench.run(rng.uniform(0.1, 0.4))
     if what == "install":  # one that was away for longer than the log is kept
@@ -199,7 +219,7 @@ def one_round(bench: Bench, killer: Killer, number: int) -> float:
     bench.until_written(bench.node_ids, everywhere=True)
     seconds = (bench.loop.now() - start) / SECOND
     if seconds > 5:
-        bench.report.line(f"  round {number} of {len(bench.node_ids)} nodes: {victims} {what}")
+        bench.report.line(f"  {target} of {len(bench.node_ids)} nodes: {victims} {what}")
         bench.lines_since(start)
     return seconds
 
@@ -398,6 +418,7 @@ def longest(bench: Bench, report: Report, what: str, node_ids: Sequence[str], si
 
 SCENARIOS: Mapping[str, Callable[[Report, argparse.Namespace], None]] = {
     "rounds": rounds,
+    "returns": returns,
     "memory": memory,
     "costs": costs,
     "away": away,
