@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ FAULTS = ("#8E6FD1", "#2E9E6B", "#C9623F", "#7D8B2F", "#4F86A6", "#A65C7C")
 GREY = "#808080"
 VERDICTS = {True: "valid", False: "invalid", None: "unknown"}
 NAMED_TIME = re.compile(r"\d{8}T\d{6}(\.\d+)?(Z|[+-]\d{4})?")  # of a folder of Jepsen's
+OPERATION = (  # what hovering over one tells
+    "process @process",
+    "<b>@what</b>",
+    "@outcome after @exact{0,0.000} ms",
+    "at @left{0.000} s",
+    "@error",
+)
 THEME = Theme(
     json={
         "attrs": {
@@ -216,14 +224,15 @@ class Run:
     key_of: dict[int, int]  # the place in `keys` of the operation with this index
     results: dict[Any, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def until(self) -> int:
         """The end of the run, in ns."""
         return max((op.time for op in self.events), default=0)
 
     def end(self, op: Operation) -> int:
         """When its client had an answer, or gave up; else the end of the run."""
-        return self.ends.get(op.start_index, self.until)
+        end = self.ends.get(op.start_index)
+        return self.until if end is None else end
 
 
 def main(argv: list[str]) -> int:
@@ -586,7 +595,10 @@ def _figure(time: Range1d, height: int, **options: Any) -> figure:
     return plot
 
 
-def _hover(plot: figure, renderers: list[Any], tooltips: list[tuple[str, str]]) -> None:
+def _hover(plot: figure, renderers: list[Any], *lines: str) -> None:
+    """Shows these lines of markup; the values that Bokeh puts in for @names are text in it."""
+    style = "max-width:240px; white-space:normal; overflow-wrap:anywhere; color:#222"
+    tooltips = f'<div style="{style}">{"".join(f"<div>{line}</div>" for line in lines)}</div>'
     plot.add_tools(HoverTool(renderers=renderers, tooltips=tooltips))
 
 
@@ -634,12 +646,7 @@ def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
         "kind", left="start", right="end", height=0.7, source=source, fill_color="colour",
         fill_alpha=0.7, line_color=None,
     )  # fmt: skip
-    _hover(
-        plot,
-        [bars],
-        [("fault", "@kind"), ("from", "@start{0.000} s"), ("to", "@end{0.000} s"),
-         ("", "@details")],
-    )  # fmt: skip
+    _hover(plot, [bars], "<b>@kind</b>", "@start{0.000} s to @end{0.000} s", "@details")
     plot.ygrid.visible = False
     return Chart("faults", "Faults", plot)
 
@@ -681,7 +688,7 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
                     legend_label=f"{shorten(_plain(kind), 16)} {MEANINGS[type]}",
                 )
             )  # fmt: skip
-    _hover(plot, renderers, _operation_tooltips())
+    _hover(plot, renderers, *OPERATION)
     if renderers:
         legend = plot.legend[0]
         plot.add_layout(legend, "above")
@@ -703,16 +710,6 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         "operation to hide it.</p>\n"
     )
     return Chart("latency", "Latency of each operation, in ms", plot, words)
-
-
-def _operation_tooltips() -> list[tuple[str, str]]:
-    return [
-        ("process", "@process"),
-        ("", "@what"),
-        ("", "@outcome after @exact{0,0.000} ms"),
-        ("at", "@left{0.000} s"),
-        ("error", "@error"),
-    ]
 
 
 def _sample(run: Run) -> list[Operation]:
@@ -781,9 +778,8 @@ def rate(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         )
         for type in MEANINGS
     ]  # fmt: skip
-    tooltips = [("from", "@left{0.000} s"), ("to", "@right{0.000} s")]
-    tooltips += [(f"{MEANINGS[type]}/s", f"@{type}{{0.0}}") for type in MEANINGS]
-    _hover(plot, renderers, tooltips)
+    rates = [f"@{type}{{0,0.0}}/s {meaning}" for type, meaning in MEANINGS.items()]
+    _hover(plot, renderers, "@left{0.000} s to @right{0.000} s", *rates)
     words = f'<p class="note">Operations that completed, in bins of {width:g} s.</p>\n'
     return Chart("rate", "Operations per second", plot, words)
 
@@ -806,7 +802,7 @@ def processes(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         "process", left="left", right="right", height=0.7, source=source, fill_color="colour",
         fill_alpha=0.6, line_color="colour",
     )  # fmt: skip
-    _hover(plot, [bars], _operation_tooltips())
+    _hover(plot, [bars], *OPERATION)
     plot.ygrid.visible = False
     options = "".join(
         f'<option value="{place}">{_text(_label(name, verdict), 80)}</option>'
