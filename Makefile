@@ -10,7 +10,10 @@ PYTHON = python3
 VENV = .venv/ready
 SEEDS = 1000
 
-.PHONY: help run test check soak mutants traces bench directed crashes failover agreement
+# Nobody looks at the page of each of these runs.
+test mutants bench directed crashes agreement same-bytes: export MAELSTROM_REPORT = no
+
+.PHONY: help run report test check soak mutants traces bench directed crashes failover agreement
 .PHONY: same-bytes maelstrom clean
 
 help:  ## list the targets (this)
@@ -18,6 +21,9 @@ help:  ## list the targets (this)
 
 run:  ## the tutorial's first command: one node, ten seconds
 	./maelstrom test -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 1 --concurrency 2n $(ARGS)
+
+report: $(VENV)  ## report.html of the latest run, or of others: make report ARGS='store/lin-kv/...'
+	./maelstrom report $(ARGS)
 
 test: $(VENV)  ## run the tests
 	.venv/bin/python -m pytest -n auto $(ARGS)

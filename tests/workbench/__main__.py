@@ -53,7 +53,10 @@ def run(opts: Options) -> int:
 
     # First of all the verdict: it must not be lost with a disk that is full.
     status = report(console, opts, record, runner.workload, found, folder)
-    store.write(folder, record.history, found, runner.workload)
+    store.write(folder, record.history, found, runner.workload, opts.command)
+    python = store.reporter()
+    if record.history and store.wants_report() and python:
+        store.report(python, [folder])
     console.close()
     return status
 
@@ -100,7 +103,13 @@ def report(
         console.print(f"Too few operations were ok for --availability {opts.availability:g}.")
     for complaint in store.complaints(folder):
         console.print(complaint)
-    console.print(f"See {shown}, and its timeline.html in a browser.")
+    page = "timeline.html"
+    if record.history and store.wants_report():
+        if store.reporter():
+            page = "report.html"
+        else:
+            console.print("report.html is not written: make report writes it.")
+    console.print(f"See {shown}, and its {page} in a browser.")
     if record.rate_note:
         console.print(f"The rate was not kept: {record.rate_note}.")
     for problem in record.problems[:10]:
@@ -117,7 +126,28 @@ def report(
     return status
 
 
-COMMANDS = {"test": test, "serve": serve.main, "check": judge.main}
+def pages(argv: list[str]) -> int:
+    """`./maelstrom report [DIR...]`: writes report.html into folders of runs."""
+    parser = options.Parser(prog="maelstrom report", description=pages.__doc__)
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="*",
+        default=[Path("store/latest")],
+        help="of a run, ours or the real Maelstrom's; default: store/latest",
+    )
+    folders: list[Path] = parser.parse_args(argv).folder
+    python = store.reporter()
+    if not python:
+        return fail("report.html needs Bokeh: make report installs it into .venv, and writes it")
+    status = store.report(python, folders)
+    if not status:
+        for folder in folders:
+            print(folder / "report.html")
+    return status
+
+
+COMMANDS = {"test": test, "report": pages, "serve": serve.main, "check": judge.main}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ from .workload import WORKLOADS
 DESCRIPTION = """\
 Runs a test of a Maelstrom binary, as the real Maelstrom does, without a JVM. What it finds is
 under store/latest. Exit status: 0 valid, 1 invalid, 2 unknown, 255 the test could not be run.
+With MAELSTROM_REPORT=no in the environment it writes no report.html.
 In the words for the binary {run} stands for the folder of the run: -- --data-dir {run}/data
 """
 CRASHED = 255
@@ -51,6 +52,7 @@ class Options:
     constants: dict[str, float]
     seed: int
     args: tuple[str, ...]
+    command: tuple[str, ...] = ()
 
     @property
     def node_ids(self) -> list[str]:
@@ -225,6 +227,8 @@ def parse(argv: Sequence[str]) -> Options:
         "seed": int.from_bytes(os.urandom(4), "big") if given.seed is None else given.seed,
         "args": tuple(argv[split + 1 :]),
     }
+    seed = () if given.seed is not None else ("--seed", str(computed["seed"]))
+    computed["command"] = ("./maelstrom", "test", *argv[:split], *seed, *argv[split:])
     return Options(**(vars(given) | computed))
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 from . import edn, linear, timeline
 from .history import HistoryError, Op, by_key, clients, operations, to_edn, to_txt
 from .workload import Results, Workload
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORT = "MAELSTROM_REPORT"
+COMMAND = "; command "  # in results.edn, and then its words as EDN
 
 
 def make(workload: str) -> Path:
@@ -28,14 +37,22 @@ def make(workload: str) -> Path:
         return folder
 
 
-def write(folder: Path, history: list[Op], results: Results, workload: Workload) -> None:
+def write(
+    folder: Path,
+    history: list[Op],
+    results: Results,
+    workload: Workload,
+    command: Sequence[str] = (),
+) -> None:
     """Writes what a person or a tool wants to look at, and links the run as the latest one.
 
-    OSError, with the name of the file, for what cannot be written.
+    A comment in results.edn has the words of the command that gave it. OSError, with the name of
+    the file, for what cannot be written.
     """
     _save(folder / "history.edn", "".join(f"{to_edn(op)}\n" for op in history))
     _save(folder / "history.txt", "".join(f"{to_txt(op)}\n" for op in history))
-    _save(folder / "results.edn", edn.pretty(results) + "\n")
+    comment = f"{COMMAND}{edn.dumps(command)}\n" if command else ""
+    _save(folder / "results.edn", comment + edn.pretty(results) + "\n")
     try:
         nemesis = [op for op in history if op.process == "nemesis"]
         title = f"{folder.parent.name} {folder.name}"
@@ -60,6 +77,37 @@ def complaints(folder: Path) -> list[str]:
         if any(line.startswith(b"Traceback") for line in lines):
             found.append(f"{log.stem} wrote {len(lines)} lines to node-logs/{log.name}")
     return found
+
+
+def wants_report() -> bool:
+    """Is report.html to be written after a run? $MAELSTROM_REPORT says yes or no.
+
+    It is, but within the tests, whose many runs nobody looks at.
+    """
+    return os.environ.get(REPORT, "no" if "PYTEST_VERSION" in os.environ else "yes") != "no"
+
+
+def reporter() -> Path | None:
+    """A Python that has Bokeh, to write report.html with: this one, or that of .venv."""
+    if importlib.util.find_spec("bokeh"):
+        return Path(sys.executable)
+    python = ROOT / ".venv" / "bin" / "python"
+    found = any((ROOT / ".venv" / "lib").glob("python3*/site-packages/bokeh"))
+    return python if found and python.exists() else None
+
+
+def report(python: Path, folders: Sequence[Path]) -> int:
+    """Has that Python write report.html of each run; its exit status. It says what is wrong.
+
+    A child does it: what goes wrong there, whatever it is, leaves the run's verdict alone.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [python, "-m", "workbench.report", *map(str, folders)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    ).returncode
 
 
 def _save(path: Path, text: str) -> None:

@@ -1,0 +1,825 @@
+"""report.html: a run on one page, for a browser: its verdict, its figures, and charts of it.
+
+The page holds all that it needs, and opens from disk. The charts are Bokeh's, whose script goes
+into the page; so this module, unlike all others here, needs what tests/requirements.txt lists.
+`./maelstrom report` and the end of a run have it run by a Python that has Bokeh:
+
+    python -m workbench.report DIR...
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bokeh.embed import components
+from bokeh.models import (
+    ColumnDataSource,
+    DataRange1d,
+    FactorRange,
+    HoverTool,
+    NumeralTickFormatter,
+    Range1d,
+)
+from bokeh.plotting import figure
+from bokeh.resources import Resources
+from bokeh.themes import Theme
+
+from . import edn, history
+from .checker import check_history
+from .edn import Keyword
+from .history import HistoryError, Op, Operation, clients, shorten
+from .store import COMMAND
+from .timeline import _faults, _stops, by_number, describe, markup
+
+SECOND = 1_000_000_000  # ns
+MILLISECOND = 1_000_000
+MOST = 50_000  # operations that are drawn
+MOST_FAULTS = 1_000
+BINS = 120  # of the rate, at most
+TEXT = 200  # characters of a value or an error that are shown
+WHY = 2_000  # and of a sentence that says why
+PICTURE = 3_000_000  # bytes of a linear.svg that is shown
+FLOOR = 0.01  # ms; a logarithmic axis has no place for 0
+# These, and the grey of the axes, stand out on white and on black.
+COLOURS = {"ok": "#3B8FDB", "fail": "#D6569F", "info": "#E08A00"}
+MEANINGS = {"ok": "ok", "fail": "failed", "info": "unknown"}
+MARKERS = {"read": "circle", "write": "square", "cas": "triangle"}
+MORE_MARKERS = ("diamond", "inverted_triangle", "hex", "star")
+FAULTS = ("#8E6FD1", "#2E9E6B", "#C9623F", "#7D8B2F", "#4F86A6", "#A65C7C")
+GREY = "#808080"
+VERDICTS = {True: "valid", False: "invalid", None: "unknown"}
+NAMED_TIME = re.compile(r"\d{8}T\d{6}(\.\d+)?(Z|[+-]\d{4})?")  # of a folder of Jepsen's
+OPERATION = (  # what hovering over one tells
+    "process @process",
+    "<b>@what</b>",
+    "@outcome after @exact{0,0.000} ms",
+    "at @left{0.000} s",
+    "@error",
+)
+THEME = Theme(
+    json={
+        "attrs": {
+            "Plot": {
+                "background_fill_color": None,
+                "border_fill_color": None,
+                "outline_line_color": GREY,
+                "outline_line_alpha": 0.4,
+            },
+            "Axis": {
+                "axis_label_text_color": GREY,
+                "axis_label_text_font_style": "normal",
+                "axis_line_color": GREY,
+                "major_label_text_color": GREY,
+                "major_tick_line_color": GREY,
+                "minor_tick_line_color": None,
+            },
+            "Grid": {"grid_line_color": GREY, "grid_line_alpha": 0.2},
+            "Legend": {
+                "background_fill_color": None,
+                "border_line_color": None,
+                "label_text_color": GREY,
+                "inactive_fill_color": GREY,
+                "inactive_fill_alpha": 0.4,
+            },
+        }
+    }
+)
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:;
+ style-src 'unsafe-inline'; script-src {hashes}; base-uri 'none'; form-action 'none'">
+<title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<style>
+:root {{ color-scheme: light dark; --soft: #8882; --line: #8886;
+        --valid: #2E8B57; --invalid: #C8322B; --unknown: #B36B00; }}
+* {{ box-sizing: border-box; }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1400px;
+       padding: 16px; background: Canvas; color: CanvasText; }}
+h1 {{ font-size: 22px; margin: 0 0 4px; }}
+h2 {{ font-size: 17px; margin: 28px 0 6px; }}
+p {{ margin: 6px 0; overflow-wrap: anywhere; }}
+.verdict {{ color: #fff; padding: 2px 10px; border-radius: 4px; }}
+.valid {{ background: var(--valid); }} .invalid {{ background: var(--invalid); }}
+.unknown {{ background: var(--unknown); }}
+.why {{ border-left: 4px solid var(--invalid); padding-left: 10px; }}
+.note {{ opacity: .75; font-size: 13px; }}
+pre {{ background: var(--soft); padding: 8px 10px; border-radius: 4px; margin: 8px 0;
+      white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--line);
+         white-space: nowrap; }}
+th:first-child, td:first-child {{ text-align: left; padding-left: 0; max-width: 30ch;
+                                 overflow: hidden; text-overflow: ellipsis; }}
+select {{ font: inherit; max-width: 60vw; }}
+.picture {{ overflow-x: auto; }}
+.picture img {{ display: block; }}
+@media (max-width: 600px) {{ body {{ padding: 10px; }}
+  table {{ font-size: 13px; }} th, td {{ padding: 3px 5px; }} }}
+</style></head><body>
+<header>
+{header}
+</header>
+<section id="figures"><h2>Figures</h2>
+{figures}
+</section>
+{charts}
+{pictures}
+<noscript><p class="why">The charts need JavaScript.</p></noscript>
+{scripts}
+</body></html>
+"""
+# The page's own script: the address's moment, and the key whose operations are shown.
+SCRIPT = """
+(function () {
+  function begin() {
+    const doc = (window.Bokeh.documents || [])[0];
+    const time = doc && doc.get_model_by_name("time");
+    if (!time) { window.setTimeout(begin, 20); return; }
+    const first = time.start, last = time.end;
+
+    function go() {
+      const found = /^#t=([-+.\\de]+),([-+.\\de]+)$/.exec(window.location.hash);
+      const start = found ? Number(found[1]) : first, end = found ? Number(found[2]) : last;
+      if (isFinite(start) && isFinite(end) && start < end) { time.setv({start, end}); }
+    }
+    let waiting = 0;
+    function note() {
+      window.clearTimeout(waiting);
+      waiting = window.setTimeout(function () {
+        const all = time.start === first && time.end === last;
+        const round = (x) => Number(x.toFixed(6));
+        const moment = all ? "" : "#t=" + round(time.start) + "," + round(time.end);
+        if (moment !== window.location.hash) {
+          window.history.replaceState(null, "", moment || window.location.pathname);
+        }
+      }, 200);
+    }
+    go();
+    window.addEventListener("hashchange", go);
+    time.properties.start.change.connect(note);
+    time.properties.end.change.connect(note);
+
+    const choice = document.getElementById("key");
+    const shown = doc.get_model_by_name("shown");
+    if (!choice || !shown) { return; }
+    const plot = doc.get_model_by_name("processes");
+    const sources = [];
+    for (let n = 0, source; (source = doc.get_model_by_name("operations " + n)); n++) {
+      sources.push(source.data);
+    }
+    function show() {
+      const key = Number(choice.value), rows = {}, processes = new Map();
+      for (const name of Object.keys(shown.data)) { rows[name] = []; }
+      for (const data of sources) {
+        for (let row = 0; row < data.key.length; row++) {
+          if (data.key[row] !== key) { continue; }
+          for (const name of Object.keys(rows)) { rows[name].push(data[name][row]); }
+          processes.set(data.process[row], data.rank[row]);
+        }
+      }
+      const names = Array.from(processes.keys());
+      names.sort((one, other) => processes.get(other) - processes.get(one));
+      plot.y_range.factors = names;
+      plot.height = 70 + 18 * Math.max(2, names.length);
+      shown.data = rows;
+    }
+    choice.addEventListener("change", show);
+    show();
+  }
+  begin();
+})();
+"""
+
+
+@dataclass
+class Run:
+    """What is known of a run. `whys` are sentences, `keys` has each key's verdict and name."""
+
+    folder: Path
+    title: str
+    verdict: bool | None
+    whys: list[str]
+    command: str
+    nodes: list[str]
+    began: str
+    events: list[Op]
+    operations: list[Operation]
+    ends: dict[int, int]  # when the operation with this index completed, known or not
+    keys: list[tuple[str, bool | None]]
+    key_of: dict[int, int]  # the place in `keys` of the operation with this index
+    results: dict[Any, Any] = field(default_factory=dict)
+
+    @cached_property
+    def until(self) -> int:
+        """The end of the run, in ns."""
+        return max((op.time for op in self.events), default=0)
+
+    def end(self, op: Operation) -> int:
+        """When its client had an answer, or gave up; else the end of the run."""
+        end = self.ends.get(op.start_index)
+        return self.until if end is None else end
+
+
+def main(argv: list[str]) -> int:
+    """Writes the page of each folder; 255, with a line, if one cannot be written."""
+    status = 0
+    for name in argv:
+        try:
+            write(Path(name))
+        except (HistoryError, OSError) as error:
+            print(f"maelstrom: no report.html: {error}", file=sys.stderr)
+            status = 255
+    return status
+
+
+def write(folder: Path) -> Path:
+    """Writes a run's page into its folder; the page. HistoryError if it is none, or OSError."""
+    page = folder / "report.html"
+    page.write_text(html(read(folder)), encoding="utf-8", errors="replace")
+    return page
+
+
+# Reading
+
+
+def read(folder: Path) -> Run:
+    """What the folder of a run tells, ours or the real Maelstrom's. HistoryError if it is none."""
+    if not folder.is_dir():
+        raise HistoryError(f"{folder} is no folder of a run, in store/")
+    events = history.read(folder)
+    folder = folder.resolve()  # latest is a link
+    operations = history.operations(clients(events))
+    results = _results(folder)
+    verdict, whys, verdicts = _judged(events, results)
+    names, key_of = _keys(events)
+    keys = [(name, verdicts.get(name, verdict if not verdicts else True)) for name in names]
+    order = sorted(range(len(keys)), key=lambda place: _interest(keys[place][1]))
+    places = {place: rank for rank, place in enumerate(order)}
+    logs = folder / "node-logs"
+    return Run(
+        folder=folder,
+        title=f"{folder.parent.name} {folder.name}",
+        verdict=verdict,
+        whys=whys,
+        command=_command(folder),
+        nodes=sorted((log.stem for log in logs.glob("*.log")), key=_natural),
+        began=_began(folder),
+        events=events,
+        operations=operations,
+        ends=dict(_ends(events)),
+        keys=[keys[place] for place in order],
+        key_of={index: places[place] for index, place in key_of.items()},
+        results=results,
+    )
+
+
+def _interest(verdict: bool | None) -> int:
+    return (False, None, True).index(verdict)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """n2 before n10."""
+    parts = re.findall(r"\d{1,9}|\D+|\d+", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _results(folder: Path) -> dict[Any, Any]:
+    try:
+        found = edn.loads((folder / "results.edn").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _get(results: Any, *names: Any) -> Any:
+    """What is under these names, one in the other; None if it is not there."""
+    for name in names:
+        if not isinstance(results, dict):
+            return None
+        results = results.get(Keyword(name) if isinstance(name, str) else name)
+    return results
+
+
+def _verdict(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _judged(
+    events: list[Op], results: dict[Any, Any]
+) -> tuple[bool | None, list[str], dict[str, bool | None]]:
+    """The verdict, why it is not a good one, and the verdict on each key that has one.
+
+    It is that of results.edn; where there is none, or it has no words, that of the checker.
+    """
+    whys: list[str] = []
+    verdicts: dict[str, bool | None] = {}
+    keys = _get(results, "workload", "results")
+    for key, found in keys.items() if isinstance(keys, dict) else ():
+        verdicts[edn.dumps(key)] = verdict = _verdict(_get(found, "valid?"))
+        why = _get(found, "linearizable", "why")
+        if verdict is not True and isinstance(why, str):
+            whys.append(why)
+    verdict = _verdict(_get(results, "valid?"))
+    if not results or (not whys and verdict is not True and _get(results, "workload", "results")):
+        try:
+            analyses = check_history(events)
+        except HistoryError as error:
+            return verdict, [str(error)], verdicts
+        judged = {edn.dumps(key): found.valid for key, found in analyses.items()}
+        whys = [found.why for found in analyses.values() if found.valid is not True]
+        if not results:
+            verdicts = judged
+            verdict = min(judged.values(), key=_interest, default=None)
+            whys.append("There is no results.edn to read; this is the checker's verdict alone")
+    for name, part in results.items():
+        told = name == Keyword("workload") and whys
+        if isinstance(part, dict) and _get(part, "valid?") not in (None, True) and not told:
+            whys.append(f"{edn.dumps(name)} {edn.dumps(part)}")
+    return verdict, whys, verdicts
+
+
+def _keys(events: list[Op]) -> tuple[list[str], dict[int, int]]:
+    """The names of the keys, and which of them each invocation is of."""
+    try:
+        by_key = history.by_key(events)
+    except HistoryError:
+        return [], {}
+    key_of = {
+        op.index: place
+        for place, ops in enumerate(by_key.values())
+        for op in ops
+        if op.type == "invoke"
+    }
+    return [edn.dumps(key) for key in by_key], key_of
+
+
+def _ends(events: list[Op]) -> Iterator[tuple[int, int]]:
+    """Of each operation that completed: the index of its invocation, and when."""
+    under_way: dict[int | str, int] = {}
+    for op in clients(events):
+        if op.type == "invoke":
+            under_way[op.process] = op.index
+        elif op.process in under_way:
+            yield under_way.pop(op.process), op.time
+
+
+def _command(folder: Path) -> str:
+    """The command that ran it: ours is noted in results.edn, Jepsen's at the start of its log."""
+    first = _beginning(folder / "results.edn", 1)
+    if first.startswith(COMMAND):
+        try:
+            words = edn.loads(first.removeprefix(COMMAND))
+        except edn.EDNError:
+            return ""
+        return shlex.join(map(str, words)) if isinstance(words, list) else ""
+    found = re.search(r"Command line:\s*(\S.*)", _beginning(folder / "jepsen.log", 50))
+    return found[1] if found else ""
+
+
+def _beginning(path: Path, lines: int) -> str:
+    """Its first lines; "" if it cannot be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return "".join(islice(file, lines))
+    except OSError:
+        return ""
+
+
+def _began(folder: Path) -> str:
+    """When it began, from the folder's name; "" for another name."""
+    if not NAMED_TIME.fullmatch(folder.name):
+        return ""
+    digits = folder.name.split(".")[0][:15]
+    try:
+        began = datetime.strptime(digits, "%Y%m%dT%H%M%S")
+    except ValueError:
+        return ""
+    zone = " UTC" if folder.name.endswith("Z") else ""
+    return f"{began:%Y-%m-%d %H:%M:%S}{zone}"
+
+
+# The page
+
+
+def html(run: Run) -> str:
+    """The page. Whatever a history says is text in it: nothing of it can run."""
+    drawn = charts(run)
+    plots = [chart.plot for chart in drawn]
+    script, divs = components(plots, wrap_script=False, theme=THEME) if plots else ("", ())
+    sections = [
+        f'<section id="{chart.name}"><h2>{markup(chart.title)}</h2>\n{chart.words}{div}\n</section>'
+        for chart, div in zip(drawn, divs, strict=True)
+    ]
+    scripts: list[str] = []
+    if plots:
+        library = Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw
+        scripts = [*library, script, SCRIPT]
+    # What the history has written can be no script of these, should it ever get out of its text.
+    digests = [hashlib.sha256(text.encode()).digest() for text in scripts]
+    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return PAGE.format(
+        title=markup(f"{run.title}: {VERDICTS[run.verdict]}"),
+        hashes=hashes or "'none'",
+        header=header(run),
+        figures=figures(run),
+        charts="\n".join(sections),
+        pictures=pictures(run),
+        scripts="\n".join(f"<script>{text}</script>" for text in scripts),
+    )
+
+
+def header(run: Run) -> str:
+    """The verdict and why, and what ran when."""
+    word = VERDICTS[run.verdict]
+    parts = [
+        f'<h1><span class="verdict {word}">{word}</span> {markup(shorten(run.title, 100))}</h1>'
+    ]
+    parts += [f'<p class="why">{_text(why, WHY)}</p>' for why in run.whys[:20]]
+    if len(run.whys) > 20:
+        parts.append(f"<p>And {len(run.whys) - 20} more.</p>")
+    if run.command:
+        parts.append(f"<pre>{_text(run.command, WHY)}</pre>")
+    facts = [
+        f"nodes {_text(' '.join(run.nodes))}" if run.nodes else "",
+        f"began {run.began}" if run.began else "",
+        f"{run.until / SECOND:,.1f} s",
+    ]
+    parts.append(f"<p>{' · '.join(filter(None, facts))}</p>")
+    files = ["timeline.html", "results.edn", "history.txt", "jepsen.log", "node-logs"]
+    links = [f'<a href="{name}">{name}</a>' for name in files if (run.folder / name).exists()]
+    parts.append(f'<p class="note">{" · ".join(links)}</p>' if links else "")
+    return "\n".join(filter(None, parts))
+
+
+def figures(run: Run) -> str:
+    """A table with a row for each kind of operation, and what else the results tell."""
+    kinds = sorted({op.f for op in run.operations})
+    rows = [_row(run, kind, [op for op in run.operations if op.f == kind]) for kind in kinds]
+    if len(kinds) > 1:
+        rows.append(_row(run, "all", run.operations))
+    ok = sum(op.type == "ok" for op in run.operations)
+    lines = [f"{ok / len(run.operations):.1%} of the operations were ok" if run.operations else ""]
+    messages = _get(run.results, "net", "servers", "msgs-per-op")
+    if isinstance(messages, (int, float)):
+        lines.append(f"{messages:.2f} messages between servers for an operation")
+    heads = "".join(
+        f"<th>{head}</th>"
+        for head in ("", *MEANINGS.values(), "p50", "p95", "p99", "max")
+    )
+    return (
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n<tbody>'
+        + "\n".join(rows)
+        + f"</tbody></table></div>\n<p>{' · '.join(filter(None, lines))}</p>\n"
+        '<p class="note">The latencies are those of ok operations, in ms.</p>'
+    )
+
+
+def _row(run: Run, name: str, operations: Sequence[Operation]) -> str:
+    took = sorted((run.end(op) - op.start) / MILLISECOND for op in operations if op.type == "ok")
+    cells = [f"{sum(op.type == type for op in operations):,}" for type in MEANINGS]
+    cells += [_milliseconds(quantile(took, part)) if took else "" for part in (0.5, 0.95, 0.99, 1)]
+    row = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f"<tr><td>{_text(name, 60)}</td>{row}</tr>"
+
+
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """The smallest of the numbers that this part of them does not exceed."""
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
+
+
+def _milliseconds(number: float) -> str:
+    if number >= 100:
+        return f"{number:,.0f}"
+    return f"{number:.3g}" if number >= 1 else f"{number:.2f}"
+
+
+def pictures(run: Run) -> str:
+    """The linear.svg of each key that has one, as an image: no script in an image runs."""
+    parts = []
+    for path in sorted(run.folder.glob("independent/*/linear.svg")):
+        name = shorten(path.parent.name, 60)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            parts.append(f"<p>{_text(str(path))} cannot be read: {error.strerror}</p>")
+            continue
+        if len(data) > PICTURE:
+            parts.append(f"<p>The picture of key {markup(name)} is too large for this page.</p>")
+            continue
+        parts.append(
+            f'<div class="picture"><img alt="why key {markup(name)} is not linearizable" '
+            f'src="data:image/svg+xml;base64,{base64.b64encode(data).decode()}"></div>'
+        )
+    if not parts:
+        return ""
+    pictures = "\n".join(parts)
+    return f'<section id="pictures"><h2>Why it is not linearizable</h2>\n{pictures}\n</section>'
+
+
+def _text(text: str, length: int = TEXT) -> str:
+    return markup(shorten(text, length))
+
+
+# The charts
+
+
+@dataclass
+class Chart:
+    """A chart, and the words above it (markup)."""
+
+    name: str
+    title: str
+    plot: figure
+    words: str = ""
+
+
+@dataclass
+class Fault:
+    """A fault's kind and extent, in s."""
+
+    kind: str
+    start: float
+    end: float
+    details: str
+    colour: str
+
+
+def charts(run: Run) -> list[Chart]:
+    """All charts of a run, on one time axis; none if nothing in it has a time."""
+    if not run.until:
+        return []
+    last = run.until / SECOND
+    time = Range1d(
+        start=-0.01 * last, end=1.01 * last, name="time", bounds=(-0.05 * last, 1.05 * last)
+    )
+    faults = _all_faults(run)
+    drawn = [latency(run, time, faults), rate(run, time, faults)]
+    if faults:
+        drawn.insert(0, lanes(time, faults))
+    if run.keys:
+        drawn.append(processes(run, time, faults))
+    return drawn
+
+
+def _figure(time: Range1d, height: int, **options: Any) -> figure:
+    plot = figure(
+        height=height,
+        sizing_mode="stretch_width",
+        x_range=time,
+        tools="xbox_zoom,xpan,xwheel_zoom,reset",
+        active_drag="xbox_zoom",
+        active_scroll=None,  # the wheel scrolls the page, until somebody chooses otherwise
+        toolbar_location="above",
+        output_backend="webgl",
+        min_border_left=64,  # so that the same moment is below itself
+        min_border_right=12,
+        **options,
+    )
+    plot.toolbar.logo = None
+    plot.ygrid.grid_line_alpha = 0.2
+    return plot
+
+
+def _hover(plot: figure, renderers: list[Any], *lines: str) -> None:
+    """Shows these lines of markup; the values that Bokeh puts in for @names are text in it."""
+    style = "max-width:240px; white-space:normal; overflow-wrap:anywhere; color:#222"
+    tooltips = f'<div style="{style}">{"".join(f"<div>{line}</div>" for line in lines)}</div>'
+    plot.add_tools(HoverTool(renderers=renderers, tooltips=tooltips))
+
+
+def _all_faults(run: Run) -> list[Fault]:
+    nemesis = [op for op in run.events if op.process == "nemesis"]
+    found: list[Fault] = []
+    colours: dict[str, str] = {}
+    for events in islice(_faults(nemesis), MOST_FAULTS):
+        first, final = events[0], events[-1]
+        kind = shorten(_plain(first.f.removeprefix("start-")), 12)
+        colour = colours.setdefault(kind, FAULTS[len(colours) % len(FAULTS)])
+        end = final.time if _stops(final) else run.until
+        details = "; ".join(f"{op.f} {shorten(edn.dumps(op.value), TEXT)}" for op in events)
+        found.append(
+            Fault(kind, first.time / SECOND, end / SECOND, shorten(_plain(details), 400), colour)
+        )
+    return found
+
+
+def _shade(plot: figure, faults: Sequence[Fault]) -> None:
+    """Shades the time of each fault, behind all else."""
+    if faults:
+        source = ColumnDataSource(
+            {
+                "x0": [fault.start for fault in faults],
+                "x1": [fault.end for fault in faults],
+                "colour": [fault.colour for fault in faults],
+            }
+        )
+        plot.vstrip(
+            "x0", "x1", source=source, fill_color="colour", fill_alpha=0.14, line_color=None,
+            level="underlay",
+        )  # fmt: skip
+
+
+def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
+    """A lane for each kind of fault, with its name: what the bands of the other charts mean."""
+    kinds = list(dict.fromkeys(fault.kind for fault in faults))
+    plot = _figure(time, 70 + 24 * len(kinds), y_range=FactorRange(factors=kinds[::-1]))
+    columns = ("kind", "start", "end", "details", "colour")
+    source = ColumnDataSource(
+        {name: [getattr(fault, name) for fault in faults] for name in columns}
+    )
+    bars = plot.hbar(
+        "kind", left="start", right="end", height=0.7, source=source, fill_color="colour",
+        fill_alpha=0.7, line_color=None,
+    )  # fmt: skip
+    _hover(plot, [bars], "<b>@kind</b>", "@start{0.000} s to @end{0.000} s", "@details")
+    plot.ygrid.visible = False
+    return Chart("faults", "Faults", plot)
+
+
+def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
+    """A point for each operation, when it began; height tells how long it took."""
+    shown = _sample(run)
+    sources: dict[tuple[str, str], list[Operation]] = {}
+    for op in shown:
+        sources.setdefault((op.f, op.type), []).append(op)
+    took = [max(FLOOR, (run.end(op) - op.start) / MILLISECOND) for op in shown]
+    least, most = min(took, default=1), max(took, default=1)
+    y_range = Range1d(
+        start=min(least / 1.5, 10 ** math.floor(math.log10(least))),
+        end=max(most * 1.5, 10 ** math.ceil(math.log10(most))),
+    )
+    plot = _figure(time, 420, y_axis_type="log", y_range=y_range)
+    plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
+    _shade(plot, faults)
+    kinds = sorted({op.f for op in shown})
+    markers = dict(MARKERS)
+    more = [kind for kind in kinds if kind not in markers]
+    markers |= {kind: MORE_MARKERS[n % len(MORE_MARKERS)] for n, kind in enumerate(more)}
+    types = [type for type in MEANINGS if any(op.type == type for op in shown)]
+    numbers = sorted({op.process for op in shown}, key=by_number)
+    ranks = {process: rank for rank, process in enumerate(numbers)}
+    renderers: list[Any] = []
+    for kind in kinds:
+        for type in types:
+            # One without operations is in the legend all the same: a row a kind, a column a type.
+            operations = sources.get((kind, type), [])
+            source = ColumnDataSource(
+                _columns(run, operations, ranks), name=f"operations {len(renderers)}"
+            )
+            renderers.append(
+                plot.scatter(
+                    "left", "took", source=source, marker=markers[kind], size=6,
+                    color=COLOURS[type], fill_alpha=0.55, line_width=1,
+                    legend_label=f"{shorten(_plain(kind), 16)} {MEANINGS[type]}",
+                )
+            )  # fmt: skip
+    _hover(plot, renderers, *OPERATION)
+    if renderers:
+        legend = plot.legend[0]
+        plot.add_layout(legend, "above")
+        legend.orientation = "horizontal"
+        legend.ncols = len(types)
+        legend.margin = 0
+        legend.click_policy = "hide"
+        legend.label_text_font_size = "12px"
+        legend.spacing = 1
+    cut = len(run.operations) - len(shown)
+    note = (
+        f"{cut:,} of {len(run.operations):,} operations, all of them ok, are not drawn. "
+        if cut
+        else ""
+    )
+    words = (
+        f'<p class="note">{note}Time goes to the right, in seconds. Drag to zoom in on a part of '
+        "it, in all charts at once; the address then leads to that part. Click on a kind of "
+        "operation to hide it.</p>\n"
+    )
+    return Chart("latency", "Latency of each operation, in ms", plot, words)
+
+
+def _sample(run: Run) -> list[Operation]:
+    """As many operations as can be drawn: of the ok ones of good keys one in so many."""
+    if len(run.operations) <= MOST:
+        return run.operations
+
+    def matters(op: Operation) -> bool:
+        key = run.key_of.get(op.start_index)
+        return op.type != "ok" or (key is not None and run.keys[key][1] is not True)
+
+    wanted = [op for op in run.operations if matters(op)][:MOST]
+    others = [op for op in run.operations if not matters(op)]
+    stride = math.ceil(len(others) / max(1, MOST - len(wanted)))
+    return sorted(wanted + others[::stride], key=lambda op: op.start_index)
+
+
+def _columns(
+    run: Run, operations: Sequence[Operation], ranks: dict[int | str, int]
+) -> dict[str, list[Any]]:
+    """What the charts draw and tell of operations."""
+
+    def column(of: Callable[[Operation], Any]) -> list[Any]:
+        return list(map(of, operations))
+
+    return {
+        "left": column(lambda op: round(op.start / SECOND, 6)),
+        "right": column(lambda op: round(run.end(op) / SECOND, 6)),
+        "took": column(lambda op: max(FLOOR, round((run.end(op) - op.start) / MILLISECOND, 3))),
+        "exact": column(lambda op: round((run.end(op) - op.start) / MILLISECOND, 3)),
+        "process": column(lambda op: shorten(_plain(str(op.process)), 20)),
+        "rank": column(lambda op: ranks[op.process]),
+        "key": column(lambda op: run.key_of.get(op.start_index, -1)),
+        "what": column(lambda op: shorten(_plain(describe(op)), TEXT)),
+        "outcome": column(lambda op: MEANINGS[op.type]),
+        "colour": column(lambda op: COLOURS[op.type]),
+        "error": column(
+            lambda op: "" if op.error is None else shorten(_plain(edn.dumps(op.error)), TEXT)
+        ),
+    }
+
+
+def rate(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
+    """How many operations completed in a second, the outcomes on top of each other."""
+    width = bin_width(run.until / SECOND, len(run.operations))
+    bins = math.floor(run.until / SECOND / width) + 1
+    counts = {type: [0] * bins for type in MEANINGS}
+    for op in run.operations:
+        counts[op.type][math.floor(run.end(op) / SECOND / width)] += 1
+    plot = _figure(time, 240, y_range=DataRange1d(start=0))
+    _shade(plot, faults)
+    lefts = [width * number for number in range(bins)]
+    bottoms = [0.0] * bins
+    data: dict[str, list[Any]] = {"left": lefts, "right": [left + width for left in lefts]}
+    for type, numbers in counts.items():
+        data[type] = [number / width for number in numbers]
+        data[f"{type} bottom"] = bottoms
+        data[f"{type} top"] = bottoms = [
+            bottom + number for bottom, number in zip(bottoms, data[type], strict=True)
+        ]
+    source = ColumnDataSource(data)
+    renderers = [
+        plot.quad(
+            left="left", right="right", bottom=f"{type} bottom", top=f"{type} top", source=source,
+            fill_color=COLOURS[type], fill_alpha=0.8, line_color=None,
+        )
+        for type in MEANINGS
+    ]  # fmt: skip
+    rates = [f"@{type}{{0,0.0}}/s {meaning}" for type, meaning in MEANINGS.items()]
+    _hover(plot, renderers, "@left{0.000} s to @right{0.000} s", *rates)
+    words = f'<p class="note">Operations that completed, in bins of {width:g} s.</p>\n'
+    return Chart("rate", "Operations per second", plot, words)
+
+
+def bin_width(seconds: float, operations: int) -> float:
+    """A round number of seconds, of which a run has so few that each has some operations."""
+    least = seconds / max(10, min(BINS, operations / 8))
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * step for step in (1, 2, 5, 10) if power * step >= least)
+
+
+def processes(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
+    """What each process did with a key; the page's script fills it from the latencies' data."""
+    names = ("left", "right", "process", "what", "outcome", "exact", "colour", "error")
+    source = ColumnDataSource({name: [] for name in names}, name="shown")
+    plot = _figure(time, 300, y_range=FactorRange(factors=[]))
+    plot.name = "processes"
+    _shade(plot, faults)
+    bars = plot.hbar(
+        "process", left="left", right="right", height=0.7, source=source, fill_color="colour",
+        fill_alpha=0.6, line_color="colour",
+    )  # fmt: skip
+    _hover(plot, [bars], *OPERATION)
+    plot.ygrid.visible = False
+    options = "".join(
+        f'<option value="{place}">{_text(_label(name, verdict), 80)}</option>'
+        for place, (name, verdict) in enumerate(run.keys)
+    )
+    words = f'<p><label>Key <select id="key">{options}</select></label></p>\n'
+    return Chart("processes", "What each process did with a key", plot, words)
+
+
+def _label(name: str, verdict: bool | None) -> str:
+    return shorten(name, 60) + {True: "", False: ": not linearizable", None: ": unknown"}[verdict]
+
+
+def _plain(text: str) -> str:
+    """Text that every browser and script takes: without half characters."""
+    return re.sub("[\x00-\x08\x0b-\x1f\ud800-\udfff]", "\ufffd", text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
