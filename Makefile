@@ -11,7 +11,7 @@ VENV = .venv/ready
 SEEDS = 1000
 
 # Nobody looks at the page of each of these runs.
-test mutants bench directed crashes agreement same-bytes: export MAELSTROM_REPORT = no
+mutants bench directed crashes agreement same-bytes: export MAELSTROM_REPORT = no
 
 .PHONY: help run report test check soak mutants traces bench directed crashes failover agreement
 .PHONY: same-bytes maelstrom clean

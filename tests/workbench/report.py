@@ -41,7 +41,7 @@ from .checker import check_history
 from .edn import Keyword
 from .history import HistoryError, Op, Operation, clients, shorten
 from .store import COMMAND
-from .timeline import _faults, _stops, by_number, describe, markup
+from .timeline import by_number, describe, faults, markup, stops
 
 SECOND = 1_000_000_000  # ns
 MILLISECOND = 1_000_000
@@ -606,11 +606,11 @@ def _all_faults(run: Run) -> list[Fault]:
     nemesis = [op for op in run.events if op.process == "nemesis"]
     found: list[Fault] = []
     colours: dict[str, str] = {}
-    for events in islice(_faults(nemesis), MOST_FAULTS):
+    for events in islice(faults(nemesis), MOST_FAULTS):
         first, final = events[0], events[-1]
         kind = shorten(_plain(first.f.removeprefix("start-")), 12)
         colour = colours.setdefault(kind, FAULTS[len(colours) % len(FAULTS)])
-        end = final.time if _stops(final) else run.until
+        end = final.time if stops(final) else run.until
         details = "; ".join(f"{op.f} {shorten(edn.dumps(op.value), TEXT)}" for op in events)
         found.append(
             Fault(kind, first.time / SECOND, end / SECOND, shorten(_plain(details), 400), colour)

@@ -80,11 +80,8 @@ def complaints(folder: Path) -> list[str]:
 
 
 def wants_report() -> bool:
-    """Is report.html to be written after a run? $MAELSTROM_REPORT says yes or no.
-
-    It is, but within the tests, whose many runs nobody looks at.
-    """
-    return os.environ.get(REPORT, "no" if "PYTEST_VERSION" in os.environ else "yes") != "no"
+    """Is report.html to be written after a run? It is, unless $MAELSTROM_REPORT is no."""
+    return os.environ.get(REPORT) != "no"
 
 
 def reporter() -> Path | None:

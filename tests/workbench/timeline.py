@@ -73,9 +73,9 @@ def html(operations: Sequence[Operation], title: str, nemesis: Sequence[Op] = ()
     columns = {name: COLUMN * number for number, name in enumerate(names)}
     last = len(rows) + 2
     boxes = []
-    for events in _faults(nemesis):
+    for events in faults(nemesis):
         first, final = events[0], events[-1]
-        top, bottom = rows[first.index], rows[final.index] + 1 if _stops(final) else last
+        top, bottom = rows[first.index], rows[final.index] + 1 if stops(final) else last
         words = "\n".join(
             f"{op.f} {shorten(edn.dumps(op.value), 500)} at {op.time / MILLISECOND:,.3f} ms"
             for op in events
@@ -115,7 +115,7 @@ def _heading(name: int | str) -> str:
     return f"process {name}" if isinstance(name, int) else name
 
 
-def _faults(nemesis: Sequence[Op]) -> Iterator[list[Op]]:
+def faults(nemesis: Sequence[Op]) -> Iterator[list[Op]]:
     """The events of each fault: `start-X`, and the `stop-X` after it where there is one.
 
     Jepsen notes each twice: what is wanted, and what was done.
@@ -124,15 +124,15 @@ def _faults(nemesis: Sequence[Op]) -> Iterator[list[Op]]:
     for op in nemesis:
         kind = op.f.partition("-")[2]
         events = under_way.setdefault(kind, [])
-        if events and _stops(events[-1]) and not _stops(op):
+        if events and stops(events[-1]) and not stops(op):
             yield events
             events = under_way[kind] = []
-        if events or not _stops(op):
+        if events or not stops(op):
             events.append(op)
     yield from filter(None, under_way.values())
 
 
-def _stops(op: Op) -> bool:
+def stops(op: Op) -> bool:
     return op.f.startswith("stop")
 
 
