@@ -320,7 +320,7 @@ class Raft(Server):
         self.storage = storage
         self.term = 0  # changed in advance_term
         self.voted_for: str | None = None  # changed in advance_term and vote
-        self.log = Log()  # changed in append and place
+        self.log = Log()  # appended to by a leader, changed in place by a follower
 
         # Who takes part: without a storage, a node that comes back has forgotten what it promised.
         self.start = 0  # a number of this start of the node; 0: it forgets nothing
@@ -888,7 +888,7 @@ class Raft(Server):
         if not body["granted"] and not self.members:  # nothing is founded in this term,
             self.votes.clear()
             if len(body["starts"]) > 1:  # nor in another: this node comes back
-                self.members = body["starts"]
+                self.admit(body["starts"])
         if body["granted"]:
             if (pre, term) in self.votes:
                 self.votes[pre, term][src] = body["starts"].get(src, 0)
