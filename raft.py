@@ -108,6 +108,7 @@ LEASE = 0.9  # of the promised timeout: clocks may differ in speed
 MAX_TIMEOUT = 60.0  # that a leader may ask for
 FIRST_ELECTION = 1.0  # not before: peers may not be up
 SURER = 0.1  # seconds of a round trip a second: peers that were paused look like a slow network
+STARTUP = 0.3  # that this program may have taken to begin, while requests waited for it
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
 NEAR = 0.004  # a round trip that is worth waiting for
 SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
@@ -377,7 +378,7 @@ class Raft(Server):
         self.ticked = (0.0, 0.0)  # when the last two ticks were
         self.sure_rtt = 0.0  # the round trip, if it has been that long for a while
         self.awake_since = -math.inf  # no pause has been noticed since
-        self.input_at = self.node.now()  # when something came last
+        self.input_at = self.node.now() - STARTUP  # when something came last
         self.heard = False  # something in this turn
         self.waited = (self.input_at, self.input_at)  # since when what came then may have waited
 

@@ -38,6 +38,8 @@ class Scene:
         ids = sorted([node_id, *self.peers])
         init = {"type": "init", "node_id": node_id, "node_ids": ids}
         assert self.world.call(node_id, init) == {"type": "init_ok"}
+        self.raft.waited = self.raft.ticked = (0.0, 0.0)  # nothing waited for it to begin
+        self.raft.input_at = 0.0
 
     def says(self, peer: str, *bodies: Body) -> None:
         """A peer's messages, which arrive in one turn."""
@@ -1594,3 +1596,15 @@ def test_owner_what_is_read_for_a_while_after_a_pause_may_be_as_old_as_the_pause
     msg_id = scene.request(READ)
     scene.advance(2.0)
     assert scene.answer(msg_id) is None
+
+
+def test_owner_what_came_before_init_may_have_waited_for_the_program_to_begin() -> None:
+    world = World()
+    world.add("n0", Raft)
+    world.nodes["n1"] = world.nodes["n0"]  # of which nothing is heard
+    msg_id = world.request("n0", READ)
+    world.init("n0")
+    world.advance(0.55)
+    assert world.answer(msg_id) is None
+    world.advance(0.15)
+    assert (world.answer(msg_id) or {})["code"] == 11
