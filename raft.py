@@ -327,6 +327,7 @@ class Raft(Server):
         self.start = 0  # a number of this start of the node; 0: it forgets nothing
         self.members: dict[str, int] = {}  # their starts; none are known before it is founded
         self.founder: Body = {}  # and its start, if it has this node's vote in this term
+        self.began = -math.inf  # this start of the node
 
         # Volatile state on all servers
         self.role = "follower"  # or "candidate", or "leader"
@@ -405,7 +406,7 @@ class Raft(Server):
         with self.lock:
             if self.storage:
                 self.storage.open(self)
-            now = self.node.now()
+            self.began = now = self.node.now()
             self.seq = int(now * 1e6)
             if self.storage:
                 self.members = dict.fromkeys(self.node.node_ids, self.start)
@@ -884,8 +885,10 @@ class Raft(Server):
         """A vote, or a refusal, which may say that there is a leader."""
         pre, term, leader = body["pre"], body["term"], body["leader"]
         self.known_commit = max(self.known_commit, body["commit"])
-        if body["sent"] is not None:
-            self.measure(body["sent"])
+        if (sent := body["sent"]) is not None:
+            if sent < self.began:
+                return  # it is an answer to the node that this one has forgotten that it was
+            self.measure(sent)
         if not body["granted"] and not self.members:  # nothing is founded in this term,
             self.votes.clear()
             if len(body["starts"]) > 1:  # nor in another: this node comes back

@@ -130,6 +130,13 @@ def test_one_that_hears_of_a_cluster_does_not_found_another() -> None:
     assert not scene.sent("request_vote") and scene.raft.term == 1
 
 
+def test_votes_that_were_given_to_the_founder_before_it_came_back_do_not_count() -> None:
+    scene = founder()
+    scene.says("n1", vote(1, starts={"n1": N1}, sent=-1.0))
+    scene.says("n2", vote(1, starts={"n2": N2}, sent=-1.0))
+    assert scene.raft.role == "candidate"
+
+
 def test_only_the_first_node_founds() -> None:
     scene = Scene("n1", forgets=True)
     scene.advance(LONG)
