@@ -320,7 +320,7 @@ class Raft(Server):
         # Persistent state on all servers (figure 2), if there is a storage
         self.storage = storage
         self.term = 0  # changed in advance_term
-        self.voted_for: str | None = None  # changed in advance_term and vote
+        self.voted_for: str | None = None  # in this term
         self.log = Log()  # appended to by a leader, changed in place by a follower
 
         # Who takes part: without a storage, a node that comes back has forgotten what it promised.
@@ -741,10 +741,6 @@ class Raft(Server):
         self.voted_for = None
         self.forget_leader()
 
-    def vote(self, candidate: str) -> None:
-        """Votes for a candidate in this term."""
-        self.voted_for = candidate
-
     def maybe_step_down(self, term: int, why: str) -> None:
         """Becomes a follower if there is a later term than ours (section 5.1)."""
         if term > self.term:
@@ -784,7 +780,7 @@ class Raft(Server):
     def become_candidate(self) -> None:
         self.advance_term(self.term + 1)
         self.role = "candidate"
-        self.vote(self.node.node_id)
+        self.voted_for = self.node.node_id
         self.log_role("candidate")
         self.reset_election_deadline()
         self.request_votes(pre=False)
@@ -828,43 +824,48 @@ class Raft(Server):
         )  # fmt: skip
 
     def request_vote(self, src: str, body: Body) -> None:
-        """A candidate asks for this node's vote."""
-        pre, term, starts = body["pre"], body["term"], body["starts"]
+        """A candidate asks for this node's vote, or whether it would get it."""
+        pre, term, starts, granted = body["pre"], body["term"], body["starts"], False
         if not self.members and starts.get(self.node.node_id) == self.start:
             self.admit(starts)
-        founds = len(starts) == 1
-        if (founds and self.members) or not (founds or self.is_member()):
-            self.send_vote(src, pre, self.term, False, body["sent"])
-            return
+        may_vote = not self.members if len(starts) == 1 else self.is_member()
         # While a leader is alive nobody is elected, so that it may serve reads by its lease
         # (thesis 6.4.1), and a node that comes back from a partition does not depose it.
-        led = self.is_led()
-        if not led and not pre:
-            self.maybe_step_down(term, f"{src} asks for a vote")
-        # Section 5.4.1: the candidate's log must be at least as up-to-date as this one.
-        theirs = (body["last_log_term"], body["last_log_index"])
-        ours = (self.log.last.term, self.log.size)
-        if led or theirs < ours:
-            granted = False
-        elif pre:
-            # Of two that pre-campaign one goes on, and asks the other, which may have been bound
-            # by a promise before; that one drops out and draws its own deadline anew.
-            rival = term == self.term + 1 and (True, term) in self.votes
-            yields = (*theirs, src) > (*ours, self.node.node_id)
-            granted = term > self.term and (yields or not rival)
-            if granted and rival:
-                self.votes.pop((True, term))
-                self.reset_election_deadline()
-            elif rival:
-                self.ask_for_vote(src, pre)
-        else:
-            asks_again = self.voted_for == src and not (founds and starts != self.founder)
-            granted = term == self.term and (self.voted_for is None or asks_again)
-            if granted:
-                self.vote(src)
-                self.founder = starts if founds else {}
-                self.reset_election_deadline()
+        if may_vote and not self.is_led():
+            if not pre:
+                self.maybe_step_down(term, f"{src} asks for a vote")
+            # Section 5.4.1: the candidate's log must be at least as up-to-date as this one.
+            theirs = (body["last_log_term"], body["last_log_index"])
+            ours = (self.log.last.term, self.log.size)
+            if theirs >= ours and pre:
+                granted = self.pre_vote(src, term, (*theirs, src) > (*ours, self.node.node_id))
+            elif theirs >= ours:
+                granted = self.vote(src, term, starts)
         self.send_vote(src, pre, term if granted else self.term, granted, body["sent"])
+
+    def pre_vote(self, src: str, term: int, is_larger: bool) -> bool:
+        """Whether a candidate would get a vote (thesis 9.6).
+
+        Of two that pre-campaign the larger goes on, and asks the other, which may have been bound
+        by a promise before; that one drops out and draws its own deadline anew.
+        """
+        rival = term == self.term + 1 and (True, term) in self.votes
+        granted = term > self.term and (is_larger or not rival)
+        if granted and rival:
+            self.votes.pop((True, term))
+            self.reset_election_deadline()
+        elif rival:
+            self.ask_for_vote(src, pre=True)
+        return granted
+
+    def vote(self, src: str, term: int, starts: Body) -> bool:
+        """Votes for a candidate of this term, unless it has voted for another (section 5.2)."""
+        asks_again = self.voted_for == src and self.founder in ({}, starts)
+        granted = term == self.term and (self.voted_for is None or asks_again)
+        if granted:
+            self.voted_for, self.founder = src, starts if len(starts) == 1 else {}
+            self.reset_election_deadline()
+        return granted
 
     def is_led(self) -> bool:
         """Whether a leader has this node's promise, or is this node, with a majority behind it."""

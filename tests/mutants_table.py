@@ -68,7 +68,7 @@ MUTANTS = [
     Mutant(
         "votes without the log check",
         "paper 5.4.1", "leader completeness",
-        [("if led or theirs < ours:", "if led:")],
+        [('theirs = (body["last_log_term"], body["last_log_index"])', "theirs = (10**9, 0)")],
     ),
     Mutant(
         "two votes in a term",
@@ -92,7 +92,8 @@ MUTANTS = [
     Mutant(
         "the log check looks at the index only",
         "paper 5.4.1", "leader completeness",
-        [("if led or theirs < ours:", "if led or theirs[1] < ours[1]:")],
+        [('theirs = (body["last_log_term"], body["last_log_index"])',
+          'theirs = (10**9 * (body["last_log_index"] >= self.log.size), 0)')],
         test="5_4_1_a_vote_goes_to_a_log",
     ),
     Mutant(
@@ -205,7 +206,7 @@ MUTANTS = [
     Mutant(
         "votes are given while a lease may hold",
         "thesis 6.4.1", "no stale read",
-        [("        led = self.is_led()\n", "        led = False\n")],
+        [("if may_vote and not self.is_led():", "if may_vote:")],
         "one link",
     ),
     Mutant(
@@ -354,8 +355,8 @@ MUTANTS = [
     Mutant(
         "a node that comes back without memory votes at once",
         "paper 5.2 and figure 2", "one vote",
-        [("if (founds and self.members) or not (founds or self.is_member()):",
-          "if founds and self.members:")],
+        [("may_vote = not self.members if len(starts) == 1 else self.is_member()",
+          "may_vote = not self.members if len(starts) == 1 else True")],
         test="a_node_that_comes_back_does_not_vote",
     ),
     Mutant(

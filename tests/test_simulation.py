@@ -307,7 +307,9 @@ def test_the_others_soon_serve_when_the_leader_is_cut_off() -> None:
 
 MUTANTS = {
     "commit: ": ("    return count // 2 + 1\n", "    return count // 2\n"),
-    "leader completeness: ": ("if led or theirs < ours:", "if led:"),
+    "leader completeness: ": (
+        'theirs = (body["last_log_term"], body["last_log_index"])', "theirs = (10**9, 0)"
+    ),
     "one vote: ": (
         "        self.followers.clear()\n",
         "        self.followers.clear()\n        self.voted_for = None\n",
