@@ -165,34 +165,37 @@ def _of_node(node: str, events: Sequence[_Event], until: int) -> Iterator[Span]:
     begin = min([0, *(event.time for event in events[:1])])
     line: Line | None = None
     count = 0
-    state = stopped = SILENT
-    for event in [*events, _Event(until, 3, "end")]:
-        if event.time > begin:
-            yield _span(node, begin, min(event.time, until), state, line, count)
-            begin = event.time
-        if begin >= until:
-            return
-        if isinstance(event.what, Line):
+    state = role = SILENT
+    for time, _, what in events:
+        if time >= until:
+            break
+        before = state, line
+        if isinstance(what, Line):
             count += 1
-            line = event.what
-            found = told(line)
+            found = told(what)
             assert found
             role = SILENT if count >= MOST else found.role
-            # What a stopped process has written before is read while it is stopped.
-            state, stopped = (PAUSED, role) if state == PAUSED else (role, role)
-        elif event.what == "killed":
+            line = what
+            if state != PAUSED:  # what a stopped process has written before is read meanwhile
+                state = role
+        elif what == "killed":
             state = DOWN
-        elif event.what == "started" and state == DOWN:
-            state, line = SILENT, None
-        elif event.what == "paused" and state != DOWN:
-            state, stopped = PAUSED, stopped if state == PAUSED else state
-        elif event.what == "resumed" and state == PAUSED:
-            state = stopped
+        elif what == "started" and state == DOWN:
+            state = role = SILENT
+            line = None
+        elif what == "paused" and state != DOWN:
+            state = PAUSED
+        elif what == "resumed" and state == PAUSED:
+            state = role
+        if (state, line) != before:
+            if time > begin:
+                yield _span(node, begin, time, *before)
+            begin = time
+    if begin < until:
+        yield _span(node, begin, until, state, line)
 
 
-def _span(
-    node: str, begin: int, end: int, state: str, line: Line | None, count: int
-) -> Span:
+def _span(node: str, begin: int, end: int, state: str, line: Line | None) -> Span:
     found = told(line) if line else None
     if not line or not found:
         return Span(node, begin, end, state, None, "", begin)
