@@ -258,17 +258,26 @@ def test_a_partition_says_who_hears_whom(value: Any, reach: str) -> None:
     assert columns(chart, 0)["reach"] == [reach]
 
 
+def test_a_partition_of_very_many_nodes_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MOST_NODES", 2)
+    value = [ISOLATED, {"n0": ["n2"]}]
+    chart = drawn(kept(good().fault("start-partition", 6500, value)))["faults"]
+    assert columns(chart, 0)["reach"] == [""]
+
+
 # What must not happen
 
 
 def test_hostile_lines_are_text() -> None:
     folder = with_life(good())
     harmless = page(folder)
-    text = f"n0<script> term 1: leader, {HOSTILE}\x00\ud800"
+    text = f"n0<script> term 1: leader, {HOSTILE}{'long ' * 80}\x00\ud800"
     lines = [Line(9 * MS, "n0<script>", text)]
     (folder / life.NAME).write_text(life.to_edn(lines, folder), "utf-8", "replace")
     read_back = page(folder)
-    assert "alert(1)" in "".join(columns(drawn(folder)["life"], 0)["said"]), "it is there"
+    words = max(columns(drawn(folder)["life"], 0)["said"])
+    assert "alert(1)" in words, "it is there"
+    assert len(words) == report.TEXT and words.isprintable()
     assert len(read_back.scripts) == len(harmless.scripts) > 1
     assert {tag for tag, _ in read_back.tags} <= {tag for tag, _ in harmless.tags}
 
@@ -280,8 +289,9 @@ def test_of_too_many_bands_some_are_drawn_and_the_page_says_so(
     monkeypatch.setattr(report, "MOST_NODES", 2)
     folder = with_life(good())
     data = columns(drawn(folder)["life"], 0)
-    assert sorted(data["node"]) == ["n0", "n2"], "the first ones of the first nodes"
-    assert "2 bands, or parts of them, are not drawn." in page(folder).text
+    assert sorted(data["what"]) == ["leader in term 1", "silent"], "the long ones of n0 and n2"
+    told = "1 of 3 nodes have no band here. 1 parts of bands, the shortest, are not drawn."
+    assert told in page(folder).text
 
 
 def test_a_run_as_loud_as_can_be_makes_a_page_of_bounded_size() -> None:

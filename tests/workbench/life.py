@@ -180,7 +180,7 @@ def _of_node(node: str, events: Sequence[_Event], until: int) -> Iterator[Span]:
                 state = role
         elif what == "killed":
             state = DOWN
-        elif what == "started" and state == DOWN:
+        elif what == "started":
             state = role = SILENT
             line = None
         elif what == "paused" and state != DOWN:

@@ -757,8 +757,8 @@ def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     nodes = sorted({*run.nodes, *(line.node for line in run.life)}, key=_natural)
     names = {node: shorten(_plain(node), 20) for node in nodes[:MOST_NODES]}
     spans = life.spans(run.life, run.events, names, run.until)
-    shown = sorted(spans, key=lambda span: span.start)[:MOST_SPANS]
-    # The short ones last, and so above the others: an election takes a few pixels.
+    shown = sorted(spans, key=lambda span: span.start - span.end)[:MOST_SPANS]
+    # Above the others those that are short: an election takes a few pixels.
     shown.sort(key=lambda span: (list(STATES).index(span.state), span.start))
     factors = list(dict.fromkeys(names.values()))[::-1]
     plot = _figure(time, 70 + 34 * len(factors), y_range=FactorRange(factors=factors))
@@ -793,11 +793,16 @@ def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         text_align="center", text_baseline="middle", text_font_size="11px", text_color="colour",
     )  # fmt: skip
     plot.ygrid.visible = False
-    cut = len(spans) - len(shown) + len(nodes) - len(names)
-    note = f"{cut:,} bands, or parts of them, are not drawn. " if cut else ""
+    note = ""
+    if len(nodes) > len(names):
+        note += f"{len(nodes) - len(names):,} of {len(nodes):,} nodes have no band here. "
+    if len(spans) > len(shown):
+        note += f"{len(spans) - len(shown):,} parts of bands, the shortest, are not drawn. "
     states = [state for state in STATES if state in life.ROLES or state in source.data["what"]]
     swatches = "".join(f'<span class="state">{_swatch(state)}{state}</span>' for state in states)
-    silent = " Silent is who has not said what it is." if life.SILENT in states else ""
+    silent = " Silent is who has not said what it is, or more than is kept."
+    if life.SILENT not in states:
+        silent = ""
     words = (
         f'<p class="states">{swatches}</p>\n<p class="note">{note}A role is a node\'s own word, '
         f"from when the bench heard it; hover over a band for what it said.{silent}</p>\n"
