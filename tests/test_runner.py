@@ -14,6 +14,7 @@ from workbench.cluster import Cluster, Listener
 from workbench.console import Console
 from workbench.edn import Keyword
 from workbench.history import Op, clients, operations
+from workbench.life import LENGTH, MOST, Line
 from workbench.loop import SECOND, VirtualLoop
 from workbench.options import Options
 from workbench.results import stats
@@ -21,6 +22,7 @@ from workbench.runner import CATCH_UP, INIT_TIMEOUT, LATE_INIT, Runner, Schedule
 from workbench.workload import ERRORS, WORKLOADS
 
 Body = dict[str, Any]
+HOSTILE = "n0 term 1: <script>alert(1)</script>"
 Node = Callable[["Nodes", str, Body], Iterable[Body]]  # its id and a message: bodies of replies
 
 
@@ -196,6 +198,75 @@ def test_a_node_that_ends_by_itself_ends_the_test() -> None:
     assert record.crash == "n0 ended by itself"
     assert len(invoked(record.history)) == 1
     assert runner.loop.now() < SECOND
+
+
+# What nodes say that they are
+
+
+def saying(*lines: str) -> Node:
+    """A node that writes these lines to its stderr when a request comes."""
+
+    def node(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        for line in lines:
+            nodes.listeners[node_id].on_stderr(node_id, line)
+        return good(nodes, node_id, message)
+
+    return node
+
+
+def test_a_role_is_kept_with_the_time_of_the_history() -> None:
+    runner, nodes = make(saying("n0 term 1: leader, elected by n0"), rate=1, concurrency=1)
+    record = runner.run()
+    start = nodes.seen[0][0]  # init, and then the history begins
+    invoked_at = [op.time for op in invoked(record.history)]
+    assert len(invoked_at) > 2 and invoked_at[0] > 0
+    assert record.life == [
+        Line(time, "n0", "n0 term 1: leader, elected by n0") for time in [start, *invoked_at]
+    ]
+
+
+def test_what_is_said_before_the_history_begins_has_a_time_before_it() -> None:
+    runner, _ = make(saying("n1 term 1: candidate", "n2 term 1: candidate"), node_count=3, rate=0)
+    record = runner.run()
+    (first, second) = record.life
+    assert (first.node, second.node) == ("n1", "n2") and -LATE_INIT <= first.time < 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "n0",
+        "n0 term 1: king, by the grace of n1",
+        "n0 term 1: leadership",
+        "n0 term x: leader",
+        "n0 term \u0661: leader",
+        f"n0 term {10**18}: leader",
+        "n1 term 1: leader, elected by n1",
+        " n0 term 1: leader",
+        "I am n0 term 1: leader",
+        "n0 term 1: leader\nn0 term 2: follower",
+        HOSTILE,
+        "n0 term 1: " + "x" * 2_000_000,
+    ],
+)
+def test_what_is_not_of_the_form_is_not_kept(line: str) -> None:
+    runner, _ = make(saying(line, "n0 term 1: follower of n1"), rate=0)
+    assert [text for _, _, text in runner.run().life] == ["n0 term 1: follower of n1"]
+
+
+def test_what_is_kept_is_bounded_in_number_and_in_length() -> None:
+    long = "n0 term 7: leader, elected by " + "n1 " * 1_000_000
+    others = (f"n0 term {number}: candidate" for number in range(100_000))
+    runner, _ = make(rate=0)
+    for line in (long, *others):
+        runner.on_stderr("n0", line)
+    runner.on_stderr("n1", "n1 term 1: candidate")
+    kept = [line for line in runner.run().life if line.node == "n0"]
+    assert len(kept) == MOST and max(len(line.text) for line in kept) == LENGTH
+    assert kept[0].text.startswith("n0 term 7: leader, elected by n1")
+    assert kept[1].text == "n0 term 0: candidate", "the first ones"
+    assert runner.record.life[-1].node == "n1", "one that is loud leaves room for others"
 
 
 # Kills

@@ -53,7 +53,7 @@ def run(opts: Options) -> int:
 
     # First of all the verdict: it must not be lost with a disk that is full.
     status = report(console, opts, record, runner.workload, found, folder)
-    store.write(folder, record.history, found, runner.workload, opts.command)
+    store.write(folder, record.history, found, runner.workload, opts.command, record.life)
     python = store.reporter()
     if record.history and store.wants_report() and python:
         store.report(python, [folder])

@@ -16,7 +16,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
@@ -36,7 +36,7 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 from bokeh.themes import Theme
 
-from . import edn, history
+from . import edn, history, life
 from .checker import check_history
 from .edn import Keyword
 from .history import HistoryError, Op, Operation, clients, shorten
@@ -47,6 +47,9 @@ SECOND = 1_000_000_000  # ns
 MILLISECOND = 1_000_000
 MOST = 50_000  # operations that are drawn
 MOST_FAULTS = 1_000
+MOST_SPANS = 4_000  # in which a node was this or that
+MOST_NODES = 50  # that have a band
+BAND = 0.72  # of the height that there is for it
 BINS = 120  # of the rate, at most
 TEXT = 200  # characters of a value or an error that are shown
 WHY = 2_000  # and of a sentence that says why
@@ -59,6 +62,21 @@ MARKERS = {"read": "circle", "write": "square", "cas": "triangle"}
 MORE_MARKERS = ("diamond", "inverted_triangle", "hex", "star")
 FAULTS = ("#8E6FD1", "#2E9E6B", "#C9623F", "#7D8B2F", "#4F86A6", "#A65C7C")
 GREY = "#808080"
+# Of what a node was: its colour, how much of it, its hatching, and the colour of text on it.
+STATES = {
+    "follower": ("#A9BFD6", 1.0, " ", "#111111"),
+    "candidate": ("#F0A92B", 1.0, " ", "#111111"),
+    "leader": ("#1F5FA8", 1.0, " ", "#FFFFFF"),
+    life.DOWN: ("#D0453E", 0.12, "/", GREY),
+    life.PAUSED: (GREY, 0.2, "|", GREY),
+    life.SILENT: (GREY, 0.0, " ", GREY),
+}
+NO_LIFE = (
+    "There is no life.edn, in which the bench keeps the lines that say when a node became leader, "
+    "follower or candidate; so the cluster's life is not drawn. The real Maelstrom keeps none, nor "
+    "does the bench if no node writes such a line to stderr."
+)
+LIFE = "The cluster's life"
 VERDICTS = {True: "valid", False: "invalid", None: "unknown"}
 NAMED_TIME = re.compile(r"\d{8}T\d{6}(\.\d+)?(Z|[+-]\d{4})?")  # of a folder of Jepsen's
 OPERATION = (  # what hovering over one tells
@@ -126,6 +144,9 @@ th, td {{ padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--l
 th:first-child, td:first-child {{ text-align: left; padding-left: 0; max-width: 30ch;
                                  overflow: hidden; text-overflow: ellipsis; }}
 select {{ font: inherit; max-width: 60vw; }}
+.states {{ font-size: 13px; }}
+.state {{ display: inline-block; margin-right: 14px; white-space: nowrap; }}
+.state i {{ display: inline-block; width: 22px; height: 11px; margin-right: 5px; }}
 .picture {{ overflow-x: auto; }}
 .picture img {{ display: block; }}
 @media (max-width: 600px) {{ body {{ padding: 10px; }}
@@ -173,6 +194,29 @@ SCRIPT = """
     window.addEventListener("hashchange", go);
     time.properties.start.change.connect(note);
     time.properties.end.change.connect(note);
+
+    const bands = doc.get_model_by_name("life");
+    const terms = doc.get_model_by_name("terms");
+    let fitting = 0;
+    function fit() {
+      fitting = 0;
+      const {left, right, long, short} = terms.data, x = [], text = [];
+      const scale = bands.inner_width / (time.end - time.start);
+      for (let row = 0; row < left.length; row++) {
+        const from = Math.max(left[row], time.start), to = Math.min(right[row], time.end);
+        const room = (to - from) * scale - 6, width = (words) => 6.5 * words.length;
+        x.push((from + to) / 2);
+        text.push([long[row], short[row], ""].find((words) => !words || width(words) <= room));
+      }
+      terms.data = Object.assign({}, terms.data, {x, text});
+    }
+    function refit() { fitting = fitting || window.requestAnimationFrame(fit); }
+    if (bands && terms) {
+      refit();
+      bands.properties.inner_width.change.connect(refit);
+      time.properties.start.change.connect(refit);
+      time.properties.end.change.connect(refit);
+    }
 
     const choice = document.getElementById("key");
     const shown = doc.get_model_by_name("shown");
@@ -223,6 +267,8 @@ class Run:
     keys: list[tuple[str, bool | None]]
     key_of: dict[int, int]  # the place in `keys` of the operation with this index
     results: dict[Any, Any] = field(default_factory=dict)
+    life: list[life.Line] = field(default_factory=list)
+    no_life: str = ""  # why there are no such lines
 
     @cached_property
     def until(self) -> int:
@@ -271,6 +317,7 @@ def read(folder: Path) -> Run:
     order = sorted(range(len(keys)), key=lambda place: _interest(keys[place][1]))
     places = {place: rank for rank, place in enumerate(order)}
     logs = folder / "node-logs"
+    lines, no_life = _life(folder)
     return Run(
         folder=folder,
         title=f"{folder.parent.name} {folder.name}",
@@ -285,6 +332,8 @@ def read(folder: Path) -> Run:
         keys=[keys[place] for place in order],
         key_of={index: places[place] for index, place in key_of.items()},
         results=results,
+        life=lines,
+        no_life=no_life,
     )
 
 
@@ -304,6 +353,17 @@ def _results(folder: Path) -> dict[Any, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _life(folder: Path) -> tuple[list[life.Line], str]:
+    """The lines in which nodes said what they are; or why there are none."""
+    try:
+        return life.read(folder), ""
+    except FileNotFoundError:
+        return [], NO_LIFE
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        return [], f"The cluster's life is not drawn, for life.edn cannot be read: {why}."
 
 
 def _get(results: Any, *names: Any) -> Any:
@@ -425,6 +485,10 @@ def html(run: Run) -> str:
         f'<section id="{chart.name}"><h2>{markup(chart.title)}</h2>\n{chart.words}{div}\n</section>'
         for chart, div in zip(drawn, divs, strict=True)
     ]
+    if drawn and run.no_life:
+        place = [chart.name for chart in drawn].index("latency")
+        note = f'<p class="note">{_text(run.no_life, WHY)}</p>'
+        sections.insert(place, f'<section id="life"><h2>{markup(LIFE)}</h2>\n{note}\n</section>')
     scripts: list[str] = []
     if plots:
         library = Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw
@@ -557,6 +621,7 @@ class Fault:
     end: float
     details: str
     colour: str
+    reach: str = ""  # of a partition: who hears whom
 
 
 def charts(run: Run) -> list[Chart]:
@@ -569,6 +634,8 @@ def charts(run: Run) -> list[Chart]:
     )
     faults = _all_faults(run)
     drawn = [latency(run, time, faults), rate(run, time, faults)]
+    if not run.no_life:
+        drawn.insert(0, lives(run, time, faults))
     if faults:
         drawn.insert(0, lanes(time, faults))
     if run.keys:
@@ -612,10 +679,43 @@ def _all_faults(run: Run) -> list[Fault]:
         colour = colours.setdefault(kind, FAULTS[len(colours) % len(FAULTS)])
         end = final.time if stops(final) else run.until
         details = "; ".join(f"{op.f} {shorten(edn.dumps(op.value), TEXT)}" for op in events)
+        reach = next(filter(None, (_reach(op.value, run.nodes) for op in events)), "")
         found.append(
-            Fault(kind, first.time / SECOND, end / SECOND, shorten(_plain(details), 400), colour)
-        )
+            Fault(
+                kind, first.time / SECOND, end / SECOND, shorten(_plain(details), 400), colour,
+                shorten(_plain(reach), 400),
+            )
+        )  # fmt: skip
     return found
+
+
+def _reach(value: Any, nodes: Sequence[str]) -> str:
+    """Who hears whom in a partition, which is noted as whose messages each node drops.
+
+    "n0 n1 | n2" if each hears those on its side; "" if it is no partition.
+    """
+    cut = value[1] if isinstance(value, list) and len(value) == 2 else None
+    if not isinstance(cut, dict) or value[0] != Keyword("isolated"):
+        return ""
+    drops: dict[str, set[str]] = {}
+    for node, others in cut.items():
+        if not isinstance(node, str) or not isinstance(others, (frozenset, list)):
+            return ""
+        drops[node] = {str(other) for other in others}
+    others = (other for those in drops.values() for other in those)
+    names = sorted({*nodes, *drops, *others}, key=_natural)
+    if len(names) > MOST_NODES:
+        return ""
+    heard = {
+        name: tuple(other for other in names if other == name or other not in drops.get(name, ()))
+        for name in names
+    }
+    if all(heard[other] == those for those in heard.values() for other in those):
+        return " | ".join(" ".join(side) for side in dict.fromkeys(heard.values()))
+    return "; ".join(
+        f"{name} hears {' '.join(other for other in those if other != name) or 'nobody'}"
+        for name, those in heard.items()
+    )
 
 
 def _shade(plot: figure, faults: Sequence[Fault]) -> None:
@@ -638,7 +738,7 @@ def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
     """A lane for each kind of fault, with its name: what the bands of the other charts mean."""
     kinds = list(dict.fromkeys(fault.kind for fault in faults))
     plot = _figure(time, 70 + 24 * len(kinds), y_range=FactorRange(factors=kinds[::-1]))
-    columns = ("kind", "start", "end", "details", "colour")
+    columns = ("kind", "start", "end", "details", "colour", "reach")
     source = ColumnDataSource(
         {name: [getattr(fault, name) for fault in faults] for name in columns}
     )
@@ -646,9 +746,126 @@ def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
         "kind", left="start", right="end", height=0.7, source=source, fill_color="colour",
         fill_alpha=0.7, line_color=None,
     )  # fmt: skip
-    _hover(plot, [bars], "<b>@kind</b>", "@start{0.000} s to @end{0.000} s", "@details")
+    times = "@start{0.000} s to @end{0.000} s"
+    _hover(plot, [bars], "<b>@kind</b>", "<b>@reach</b>", times, "@details")
     plot.ygrid.visible = False
     return Chart("faults", "Faults", plot)
+
+
+def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
+    """A band for each node: its role by its own words, or that it was down or paused."""
+    nodes = sorted({*run.nodes, *(line.node for line in run.life)}, key=_natural)
+    names = {node: shorten(_plain(node), 20) for node in nodes[:MOST_NODES]}
+    spans = life.spans(run.life, run.events, names, run.until)
+    shown = sorted(spans, key=lambda span: span.start - span.end)[:MOST_SPANS]
+    # Above the others those that are short: an election takes a few pixels.
+    shown.sort(key=lambda span: (list(STATES).index(span.state), span.start))
+    factors = list(dict.fromkeys(names.values()))[::-1]
+    plot = _figure(time, 70 + 34 * len(factors), y_range=FactorRange(factors=factors))
+    plot.name = "life"
+    _shade(plot, faults)
+    source = ColumnDataSource(
+        {
+            "node": [names[span.node] for span in shown],
+            "left": [span.start / SECOND for span in shown],
+            "right": [span.end / SECOND for span in shown],
+            "colour": [STATES[span.state][0] for span in shown],
+            "alpha": [STATES[span.state][1] for span in shown],
+            "hatch": [STATES[span.state][2] for span in shown],
+            "what": [_what(span) for span in shown],
+            "said": [shorten(_plain(_said(span)), TEXT) for span in shown],
+        }
+    )
+    bars = plot.hbar(
+        "node", left="left", right="right", height=BAND, source=source, fill_color="colour",
+        fill_alpha="alpha", line_color="colour", hatch_pattern="hatch", hatch_color="colour",
+        hatch_alpha=0.7, hatch_scale=8, hatch_weight=1,
+    )  # fmt: skip
+    _hover(
+        plot, [bars], "<b>@node: @what</b>", "@said", "since @left{0.000} s, until @right{0.000} s"
+    )
+    terms = ColumnDataSource(_terms(shown, names), name="terms")
+    plot.segment(
+        "left", "bottom", "left", "top", source=terms, line_color="colour", line_alpha=0.6
+    )
+    plot.text(
+        "x", "node", text="text", source=terms,
+        text_align="center", text_baseline="middle", text_font_size="11px", text_color="colour",
+    )  # fmt: skip
+    plot.ygrid.visible = False
+    note = ""
+    if len(nodes) > len(names):
+        note += f"{len(nodes) - len(names):,} of {len(nodes):,} nodes have no band here. "
+    if len(spans) > len(shown):
+        note += f"{len(spans) - len(shown):,} parts of bands, the shortest, are not drawn. "
+    states = [state for state in STATES if state in life.ROLES or state in source.data["what"]]
+    swatches = "".join(f'<span class="state">{_swatch(state)}{state}</span>' for state in states)
+    silent = " Silent is who has not said what it is, or more than is kept."
+    if life.SILENT not in states:
+        silent = ""
+    words = (
+        f'<p class="states">{swatches}</p>\n<p class="note">{note}A role is a node\'s own word, '
+        f"from when the bench heard it; hover over a band for what it said.{silent}</p>\n"
+    )
+    return Chart("life", LIFE, plot, words)
+
+
+def _what(span: life.Span) -> str:
+    if span.state in life.ROLES:
+        return f"{span.state} in term {span.term}"
+    return span.state
+
+
+def _said(span: life.Span) -> str:
+    """The line, of a role; else what is known from before."""
+    if span.state in life.ROLES:
+        return span.said
+    if not span.said:
+        return ""
+    return f"before: {span.said} (term {span.term}, at {span.since / SECOND:.3f} s)"
+
+
+def _terms(spans: Sequence[life.Span], names: dict[str, str]) -> dict[str, list[Any]]:
+    """The terms on the bands, one for as long as it and the role stay.
+
+    The page's script puts them where there is room. A line between `bottom` and `top` parts two
+    terms in the same role, which have the same colour; elsewhere it has no length.
+    """
+    rows: list[life.Span] = []
+    lines: list[float] = []
+    roles = (span for span in spans if span.state in life.ROLES)
+    for span in sorted(roles, key=lambda span: (span.node, span.start)):
+        last = rows[-1] if rows else span
+        same = (last.node, last.state, last.end) == (span.node, span.state, span.start)
+        if same and last.term == span.term:
+            rows[-1] = replace(last, end=span.end)
+        else:
+            rows.append(span)
+            lines.append(BAND / 2 if same else 0)
+    return {
+        "node": [names[span.node] for span in rows],
+        "bottom": [(names[span.node], -half) for span, half in zip(rows, lines, strict=True)],
+        "top": [(names[span.node], half) for span, half in zip(rows, lines, strict=True)],
+        "left": [span.start / SECOND for span in rows],
+        "right": [span.end / SECOND for span in rows],
+        "x": [(span.start + span.end) / 2 / SECOND for span in rows],
+        "text": [""] * len(rows),
+        "long": [f"term {span.term}" for span in rows],
+        "short": [str(span.term) for span in rows],
+        "colour": [STATES[span.state][3] for span in rows],
+    }
+
+
+def _swatch(state: str) -> str:
+    """A bit of a band, for the words above the chart."""
+    colour, alpha, hatch, _ = STATES[state]
+    style = f"border:1px solid {colour}"
+    if alpha == 1:
+        style += f";background:{colour}"
+    elif hatch != " ":
+        angle = {"/": 135, "|": 90}[hatch]
+        style += f";background:repeating-linear-gradient({angle}deg,{colour} 0 1px,#0000 1px 5px)"
+    return f'<i style="{style}"></i>'
 
 
 def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:

@@ -14,6 +14,7 @@ from .cluster import Cluster
 from .console import Console
 from .history import Op
 from .interrupt import Interrupted, interruptible
+from .life import Ear, Line
 from .loop import SECOND, Loop
 from .nemesis import Nemesis
 from .network import Latency, Message, Network, ProtocolError
@@ -37,6 +38,7 @@ class Record:
     rate_note: str = ""  # that fewer operations were begun than asked for
     crash: str = ""  # why the run could not go on
     cut_short: str = ""  # by what signal, after how long
+    life: list[Line] = field(default_factory=list)  # what the nodes said that they are
 
 
 def dice(seed: int, name: str) -> random.Random:
@@ -123,6 +125,7 @@ class Runner:
         self._done = 0
         self._stalled = False  # an operation is due, but all workers are busy
         self._called_off: set[str] = set()  # clients whose node was killed before it answered
+        self._ear = Ear()  # its times are the loop's: lines come before the history begins
 
     def run(self) -> Record:
         """Runs it all; whatever happens, nothing is left running."""
@@ -143,6 +146,8 @@ class Runner:
             if _in_main_thread():
                 signal.signal(signal.SIGINT, before)
             self._console.progress("")
+        for time, node_id, line in self._ear.lines:
+            self.record.life.append(Line(time - self._start, node_id, line))
         return self.record
 
     def problem(self, text: str) -> None:
@@ -218,7 +223,8 @@ class Runner:
         self._crash(f"{node_id} {why}")
 
     def on_stderr(self, node_id: str, line: str) -> None:
-        """Shown if wanted; the cluster keeps it."""
+        """Shown if wanted; the cluster keeps it, and here is noted when a node became what."""
+        self._ear.hear(self.loop.now(), node_id, line)
         if self._options.log_stderr:
             self._console.info(f"{node_id} stderr", line)
 
