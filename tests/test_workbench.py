@@ -64,7 +64,8 @@ def test_one_node_looks_good_and_leaves_its_files(tmp_path: Path) -> None:
     assert done.stdout.rstrip().splitlines()[-1] == "Everything looks good! ヽ(‘ー`)ノ"  # noqa: RUF001
     latest = tmp_path / "store" / "latest"
     names = {path.name for path in latest.iterdir()}
-    assert names == {"history.edn", "history.txt", "node-logs", "results.edn", "timeline.html"}
+    histories = {"history.edn", "history.txt", "life.edn"}
+    assert names == {*histories, "node-logs", "results.edn", "timeline.html"}
     results = edn.loads((latest / "results.edn").read_text())
     assert results[Keyword("valid?")] is True
     parts = ["timeline", "exceptions", "stats", "availability", "net", "workload", "valid?"]
