@@ -49,7 +49,10 @@ def able(candidates: Sequence[str]) -> dict[str, str]:
 
 
 def run(seed: int, python: str, hash_seed: str) -> Files:
-    """What a simulated run leaves behind, but for the timeline, which has the time in it."""
+    """What a simulated run leaves behind, but for the timeline, which has the time in it.
+
+    Nodes say where their files are: the run's folder is `{run}`, wherever it is.
+    """
     words = shapes.words(seed, str(ROOT / "raft.py"))
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
@@ -67,7 +70,7 @@ def run(seed: int, python: str, hash_seed: str) -> Files:
             raise CannotRun(f"{shlex.join(done.args)}\n{said}")
         latest = Path(folder, "store", "latest").resolve()
         return {
-            str(path.relative_to(latest)): path.read_bytes()
+            str(path.relative_to(latest)): path.read_bytes().replace(bytes(latest), b"{run}")
             for path in sorted(latest.rglob("*"))
             if path.is_file() and path.name != "timeline.html"
         }
