@@ -378,7 +378,6 @@ class Raft(Server):
         self.timeout = 0.0  # of elections
         self.ticked = (0.0, 0.0)  # when the last two ticks were
         self.sure_rtt = 0.0  # the round trip, if it has been that long for a while
-        self.awake_since = -math.inf  # no pause has been noticed since
         self.input_at = self.node.now() - STARTUP  # when something came last
         self.heard = False  # something in this turn
         self.waited = (self.input_at, self.input_at)  # since when what came then may have waited
@@ -462,8 +461,6 @@ class Raft(Server):
                     self.become_follower("heard no majority")
             self.review_pending(now)
             self.compact()
-            if now - self.ticked[1] > 3 * TICK:
-                self.awake_since = now
             self.sure_rtt = min(self.rtt, self.sure_rtt + SURER * TICK)
             self.ticked = (self.ticked[1], now)
 
@@ -1285,13 +1282,9 @@ class Raft(Server):
     # Times
 
     def measure(self, sent: float) -> None:
-        """A message of ours is answered: how long did that take?
-
-        A pause is not latency: what was sent before this node has slept measures nothing.
-        """
+        """A message of ours is answered: how long did that take?"""
         now = self.node.now()
-        slept = sent < self.awake_since or now - self.ticked[1] >= 3 * TICK
-        if not slept and now - self.sampled >= SAMPLE_INTERVAL:
+        if now - self.sampled >= SAMPLE_INTERVAL:
             self.sampled = now
             self.samples.append(max(0.0, now - sent))
             self.adapt_timeout()

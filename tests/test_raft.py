@@ -1608,3 +1608,27 @@ def test_owner_what_came_before_init_may_have_waited_for_the_program_to_begin() 
     assert world.answer(msg_id) is None
     world.advance(0.15)
     assert (world.answer(msg_id) or {})["code"] == 11
+
+
+def test_owner_how_far_the_leaders_clock_is_ahead_is_what_the_quickest_message_showed() -> None:
+    """Less what two clocks may drift apart since then: until then the leader may answer."""
+    scene = Scene("n1")
+    scene.says("n0", append(1, sent=100.0))
+    scene.advance(0.2)
+    scene.says("n0", append(1, sent=100.1))  # it was a tenth of a second on its way
+    assert scene.raft.ahead == pytest.approx(99.98)
+    scene.says("n0", append(1, sent=100.2))
+    assert scene.raft.ahead == pytest.approx(100.0)
+
+
+def test_owner_a_turn_that_is_stopped_before_its_answers_leave_takes_them_back() -> None:
+    scene = ready_leader()
+    assert scene.answer(scene.request(READ))
+    replicate_log = scene.raft.replicate_log  # comes after the answers
+
+    def stopped() -> None:
+        replicate_log()
+        scene.world.time += 5.0
+
+    scene.raft.replicate_log = stopped  # type: ignore[method-assign]
+    assert scene.answer(scene.request(READ)) is None
