@@ -15,6 +15,7 @@ from test_report import HOSTILE, MS, SIMULATED, History, columns, drawn, good, k
 from workbench import life, report
 from workbench.edn import Keyword
 from workbench.life import Line
+from workbench.plots import TEXT
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = [
@@ -277,7 +278,7 @@ def test_hostile_lines_are_text() -> None:
     read_back = page(folder)
     words = max(columns(drawn(folder)["life"], 0)["said"])
     assert "alert(1)" in words, "it is there"
-    assert len(words) == report.TEXT and words.isprintable()
+    assert len(words) == TEXT and words.isprintable()
     assert len(read_back.scripts) == len(harmless.scripts) > 1
     assert {tag for tag, _ in read_back.tags} <= {tag for tag, _ in harmless.tags}
 

@@ -19,6 +19,7 @@ from workbench import __main__ as bench
 from workbench import edn, report, seeds, store
 from workbench.edn import Keyword
 from workbench.history import HistoryError, Op, clients, operations
+from workbench.plots import Chart
 from workbench.results import availability
 from workbench.workload import LinKv, Results, merge
 
@@ -137,21 +138,21 @@ def page(folder: Path) -> Page:
     return Page(report.write(folder).read_text("utf-8"))
 
 
-def drawn(folder: Path) -> dict[str, report.Chart]:
+def drawn(folder: Path) -> dict[str, Chart]:
     return {chart.name: chart for chart in report.charts(report.read(folder))}
 
 
-def points(chart: report.Chart) -> dict[str, dict[str, list[Any]]]:
+def points(chart: Chart) -> dict[str, dict[str, list[Any]]]:
     """The columns of each kind and outcome that has operations, by the words of the legend."""
     items = {item.label.value: item.renderers[0].data_source.data for item in legend(chart)}
     return {name: data for name, data in items.items() if data["left"]}
 
 
-def legend(chart: report.Chart) -> list[Any]:
+def legend(chart: Chart) -> list[Any]:
     return list(chart.plot.legend[0].items)
 
 
-def columns(chart: report.Chart, renderer: int) -> dict[str, list[Any]]:
+def columns(chart: Chart, renderer: int) -> dict[str, list[Any]]:
     """What a layer of a chart is drawn from; the faults are the first, the others above them."""
     renderers: Any = chart.plot.renderers
     data: dict[str, list[Any]] = renderers[renderer].data_source.data

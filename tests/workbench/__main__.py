@@ -17,6 +17,7 @@ from .console import GREEN, RED, YELLOW, Console
 from .edn import Keyword
 from .interrupt import interruptible
 from .invariants import Invariants
+from .journal import Journal
 from .loop import SECOND, RealLoop, VirtualLoop
 from .options import Options
 from .results import UNKNOWN, VALID, results
@@ -47,13 +48,17 @@ def run(opts: Options) -> int:
     folder = store.make(opts.workload)
     console.info("workbench", f"{opts.bin} with {opts.node_count} nodes, --seed {opts.seed}")
     runner = prepare(opts, folder / "node-logs", console)
+    if store.wants_report():
+        runner.journal = Journal(runner.loop.now)
     record = runner.run()
     console.info("workbench", "analyzing the history...")
     found = results(record, runner.network, runner.workload, opts)
 
     # First of all the verdict: it must not be lost with a disk that is full.
     status = report(console, opts, record, runner.workload, found, folder)
-    store.write(folder, record.history, found, runner.workload, opts.command, record.life)
+    store.write(
+        folder, record.history, found, runner.workload, opts.command, record.life, record.messages
+    )
     python = store.reporter()
     if record.history and store.wants_report() and python:
         store.report(python, [folder])

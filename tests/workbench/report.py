@@ -28,30 +28,37 @@ from bokeh.models import (
     ColumnDataSource,
     DataRange1d,
     FactorRange,
-    HoverTool,
     NumeralTickFormatter,
     Range1d,
 )
-from bokeh.plotting import figure
 from bokeh.resources import Resources
-from bokeh.themes import Theme
 
 from . import edn, history, life
 from .checker import check_history
 from .edn import Keyword
 from .history import HistoryError, Op, Operation, clients, shorten
+from .plots import (
+    GREY,
+    MILLISECOND,
+    SECOND,
+    TEXT,
+    THEME,
+    Chart,
+    Fault,
+    hover,
+    new_figure,
+    plain,
+    shade,
+)
 from .store import COMMAND
 from .timeline import by_number, describe, faults, markup, stops
 
-SECOND = 1_000_000_000  # ns
-MILLISECOND = 1_000_000
 MOST = 50_000  # operations that are drawn
 MOST_FAULTS = 1_000
 MOST_SPANS = 4_000  # in which a node was this or that
 MOST_NODES = 50  # that have a band
 BAND = 0.72  # of the height that there is for it
 BINS = 120  # of the rate, at most
-TEXT = 200  # characters of a value or an error that are shown
 WHY = 2_000  # and of a sentence that says why
 PICTURE = 3_000_000  # bytes of a linear.svg that is shown
 FLOOR = 0.01  # ms; a logarithmic axis has no place for 0
@@ -61,7 +68,6 @@ MEANINGS = {"ok": "ok", "fail": "failed", "info": "unknown"}
 MARKERS = {"read": "circle", "write": "square", "cas": "triangle"}
 MORE_MARKERS = ("diamond", "inverted_triangle", "hex", "star")
 FAULTS = ("#8E6FD1", "#2E9E6B", "#C9623F", "#7D8B2F", "#4F86A6", "#A65C7C")
-GREY = "#808080"
 # Of what a node was: its colour, how much of it, its hatching, and the colour of text on it.
 STATES = {
     "follower": ("#A9BFD6", 1.0, " ", "#111111"),
@@ -85,34 +91,6 @@ OPERATION = (  # what hovering over one tells
     "@outcome after @exact{0,0.000} ms",
     "at @left{0.000} s",
     "@error",
-)
-THEME = Theme(
-    json={
-        "attrs": {
-            "Plot": {
-                "background_fill_color": None,
-                "border_fill_color": None,
-                "outline_line_color": GREY,
-                "outline_line_alpha": 0.4,
-            },
-            "Axis": {
-                "axis_label_text_color": GREY,
-                "axis_label_text_font_style": "normal",
-                "axis_line_color": GREY,
-                "major_label_text_color": GREY,
-                "major_tick_line_color": GREY,
-                "minor_tick_line_color": None,
-            },
-            "Grid": {"grid_line_color": GREY, "grid_line_alpha": 0.2},
-            "Legend": {
-                "background_fill_color": None,
-                "border_line_color": None,
-                "label_text_color": GREY,
-                "inactive_fill_color": GREY,
-                "inactive_fill_alpha": 0.4,
-            },
-        }
-    }
 )
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -164,90 +142,7 @@ select {{ font: inherit; max-width: 60vw; }}
 {scripts}
 </body></html>
 """
-# The page's own script: the address's moment, and the key whose operations are shown.
-SCRIPT = """
-(function () {
-  function begin() {
-    const doc = (window.Bokeh.documents || [])[0];
-    const time = doc && doc.get_model_by_name("time");
-    if (!time) { window.setTimeout(begin, 20); return; }
-    const first = time.start, last = time.end;
-
-    function go() {
-      const found = /^#t=([-+.\\de]+),([-+.\\de]+)$/.exec(window.location.hash);
-      const start = found ? Number(found[1]) : first, end = found ? Number(found[2]) : last;
-      if (isFinite(start) && isFinite(end) && start < end) { time.setv({start, end}); }
-    }
-    let waiting = 0;
-    function note() {
-      window.clearTimeout(waiting);
-      waiting = window.setTimeout(function () {
-        const all = time.start === first && time.end === last;
-        const round = (x) => Number(x.toFixed(6));
-        const moment = all ? "" : "#t=" + round(time.start) + "," + round(time.end);
-        if (moment !== window.location.hash) {
-          window.history.replaceState(null, "", moment || window.location.pathname);
-        }
-      }, 200);
-    }
-    go();
-    window.addEventListener("hashchange", go);
-    time.properties.start.change.connect(note);
-    time.properties.end.change.connect(note);
-
-    const bands = doc.get_model_by_name("life");
-    const terms = doc.get_model_by_name("terms");
-    let fitting = 0;
-    function fit() {
-      fitting = 0;
-      const {left, right, long, short} = terms.data, x = [], text = [];
-      const scale = bands.inner_width / (time.end - time.start);
-      for (let row = 0; row < left.length; row++) {
-        const from = Math.max(left[row], time.start), to = Math.min(right[row], time.end);
-        const room = (to - from) * scale - 6, width = (words) => 6.5 * words.length;
-        x.push((from + to) / 2);
-        text.push([long[row], short[row], ""].find((words) => !words || width(words) <= room));
-      }
-      terms.data = Object.assign({}, terms.data, {x, text});
-    }
-    function refit() { fitting = fitting || window.requestAnimationFrame(fit); }
-    if (bands && terms) {
-      refit();
-      bands.properties.inner_width.change.connect(refit);
-      time.properties.start.change.connect(refit);
-      time.properties.end.change.connect(refit);
-    }
-
-    const choice = document.getElementById("key");
-    const shown = doc.get_model_by_name("shown");
-    if (!choice || !shown) { return; }
-    const plot = doc.get_model_by_name("processes");
-    const sources = [];
-    for (let n = 0, source; (source = doc.get_model_by_name("operations " + n)); n++) {
-      sources.push(source.data);
-    }
-    function show() {
-      const key = Number(choice.value), rows = {}, processes = new Map();
-      for (const name of Object.keys(shown.data)) { rows[name] = []; }
-      for (const data of sources) {
-        for (let row = 0; row < data.key.length; row++) {
-          if (data.key[row] !== key) { continue; }
-          for (const name of Object.keys(rows)) { rows[name].push(data[name][row]); }
-          processes.set(data.process[row], data.rank[row]);
-        }
-      }
-      const names = Array.from(processes.keys());
-      names.sort((one, other) => processes.get(other) - processes.get(one));
-      plot.y_range.factors = names;
-      plot.height = 70 + 18 * Math.max(2, names.length);
-      shown.data = rows;
-    }
-    choice.addEventListener("change", show);
-    show();
-  }
-  begin();
-})();
-"""
+SCRIPT = Path(__file__).with_name("report.js")
 
 
 @dataclass
@@ -492,7 +387,7 @@ def html(run: Run) -> str:
     scripts: list[str] = []
     if plots:
         library = Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw
-        scripts = [*library, script, SCRIPT]
+        scripts = [*library, script, SCRIPT.read_text("utf-8")]
     # What the history has written can be no script of these, should it ever get out of its text.
     digests = [hashlib.sha256(text.encode()).digest() for text in scripts]
     hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
@@ -602,28 +497,6 @@ def _text(text: str, length: int = TEXT) -> str:
 # The charts
 
 
-@dataclass
-class Chart:
-    """A chart, and the words above it (markup)."""
-
-    name: str
-    title: str
-    plot: figure
-    words: str = ""
-
-
-@dataclass
-class Fault:
-    """A fault's kind and extent, in s."""
-
-    kind: str
-    start: float
-    end: float
-    details: str
-    colour: str
-    reach: str = ""  # of a partition: who hears whom
-
-
 def charts(run: Run) -> list[Chart]:
     """All charts of a run, on one time axis; none if nothing in it has a time."""
     if not run.until:
@@ -643,47 +516,21 @@ def charts(run: Run) -> list[Chart]:
     return drawn
 
 
-def _figure(time: Range1d, height: int, **options: Any) -> figure:
-    plot = figure(
-        height=height,
-        sizing_mode="stretch_width",
-        x_range=time,
-        tools="xbox_zoom,xpan,xwheel_zoom,reset",
-        active_drag="xbox_zoom",
-        active_scroll=None,  # the wheel scrolls the page, until somebody chooses otherwise
-        toolbar_location="above",
-        output_backend="webgl",
-        min_border_left=64,  # so that the same moment is below itself
-        min_border_right=12,
-        **options,
-    )
-    plot.toolbar.logo = None
-    plot.ygrid.grid_line_alpha = 0.2
-    return plot
-
-
-def _hover(plot: figure, renderers: list[Any], *lines: str) -> None:
-    """Shows these lines of markup; the values that Bokeh puts in for @names are text in it."""
-    style = "max-width:240px; white-space:normal; overflow-wrap:anywhere; color:#222"
-    tooltips = f'<div style="{style}">{"".join(f"<div>{line}</div>" for line in lines)}</div>'
-    plot.add_tools(HoverTool(renderers=renderers, tooltips=tooltips))
-
-
 def _all_faults(run: Run) -> list[Fault]:
     nemesis = [op for op in run.events if op.process == "nemesis"]
     found: list[Fault] = []
     colours: dict[str, str] = {}
     for events in islice(faults(nemesis), MOST_FAULTS):
         first, final = events[0], events[-1]
-        kind = shorten(_plain(first.f.removeprefix("start-")), 12)
+        kind = shorten(plain(first.f.removeprefix("start-")), 12)
         colour = colours.setdefault(kind, FAULTS[len(colours) % len(FAULTS)])
         end = final.time if stops(final) else run.until
         details = "; ".join(f"{op.f} {shorten(edn.dumps(op.value), TEXT)}" for op in events)
         reach = next(filter(None, (_reach(op.value, run.nodes) for op in events)), "")
         found.append(
             Fault(
-                kind, first.time / SECOND, end / SECOND, shorten(_plain(details), 400), colour,
-                shorten(_plain(reach), 400),
+                kind, first.time / SECOND, end / SECOND, shorten(plain(details), 400), colour,
+                shorten(plain(reach), 400),
             )
         )  # fmt: skip
     return found
@@ -718,26 +565,10 @@ def _reach(value: Any, nodes: Sequence[str]) -> str:
     )
 
 
-def _shade(plot: figure, faults: Sequence[Fault]) -> None:
-    """Shades the time of each fault, behind all else."""
-    if faults:
-        source = ColumnDataSource(
-            {
-                "x0": [fault.start for fault in faults],
-                "x1": [fault.end for fault in faults],
-                "colour": [fault.colour for fault in faults],
-            }
-        )
-        plot.vstrip(
-            "x0", "x1", source=source, fill_color="colour", fill_alpha=0.14, line_color=None,
-            level="underlay",
-        )  # fmt: skip
-
-
 def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
     """A lane for each kind of fault, with its name: what the bands of the other charts mean."""
     kinds = list(dict.fromkeys(fault.kind for fault in faults))
-    plot = _figure(time, 70 + 24 * len(kinds), y_range=FactorRange(factors=kinds[::-1]))
+    plot = new_figure(time, 70 + 24 * len(kinds), y_range=FactorRange(factors=kinds[::-1]))
     columns = ("kind", "start", "end", "details", "colour", "reach")
     source = ColumnDataSource(
         {name: [getattr(fault, name) for fault in faults] for name in columns}
@@ -747,7 +578,7 @@ def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
         fill_alpha=0.7, line_color=None,
     )  # fmt: skip
     times = "@start{0.000} s to @end{0.000} s"
-    _hover(plot, [bars], "<b>@kind</b>", "<b>@reach</b>", times, "@details")
+    hover(plot, [bars], "<b>@kind</b>", "<b>@reach</b>", times, "@details")
     plot.ygrid.visible = False
     return Chart("faults", "Faults", plot)
 
@@ -755,15 +586,15 @@ def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
 def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     """A band for each node: its role by its own words, or that it was down or paused."""
     nodes = sorted({*run.nodes, *(line.node for line in run.life)}, key=_natural)
-    names = {node: shorten(_plain(node), 20) for node in nodes[:MOST_NODES]}
+    names = {node: shorten(plain(node), 20) for node in nodes[:MOST_NODES]}
     spans = life.spans(run.life, run.events, names, run.until)
     shown = sorted(spans, key=lambda span: span.start - span.end)[:MOST_SPANS]
     # Above the others those that are short: an election takes a few pixels.
     shown.sort(key=lambda span: (list(STATES).index(span.state), span.start))
     factors = list(dict.fromkeys(names.values()))[::-1]
-    plot = _figure(time, 70 + 34 * len(factors), y_range=FactorRange(factors=factors))
+    plot = new_figure(time, 70 + 34 * len(factors), y_range=FactorRange(factors=factors))
     plot.name = "life"
-    _shade(plot, faults)
+    shade(plot, faults)
     source = ColumnDataSource(
         {
             "node": [names[span.node] for span in shown],
@@ -773,7 +604,7 @@ def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
             "alpha": [STATES[span.state][1] for span in shown],
             "hatch": [STATES[span.state][2] for span in shown],
             "what": [_what(span) for span in shown],
-            "said": [shorten(_plain(_said(span)), TEXT) for span in shown],
+            "said": [shorten(plain(_said(span)), TEXT) for span in shown],
         }
     )
     bars = plot.hbar(
@@ -781,7 +612,7 @@ def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         fill_alpha="alpha", line_color="colour", hatch_pattern="hatch", hatch_color="colour",
         hatch_alpha=0.7, hatch_scale=8, hatch_weight=1,
     )  # fmt: skip
-    _hover(
+    hover(
         plot, [bars], "<b>@node: @what</b>", "@said", "since @left{0.000} s, until @right{0.000} s"
     )
     terms = ColumnDataSource(_terms(shown, names), name="terms")
@@ -880,9 +711,9 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         start=min(least / 1.5, 10 ** math.floor(math.log10(least))),
         end=max(most * 1.5, 10 ** math.ceil(math.log10(most))),
     )
-    plot = _figure(time, 420, y_axis_type="log", y_range=y_range)
+    plot = new_figure(time, 420, y_axis_type="log", y_range=y_range)
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
-    _shade(plot, faults)
+    shade(plot, faults)
     kinds = sorted({op.f for op in shown})
     markers = dict(MARKERS)
     more = [kind for kind in kinds if kind not in markers]
@@ -902,10 +733,10 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
                 plot.scatter(
                     "left", "took", source=source, marker=markers[kind], size=6,
                     color=COLOURS[type], fill_alpha=0.55, line_width=1,
-                    legend_label=f"{shorten(_plain(kind), 16)} {MEANINGS[type]}",
+                    legend_label=f"{shorten(plain(kind), 16)} {MEANINGS[type]}",
                 )
             )  # fmt: skip
-    _hover(plot, renderers, *OPERATION)
+    hover(plot, renderers, *OPERATION)
     if renderers:
         legend = plot.legend[0]
         plot.add_layout(legend, "above")
@@ -957,14 +788,14 @@ def _columns(
         "right": column(lambda op: round(run.end(op) / SECOND, 6)),
         "took": column(lambda op: max(FLOOR, round((run.end(op) - op.start) / MILLISECOND, 3))),
         "exact": column(lambda op: round((run.end(op) - op.start) / MILLISECOND, 3)),
-        "process": column(lambda op: shorten(_plain(str(op.process)), 20)),
+        "process": column(lambda op: shorten(plain(str(op.process)), 20)),
         "rank": column(lambda op: ranks[op.process]),
         "key": column(lambda op: run.key_of.get(op.start_index, -1)),
-        "what": column(lambda op: shorten(_plain(describe(op)), TEXT)),
+        "what": column(lambda op: shorten(plain(describe(op)), TEXT)),
         "outcome": column(lambda op: MEANINGS[op.type]),
         "colour": column(lambda op: COLOURS[op.type]),
         "error": column(
-            lambda op: "" if op.error is None else shorten(_plain(edn.dumps(op.error)), TEXT)
+            lambda op: "" if op.error is None else shorten(plain(edn.dumps(op.error)), TEXT)
         ),
     }
 
@@ -976,8 +807,8 @@ def rate(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     counts = {type: [0] * bins for type in MEANINGS}
     for op in run.operations:
         counts[op.type][math.floor(run.end(op) / SECOND / width)] += 1
-    plot = _figure(time, 240, y_range=DataRange1d(start=0))
-    _shade(plot, faults)
+    plot = new_figure(time, 240, y_range=DataRange1d(start=0))
+    shade(plot, faults)
     lefts = [width * number for number in range(bins)]
     bottoms = [0.0] * bins
     data: dict[str, list[Any]] = {"left": lefts, "right": [left + width for left in lefts]}
@@ -996,7 +827,7 @@ def rate(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         for type in MEANINGS
     ]  # fmt: skip
     rates = [f"@{type}{{0,0.0}}/s {meaning}" for type, meaning in MEANINGS.items()]
-    _hover(plot, renderers, "@left{0.000} s to @right{0.000} s", *rates)
+    hover(plot, renderers, "@left{0.000} s to @right{0.000} s", *rates)
     words = f'<p class="note">Operations that completed, in bins of {width:g} s.</p>\n'
     return Chart("rate", "Operations per second", plot, words)
 
@@ -1012,14 +843,14 @@ def processes(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     """What each process did with a key; the page's script fills it from the latencies' data."""
     names = ("left", "right", "process", "what", "outcome", "exact", "colour", "error")
     source = ColumnDataSource({name: [] for name in names}, name="shown")
-    plot = _figure(time, 300, y_range=FactorRange(factors=[]))
+    plot = new_figure(time, 300, y_range=FactorRange(factors=[]))
     plot.name = "processes"
-    _shade(plot, faults)
+    shade(plot, faults)
     bars = plot.hbar(
         "process", left="left", right="right", height=0.7, source=source, fill_color="colour",
         fill_alpha=0.6, line_color="colour",
     )  # fmt: skip
-    _hover(plot, [bars], *OPERATION)
+    hover(plot, [bars], *OPERATION)
     plot.ygrid.visible = False
     options = "".join(
         f'<option value="{place}">{_text(_label(name, verdict), 80)}</option>'
@@ -1031,11 +862,6 @@ def processes(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
 
 def _label(name: str, verdict: bool | None) -> str:
     return shorten(name, 60) + {True: "", False: ": not linearizable", None: ": unknown"}[verdict]
-
-
-def _plain(text: str) -> str:
-    """Text that every browser and script takes: without half characters."""
-    return re.sub("[\x00-\x08\x0b-\x1f\ud800-\udfff]", "\ufffd", text)
 
 
 if __name__ == "__main__":

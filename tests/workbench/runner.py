@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from .cluster import Cluster
 from .console import Console
 from .history import Op
 from .interrupt import Interrupted, interruptible
+from .journal import Journal
 from .life import Ear, Line
 from .loop import SECOND, Loop
 from .nemesis import Nemesis
@@ -39,6 +41,7 @@ class Record:
     crash: str = ""  # why the run could not go on
     cut_short: str = ""  # by what signal, after how long
     life: list[Line] = field(default_factory=list)  # what the nodes said that they are
+    messages: Iterable[str] = ()  # lines of messages.jsonl, if a journal was kept
 
 
 def dice(seed: int, name: str) -> random.Random:
@@ -125,6 +128,7 @@ class Runner:
         self._done = 0
         self._stalled = False  # an operation is due, but all workers are busy
         self._called_off: set[str] = set()  # clients whose node was killed before it answered
+        self.journal: Journal | None = None  # if there is to be one
         self._ear = Ear()  # its times are the loop's: lines come before the history begins
 
     def run(self) -> Record:
@@ -148,6 +152,8 @@ class Runner:
             self._console.progress("")
         for time, node_id, line in self._ear.lines:
             self.record.life.append(Line(time - self._start, node_id, line))
+        if self.journal:
+            self.record.messages = self.journal.to_jsonl(self._start)
         return self.record
 
     def problem(self, text: str) -> None:
@@ -229,6 +235,8 @@ class Runner:
             self._console.info(f"{node_id} stderr", line)
 
     def _log_message(self, direction: str, message: Message) -> None:
+        if self.journal:
+            self.journal.log(direction, message)
         options = self._options
         if options.log_net_send if direction == "send" else options.log_net_recv:
             self._console.info("net", f":{direction} {shown(message)}")

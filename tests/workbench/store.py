@@ -6,11 +6,11 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import edn, life, linear, timeline
+from . import edn, journal, life, linear, timeline
 from .history import HistoryError, Op, by_key, clients, operations, to_edn, to_txt
 from .workload import Results, Workload
 
@@ -44,12 +44,13 @@ def write(
     workload: Workload,
     command: Sequence[str] = (),
     lines: Sequence[life.Line] = (),
+    messages: Iterable[str] = (),
 ) -> None:
     """Writes what a person or a tool wants to look at, and links the run as the latest one.
 
     A comment in results.edn has the words of the command that gave it. life.edn has the `lines` in
-    which nodes said what they are, if there are any. OSError, with the name of the file, for what
-    cannot be written.
+    which nodes said what they are, messages.jsonl those of the messages, if there are any. OSError,
+    with the name of the file, for what cannot be written.
     """
     _save(folder / "history.edn", "".join(f"{to_edn(op)}\n" for op in history))
     _save(folder / "history.txt", "".join(f"{to_txt(op)}\n" for op in history))
@@ -57,6 +58,8 @@ def write(
     _save(folder / "results.edn", comment + edn.pretty(results) + "\n")
     if lines:
         _save(folder / life.NAME, life.to_edn(lines, folder))
+    if text := "".join(messages):
+        _save(folder / journal.NAME, text)
     try:
         nemesis = [op for op in history if op.process == "nemesis"]
         title = f"{folder.parent.name} {folder.name}"
