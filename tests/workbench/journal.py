@@ -3,10 +3,11 @@
 The real Maelstrom keeps such a journal too, and draws messages.svg of it. Ours is messages.jsonl, a
 JSON object a line, in the order of sending:
 
-    {"id": 7, "src": "n0", "dest": "n1", "sent": 2000000, "received": [12000000], "body": {...}}
+    {"id": 7, "src": "n0", "dest": "n1", "sent": 2000000, "received": [12000000],
+     "type": "append_entries", "body": {...}}
 
 Times are those of the history, in ns. A message that was lost, or was under way at the end, has no
-time of receipt; one that was duplicated may have two.
+time of receipt; one that was duplicated may have two. Of a long body there is an excerpt, a string.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ from .network import Message
 NAME = "messages.jsonl"
 MOST = 200_000  # messages that are kept
 LENGTH = 1_000  # characters of a body that are kept
+TYPE = 60  # and of its type
 
 
 @dataclass
 class Sent:
-    """A message, its times in ns, and its body as JSON text, or the beginning of that."""
+    """A message, its times in ns, and its body as JSON text, or an excerpt of that."""
 
     id: int
     src: str
     dest: str
     sent: int
+    type: str
     body: str
     received: list[int] = field(default_factory=list)
 
@@ -49,9 +52,11 @@ class Journal:
         id = message["id"]
         if direction == "send":
             if len(self.messages) < MOST:
-                body = json.dumps(message["body"])
+                body = message["body"]
+                text = shorten(json.dumps(body), LENGTH)
+                type = shorten(str(body.get("type")), TYPE)
                 self.messages[id] = Sent(
-                    id, message["src"], message["dest"], self._now(), shorten(body, LENGTH)
+                    id, message["src"], message["dest"], self._now(), type, text
                 )
         elif found := self.messages.get(id):
             found.received.append(self._now())
@@ -66,8 +71,9 @@ class Journal:
                 "dest": message.dest,
                 "sent": message.sent - start,
                 "received": [time - start for time in message.received],
+                "type": message.type,
             }
-            # The body is JSON already; if it is only the beginning of some, it becomes a string.
+            # The body is JSON already; if it is only an excerpt of some, it becomes a string.
             body = message.body if whole else json.dumps(message.body)
             yield f'{json.dumps(head)[:-1]}, "body": {body}}}\n'
 
@@ -91,9 +97,11 @@ def _sent(form: dict[str, Any]) -> Sent:
     text = body if isinstance(body, str) else json.dumps(body)
     if not (
         all(type(form[name]) is int for name in ("id", "sent"))
-        and all(type(form[name]) is str for name in ("src", "dest"))
+        and all(type(form[name]) is str for name in ("src", "dest", "type"))
         and isinstance(received, list)
         and all(type(time) is int for time in received)
     ):
         raise TypeError("a field is of the wrong type")
-    return Sent(form["id"], form["src"], form["dest"], form["sent"], text, received)
+    return Sent(
+        form["id"], form["src"], form["dest"], form["sent"], form["type"], text, received
+    )

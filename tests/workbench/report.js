@@ -4,8 +4,24 @@
     const doc = (window.Bokeh.documents || [])[0];
     const time = doc && doc.get_model_by_name("time");
     if (!time) { window.setTimeout(begin, 20); return; }
-    const first = time.start, last = time.end;
+    moments(time);
+    terms(doc, time);
+    messages(doc, time);
+    processes(doc);
+  }
 
+  function onZoom(time, action) {
+    let waiting = 0;
+    function act() { waiting = 0; action(); }
+    function wait() { waiting = waiting || window.requestAnimationFrame(act); }
+    time.properties.start.change.connect(wait);
+    time.properties.end.change.connect(wait);
+    return wait;
+  }
+
+  // The address has the stretch of time that is looked at.
+  function moments(time) {
+    const first = time.start, last = time.end;
     function go() {
       const found = /^#t=([-+.\de]+),([-+.\de]+)$/.exec(window.location.hash);
       const start = found ? Number(found[1]) : first, end = found ? Number(found[2]) : last;
@@ -13,26 +29,27 @@
     }
     let waiting = 0;
     function note() {
-      window.clearTimeout(waiting);
-      waiting = window.setTimeout(function () {
-        const all = time.start === first && time.end === last;
-        const round = (x) => Number(x.toFixed(6));
-        const moment = all ? "" : "#t=" + round(time.start) + "," + round(time.end);
-        if (moment !== window.location.hash) {
-          window.history.replaceState(null, "", moment || window.location.pathname);
-        }
-      }, 200);
+      const all = time.start === first && time.end === last;
+      const round = (x) => Number(x.toFixed(6));
+      const moment = all ? "" : "#t=" + round(time.start) + "," + round(time.end);
+      if (moment !== window.location.hash) {
+        window.history.replaceState(null, "", moment || window.location.pathname);
+      }
     }
     go();
     window.addEventListener("hashchange", go);
-    time.properties.start.change.connect(note);
-    time.properties.end.change.connect(note);
+    onZoom(time, function () {
+      window.clearTimeout(waiting);
+      waiting = window.setTimeout(note, 200);
+    });
+  }
 
+  // The terms on the bands, where there is room for them.
+  function terms(doc, time) {
     const bands = doc.get_model_by_name("life");
     const terms = doc.get_model_by_name("terms");
-    let fitting = 0;
+    if (!bands || !terms) { return; }
     function fit() {
-      fitting = 0;
       const {left, right, long, short} = terms.data, x = [], text = [];
       const scale = bands.inner_width / (time.end - time.start);
       for (let row = 0; row < left.length; row++) {
@@ -43,14 +60,13 @@
       }
       terms.data = Object.assign({}, terms.data, {x, text});
     }
-    function refit() { fitting = fitting || window.requestAnimationFrame(fit); }
-    if (bands && terms) {
-      refit();
-      bands.properties.inner_width.change.connect(refit);
-      time.properties.start.change.connect(refit);
-      time.properties.end.change.connect(refit);
-    }
+    const refit = onZoom(time, fit);
+    bands.properties.inner_width.change.connect(refit);
+    refit();
+  }
 
+  // The operations of the key that is chosen.
+  function processes(doc) {
     const choice = document.getElementById("key");
     const shown = doc.get_model_by_name("shown");
     if (!choice || !shown) { return; }
@@ -77,6 +93,70 @@
     }
     choice.addEventListener("change", show);
     show();
+  }
+
+  const MOST = 1500;  // messages that are drawn at once
+  const LABELLED = 40;  // of so many each has its type beside it
+  const LOST = "#D0453E";
+
+  // The messages of the stretch of time that is looked at.
+  async function messages(doc, time) {
+    const journal = document.getElementById("journal");
+    const shown = doc.get_model_by_name("messages shown");
+    if (!journal || !shown) { return; }
+    const bytes = Uint8Array.from(window.atob(journal.textContent), (c) => c.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const all = JSON.parse(await new Response(stream).text());
+    const boxes = Array.from(document.querySelectorAll("input.kind"));
+    const count = all.sent.length;
+    const brief = all.took.filter((took) => took !== null).sort((a, b) => a - b)[count >> 1] || 1000;
+    const end = (row) => all.sent[row] + (all.took[row] === null ? brief : all.took[row]);
+
+    function draw() {
+      const wanted = boxes.map((box) => box.checked);
+      const start = time.start * 1e6, stop = time.end * 1e6, rows = [];
+      for (let row = 0; row < count; row++) {
+        if (all.sent[row] > stop) { break; }
+        if (end(row) >= start && wanted[all.kinds[all.type[row]]]) { rows.push(row); }
+      }
+      const step = Math.ceil(rows.length / MOST), data = {};
+      for (const name of Object.keys(shown.data)) { data[name] = []; }
+      for (let place = 0; place < rows.length; place += step) {
+        const row = rows[place], type = all.type[row], lost = all.took[row] === null;
+        const part = lost ? 0.4 : 1;  // of its way
+        const x0 = all.sent[row] / 1e6, x1 = x0 + (end(row) / 1e6 - x0) * part;
+        const y0 = all.from[row], y1 = y0 + (all.to[row] - y0) * part;
+        data.x0.push(x0); data.y0.push(y0); data.x1.push(x1); data.y1.push(y1);
+        data.x.push((x0 + x1) / 2); data.y.push((y0 + y1) / 2);
+        data.colour.push(lost ? LOST : all.colours[all.kinds[type]]);
+        data.dash.push(all.replies[type] ? "dashed" : "solid");
+        data.marker.push(lost ? "x" : "circle");
+        data.label.push(rows.length <= LABELLED ? all.types[type] : "");
+        data.kind.push(all.types[type]); data.who.push(all.who[row]);
+        data.sent.push(x0);
+        data.received.push(lost ? "not received" : "received at " + (x0 + all.took[row] / 1e6).toFixed(6) + " s");
+        data.body.push(all.body[row]);
+      }
+      shown.data = data;
+      const drawn = data.x0.length.toLocaleString("en"), here = rows.length.toLocaleString("en");
+      document.getElementById("drawn").textContent = step > 1
+        ? drawn + " of the " + here + " messages here are drawn: zoom in to see all."
+        : here + " messages are drawn.";
+    }
+    const redraw = onZoom(time, draw);
+    draw();
+    for (const box of boxes) { box.addEventListener("change", redraw); }
+
+    const choice = document.getElementById("moment");
+    choice.addEventListener("change", function () {
+      if (!choice.value) { return; }
+      const moment = Number(choice.value) * 1e6;
+      let row = all.sent.findIndex((sent) => sent >= moment);
+      row = row < 0 ? count - 1 : row;
+      const from = Math.max(0, row - 10), to = Math.min(count - 1, row + 30);
+      const margin = (end(to) - all.sent[from]) / 20 + 1;
+      time.setv({start: (all.sent[from] - margin) / 1e6, end: (end(to) + margin) / 1e6});
+    });
   }
   begin();
 })();

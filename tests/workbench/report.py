@@ -33,8 +33,9 @@ from bokeh.models import (
 )
 from bokeh.resources import Resources
 
-from . import edn, history, life
+from . import edn, history, journal, life
 from .checker import check_history
+from .diagram import NO_JOURNAL, TITLE, diagram
 from .edn import Keyword
 from .history import HistoryError, Op, Operation, clients, shorten
 from .plots import (
@@ -57,6 +58,7 @@ MOST = 50_000  # operations that are drawn
 MOST_FAULTS = 1_000
 MOST_SPANS = 4_000  # in which a node was this or that
 MOST_NODES = 50  # that have a band
+MOST_MOMENTS = 500  # that can be gone to
 BAND = 0.72  # of the height that there is for it
 BINS = 120  # of the rate, at most
 WHY = 2_000  # and of a sentence that says why
@@ -164,6 +166,8 @@ class Run:
     results: dict[Any, Any] = field(default_factory=dict)
     life: list[life.Line] = field(default_factory=list)
     no_life: str = ""  # why there are no such lines
+    messages: list[journal.Sent] = field(default_factory=list)
+    no_messages: str = ""  # why there are none
 
     @cached_property
     def until(self) -> int:
@@ -213,6 +217,7 @@ def read(folder: Path) -> Run:
     places = {place: rank for rank, place in enumerate(order)}
     logs = folder / "node-logs"
     lines, no_life = _life(folder)
+    messages, no_messages = _messages(folder)
     return Run(
         folder=folder,
         title=f"{folder.parent.name} {folder.name}",
@@ -229,6 +234,8 @@ def read(folder: Path) -> Run:
         results=results,
         life=lines,
         no_life=no_life,
+        messages=messages,
+        no_messages=no_messages,
     )
 
 
@@ -259,6 +266,17 @@ def _life(folder: Path) -> tuple[list[life.Line], str]:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         return [], f"The cluster's life is not drawn, for life.edn cannot be read: {why}."
+
+
+def _messages(folder: Path) -> tuple[list[journal.Sent], str]:
+    """The messages of the journal; or why there are none."""
+    try:
+        return journal.read(folder), ""
+    except FileNotFoundError:
+        return [], NO_JOURNAL
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        return [], f"The messages are not drawn, for messages.jsonl cannot be read: {why}."
 
 
 def _get(results: Any, *names: Any) -> Any:
@@ -382,8 +400,9 @@ def html(run: Run) -> str:
     ]
     if drawn and run.no_life:
         place = [chart.name for chart in drawn].index("latency")
-        note = f'<p class="note">{_text(run.no_life, WHY)}</p>'
-        sections.insert(place, f'<section id="life"><h2>{markup(LIFE)}</h2>\n{note}\n</section>')
+        sections.insert(place, _missing("life", LIFE, run.no_life))
+    if drawn and not run.messages:
+        sections.append(_missing("messages", TITLE, run.no_messages))
     scripts: list[str] = []
     if plots:
         library = Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw
@@ -400,6 +419,12 @@ def html(run: Run) -> str:
         pictures=pictures(run),
         scripts="\n".join(f"<script>{text}</script>" for text in scripts),
     )
+
+
+def _missing(name: str, title: str, why: str) -> str:
+    """What stands in the place of a chart that cannot be drawn."""
+    note = f'<p class="note">{_text(why, WHY)}</p>'
+    return f'<section id="{name}"><h2>{markup(title)}</h2>\n{note}\n</section>'
 
 
 def header(run: Run) -> str:
@@ -513,7 +538,20 @@ def charts(run: Run) -> list[Chart]:
         drawn.insert(0, lanes(time, faults))
     if run.keys:
         drawn.append(processes(run, time, faults))
+    if run.messages:
+        drawn.append(diagram(run.messages, run.nodes, _moments(run, faults), time, faults))
     return drawn
+
+
+def _moments(run: Run, faults: Sequence[Fault]) -> list[tuple[float, str]]:
+    """When who became a candidate or leader, and when faults began and ended (s), in order."""
+    found = [(fault.start, f"{fault.kind} begins {fault.reach}") for fault in faults]
+    found += [(fault.end, f"{fault.kind} ends") for fault in faults]
+    for line in run.life:
+        said = life.told(line)
+        if said and said.role != "follower":
+            found.append((line.time / SECOND, f"{line.node} {said.said}, term {said.term}"))
+    return sorted(found)[:MOST_MOMENTS]
 
 
 def _all_faults(run: Run) -> list[Fault]:
