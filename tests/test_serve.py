@@ -287,6 +287,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
     folder = run(tmp_path / "store", "20260105T101112.000Z")
     (folder / "report.html").write_text("<p>report")
     (folder / "jepsen.log").write_text("<p>log")
+    for name in ("?a=#%41 <b>", "bad\udcff"):
+        run(tmp_path / "store", name)
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "store" / "out").symlink_to(tmp_path / "secret")
     runs_ = Runs((tmp_path / "store").resolve())
@@ -304,7 +306,7 @@ def get(
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
     connection.request(method, path, headers={"Host": host})
     response = connection.getresponse()
-    body = response.read().decode()
+    body = response.read().decode(errors="replace")
     connection.close()
     return response, body
 
@@ -324,6 +326,7 @@ def test_the_page_can_run_nothing(server: Server) -> None:
 
 def test_every_link_leads_somewhere(server: Server) -> None:
     _, body = get(server, "/?any")
+    assert len(Page(body).rows) == 3
     for href in Page(body).links:
         assert get(server, href)[0].status == 200, href
     files = "/lin-kv/20260105T101112.000Z/"

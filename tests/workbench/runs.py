@@ -424,4 +424,4 @@ def _facts(run: Run) -> str:
 
 def _href(*names: str) -> str:
     """The address of a file in the store, as the standard library's listing writes it."""
-    return "".join(f"/{quote(name, safe='', errors='surrogatepass')}" for name in names)
+    return "".join(f"/{quote(name, errors='surrogatepass')}" for name in names)
