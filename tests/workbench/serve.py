@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 import sys
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .options import CRASHED, Parser, whole
+from .runs import POLICY, Runs
 
 # A page from elsewhere whose name is made to lead to this machine (DNS rebinding) has another.
 OUR_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 class StoreHandler(SimpleHTTPRequestHandler):
-    """Lists folders and sends files; logs as text, so that a browser shows them."""
+    """Shows the runs, lists their folders and sends files; logs as text, for a browser to show."""
 
     extensions_map = {  # noqa: RUF012 (as the class above it declares it)
         **SimpleHTTPRequestHandler.extensions_map,
@@ -26,15 +28,31 @@ class StoreHandler(SimpleHTTPRequestHandler):
         ".txt": "text/plain; charset=utf-8",
     }
 
+    def __init__(self, *args: Any, runs: Runs) -> None:
+        self._runs = runs
+        super().__init__(*args, directory=str(runs.store))  # which answers the request, too
+
     def send_head(self):  # type: ignore[no-untyped-def]
         """Serves nothing to other hosts' pages, nor what a link leads to outside of the store."""
         if not OUR_HOST.fullmatch(self.headers.get("Host", "localhost")):
             self.send_error(HTTPStatus.FORBIDDEN, "Only for localhost")
         elif not self._is_inside():
             self.send_error(HTTPStatus.NOT_FOUND)
+        elif Path(self.translate_path(self.path)) == self._runs.store:
+            return self._send_runs()
         else:
             return super().send_head()
         return None
+
+    def _send_runs(self) -> BinaryIO:
+        page = self._runs.page().encode()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(page)))
+        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Cache-Control", "no-store")  # there may be another run by now
+        self.end_headers()
+        return io.BytesIO(page)
 
     def _is_inside(self) -> bool:
         try:
@@ -65,7 +83,7 @@ def main(argv: list[str]) -> int:
     if not folder.is_dir():
         print("maelstrom: there is no store/ here yet; ./maelstrom test makes one", file=sys.stderr)
         return CRASHED
-    handler = functools.partial(StoreHandler, directory=str(folder))
+    handler = functools.partial(StoreHandler, runs=Runs(folder))
     try:
         server = Server(("127.0.0.1", args.port), handler)
     except OSError as error:
