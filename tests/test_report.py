@@ -160,7 +160,7 @@ def columns(chart: Chart, renderer: int) -> dict[str, list[Any]]:
 
 
 def verdict(read_back: Page) -> str | None:
-    (found,) = (tag["class"] for tag in read_back.of("span") if "verdict" in (tag["class"] or ""))
+    (found,) = (tag["class"] for tag in read_back.of("span") if "verdict" in (tag.get("class") or ""))
     return found
 
 

@@ -19,6 +19,7 @@ from . import edn
 from .edn import Keyword
 
 TYPES = ("invoke", "ok", "fail", "info")
+OUTCOMES = {"ok": "ok", "fail": "failed", "info": "unknown"}  # of an operation, in words
 
 
 class HistoryError(ValueError):

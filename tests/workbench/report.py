@@ -13,11 +13,9 @@ import base64
 import hashlib
 import math
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -37,7 +35,7 @@ from . import edn, history, journal, life
 from .checker import check_history
 from .diagram import NO_JOURNAL, TITLE, diagram
 from .edn import Keyword
-from .history import HistoryError, Op, Operation, clients, shorten
+from .history import OUTCOMES, HistoryError, Op, Operation, clients, shorten
 from .plots import (
     GREY,
     MILLISECOND,
@@ -51,7 +49,7 @@ from .plots import (
     plain,
     shade,
 )
-from .store import COMMAND
+from .store import began, command
 from .timeline import by_number, describe, faults, markup, stops
 
 MOST = 50_000  # operations that are drawn
@@ -66,7 +64,6 @@ PICTURE = 3_000_000  # bytes of a linear.svg that is shown
 FLOOR = 0.01  # ms; a logarithmic axis has no place for 0
 # These, and the grey of the axes, stand out on white and on black.
 COLOURS = {"ok": "#3B8FDB", "fail": "#D6569F", "info": "#E08A00"}
-MEANINGS = {"ok": "ok", "fail": "failed", "info": "unknown"}
 MARKERS = {"read": "circle", "write": "square", "cas": "triangle"}
 MORE_MARKERS = ("diamond", "inverted_triangle", "hex", "star")
 FAULTS = ("#8E6FD1", "#2E9E6B", "#C9623F", "#7D8B2F", "#4F86A6", "#A65C7C")
@@ -86,7 +83,6 @@ NO_LIFE = (
 )
 LIFE = "The cluster's life"
 VERDICTS = {True: "valid", False: "invalid", None: "unknown"}
-NAMED_TIME = re.compile(r"\d{8}T\d{6}(\.\d+)?(Z|[+-]\d{4})?")  # of a folder of Jepsen's
 OPERATION = (  # what hovering over one tells
     "process @process",
     "<b>@what</b>",
@@ -157,7 +153,6 @@ class Run:
     whys: list[str]
     command: str
     nodes: list[str]
-    began: str
     events: list[Op]
     operations: list[Operation]
     ends: dict[int, int]  # when the operation with this index completed, known or not
@@ -223,9 +218,8 @@ def read(folder: Path) -> Run:
         title=f"{folder.parent.name} {folder.name}",
         verdict=verdict,
         whys=whys,
-        command=_command(folder),
+        command=command(folder),
         nodes=sorted((log.stem for log in logs.glob("*.log")), key=_natural),
-        began=_began(folder),
         events=events,
         operations=operations,
         ends=dict(_ends(events)),
@@ -351,41 +345,6 @@ def _ends(events: list[Op]) -> Iterator[tuple[int, int]]:
             yield under_way.pop(op.process), op.time
 
 
-def _command(folder: Path) -> str:
-    """The command that ran it: ours is noted in results.edn, Jepsen's at the start of its log."""
-    first = _beginning(folder / "results.edn", 1)
-    if first.startswith(COMMAND):
-        try:
-            words = edn.loads(first.removeprefix(COMMAND))
-        except edn.EDNError:
-            return ""
-        return shlex.join(map(str, words)) if isinstance(words, list) else ""
-    found = re.search(r"Command line:\s*(\S.*)", _beginning(folder / "jepsen.log", 50))
-    return found[1] if found else ""
-
-
-def _beginning(path: Path, lines: int) -> str:
-    """Its first lines; "" if it cannot be read."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return "".join(islice(file, lines))
-    except OSError:
-        return ""
-
-
-def _began(folder: Path) -> str:
-    """When it began, from the folder's name; "" for another name."""
-    if not NAMED_TIME.fullmatch(folder.name):
-        return ""
-    digits = folder.name.split(".")[0][:15]
-    try:
-        began = datetime.strptime(digits, "%Y%m%dT%H%M%S")
-    except ValueError:
-        return ""
-    zone = " UTC" if folder.name.endswith("Z") else ""
-    return f"{began:%Y-%m-%d %H:%M:%S}{zone}"
-
-
 # The page
 
 
@@ -440,7 +399,7 @@ def header(run: Run) -> str:
         parts.append(f"<pre>{_text(run.command, WHY)}</pre>")
     facts = [
         f"nodes {_text(' '.join(run.nodes))}" if run.nodes else "",
-        f"began {run.began}" if run.began else "",
+        f"began {when}" if (when := began(run.folder.name)) != run.folder.name else "",
         f"{run.until / SECOND:,.1f} s",
     ]
     parts.append(f"<p>{' · '.join(filter(None, facts))}</p>")
@@ -463,7 +422,7 @@ def figures(run: Run) -> str:
         lines.append(f"{messages:.2f} messages between servers for an operation")
     heads = "".join(
         f"<th>{head}</th>"
-        for head in ("", *MEANINGS.values(), "p50", "p95", "p99", "max")
+        for head in ("", *OUTCOMES.values(), "p50", "p95", "p99", "max")
     )
     return (
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n<tbody>'
@@ -475,7 +434,7 @@ def figures(run: Run) -> str:
 
 def _row(run: Run, name: str, operations: Sequence[Operation]) -> str:
     took = sorted((run.end(op) - op.start) / MILLISECOND for op in operations if op.type == "ok")
-    cells = [f"{sum(op.type == type for op in operations):,}" for type in MEANINGS]
+    cells = [f"{sum(op.type == type for op in operations):,}" for type in OUTCOMES]
     cells += [_milliseconds(quantile(took, part)) if took else "" for part in (0.5, 0.95, 0.99, 1)]
     row = "".join(f"<td>{cell}</td>" for cell in cells)
     return f"<tr><td>{_text(name, 60)}</td>{row}</tr>"
@@ -756,7 +715,7 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     markers = dict(MARKERS)
     more = [kind for kind in kinds if kind not in markers]
     markers |= {kind: MORE_MARKERS[n % len(MORE_MARKERS)] for n, kind in enumerate(more)}
-    types = [type for type in MEANINGS if any(op.type == type for op in shown)]
+    types = [type for type in OUTCOMES if any(op.type == type for op in shown)]
     numbers = sorted({op.process for op in shown}, key=by_number)
     ranks = {process: rank for rank, process in enumerate(numbers)}
     renderers: list[Any] = []
@@ -771,7 +730,7 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
                 plot.scatter(
                     "left", "took", source=source, marker=markers[kind], size=6,
                     color=COLOURS[type], fill_alpha=0.55, line_width=1,
-                    legend_label=f"{shorten(plain(kind), 16)} {MEANINGS[type]}",
+                    legend_label=f"{shorten(plain(kind), 16)} {OUTCOMES[type]}",
                 )
             )  # fmt: skip
     hover(plot, renderers, *OPERATION)
@@ -830,7 +789,7 @@ def _columns(
         "rank": column(lambda op: ranks[op.process]),
         "key": column(lambda op: run.key_of.get(op.start_index, -1)),
         "what": column(lambda op: shorten(plain(describe(op)), TEXT)),
-        "outcome": column(lambda op: MEANINGS[op.type]),
+        "outcome": column(lambda op: OUTCOMES[op.type]),
         "colour": column(lambda op: COLOURS[op.type]),
         "error": column(
             lambda op: "" if op.error is None else shorten(plain(edn.dumps(op.error)), TEXT)
@@ -842,7 +801,7 @@ def rate(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     """How many operations completed in a second, the outcomes on top of each other."""
     width = bin_width(run.until / SECOND, len(run.operations))
     bins = math.floor(run.until / SECOND / width) + 1
-    counts = {type: [0] * bins for type in MEANINGS}
+    counts = {type: [0] * bins for type in OUTCOMES}
     for op in run.operations:
         counts[op.type][math.floor(run.end(op) / SECOND / width)] += 1
     plot = new_figure(time, 240, y_range=DataRange1d(start=0))
@@ -862,9 +821,9 @@ def rate(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
             left="left", right="right", bottom=f"{type} bottom", top=f"{type} top", source=source,
             fill_color=COLOURS[type], fill_alpha=0.8, line_color=None,
         )
-        for type in MEANINGS
+        for type in OUTCOMES
     ]  # fmt: skip
-    rates = [f"@{type}{{0,0.0}}/s {meaning}" for type, meaning in MEANINGS.items()]
+    rates = [f"@{type}{{0,0.0}}/s {meaning}" for type, meaning in OUTCOMES.items()]
     hover(plot, renderers, "@left{0.000} s to @right{0.000} s", *rates)
     words = f'<p class="note">Operations that completed, in bins of {width:g} s.</p>\n'
     return Chart("rate", "Operations per second", plot, words)

@@ -11,13 +11,10 @@ import base64
 import hashlib
 import os
 import re
-import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,17 +22,14 @@ from urllib.parse import quote
 
 from . import edn
 from .edn import Keyword
-from .history import Op, shorten
-from .store import COMMAND
+from .history import OUTCOMES, Op, shorten
+from .store import NAMED_TIME, began, command
 from .timeline import faults, markup, stops
 
 SECOND = 1_000_000_000  # ns
 MOST = 1_000  # runs of a workload; its folder lists them all
 LARGEST = 64_000_000  # bytes of a file that is read: a second of a history, ten of results
 TEXT = 500  # characters of a command, or of why a run is not valid
-NAMED_TIME = re.compile(r"\d{8}T\d{6}(\.\d+)?(Z|[+-]\d{4})?")  # of a folder of Jepsen's
-TYPES = ("ok", "fail", "info")
-MEANINGS = {"ok": "ok", "fail": "failed", "info": "unknown"}
 VERDICTS = ("invalid", "unknown", "valid", "incomplete")
 # What a row is made of: while these stay as they are, so does the row.
 PARTS = (
@@ -49,7 +43,7 @@ WIDTH, HEIGHT, BIN = 120, 28, 3  # pixels of a picture, and of a bar in it
 class Scan:
     """What a quick look at a history sees: when what completed, and the faults."""
 
-    times: dict[str, list[int]] = field(default_factory=lambda: {type: [] for type in TYPES})
+    times: dict[str, list[int]] = field(default_factory=lambda: {type: [] for type in OUTCOMES})
     nemesis: list[Op] = field(default_factory=list)
     until: int = 0  # ns
 
@@ -147,7 +141,7 @@ def read(folder: Path, parts: dict[str, tuple[int, int]]) -> Run:
         nodes=sum(1 for _ in (folder / "node-logs").glob("*.log")) if "node-logs" in parts else 0,
         faults=sorted({op.f.partition("-")[2] or op.f for op in scan.nemesis}),
         seconds=scan.until / SECOND,
-        command=shorten(_command(folder, parts), TEXT),
+        command=shorten(command(folder, parts), TEXT),
         picture=picture(scan),
         page=next((name for name in PARTS[-2:] if name in parts), ""),
     )
@@ -195,7 +189,7 @@ def _words(part: Any) -> Iterator[str]:
 
 def _counts(results: dict[Any, Any] | None) -> dict[str, int]:
     """Of the statistics, which Jepsen makes, too; none if they are not there."""
-    counts = {type: _get(results, "stats", f"{type}-count") for type in TYPES}
+    counts = {type: _get(results, "stats", f"{type}-count") for type in OUTCOMES}
     return {type: count for type, count in counts.items() if isinstance(count, int)}
 
 
@@ -229,41 +223,6 @@ def _scan(path: Path) -> Scan:
     return scan
 
 
-def _command(folder: Path, parts: dict[str, tuple[int, int]]) -> str:
-    """The command that ran it: ours is noted in results.edn, Jepsen's at the start of its log."""
-    first = _beginning(folder / "results.edn", 1) if "results.edn" in parts else ""
-    if first.startswith(COMMAND):
-        try:
-            words = edn.loads(first.removeprefix(COMMAND))
-        except edn.EDNError:
-            return ""
-        return shlex.join(map(str, words)) if isinstance(words, list) else ""
-    log = _beginning(folder / "jepsen.log", 50) if "jepsen.log" in parts else ""
-    found = re.search(r"Command line:\s*(\S.*)", log)
-    return found[1] if found else ""
-
-
-def _beginning(path: Path, lines: int) -> str:
-    """Its first lines; "" if it cannot be read."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return "".join(islice(file, lines))
-    except OSError:
-        return ""
-
-
-def began(name: str) -> str:
-    """When a run of this name began, for people; another name as it is."""
-    if not NAMED_TIME.fullmatch(name):
-        return name
-    try:
-        time = datetime.strptime(name[:15], "%Y%m%dT%H%M%S")
-    except ValueError:
-        return name
-    zone = re.sub(r"^[^Z+-]*", "", name[15:])
-    return f"{time:%Y-%m-%d %H:%M:%S} {'UTC' if zone == 'Z' else zone}".rstrip()
-
-
 # The picture
 
 
@@ -279,7 +238,7 @@ def picture(scan: Scan) -> str:
     highest = max((sum(heights.values(), Counter())).values(), default=1)
     drawn = [f'<path class="fault" d="{_shade(scan)}"/>'] if scan.nemesis else []
     tops: Counter[int] = Counter()  # of what is drawn already; operations, not pixels
-    for type in TYPES:
+    for type in OUTCOMES:
         path = []
         for place, count in sorted(heights[type].items()):
             below = HEIGHT - round(HEIGHT * tops[place] / highest)
@@ -412,7 +371,7 @@ def _row(run: Run) -> str:
 
 def _facts(run: Run) -> str:
     total = sum(run.counts.values())
-    parts = [f"{run.counts.get(type, 0):,} {MEANINGS[type]}" for type in TYPES]
+    parts = [f"{run.counts.get(type, 0):,} {OUTCOMES[type]}" for type in OUTCOMES]
     facts = [
         f"{total:,} operations ({', '.join(parts)})" if total else "",
         f"{run.nodes} node{'s' * (run.nodes != 1)}" if run.nodes else "",

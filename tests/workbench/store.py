@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 
 from . import edn, journal, life, linear, timeline
@@ -17,6 +20,7 @@ from .workload import Results, Workload
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = "MAELSTROM_REPORT"
 COMMAND = "; command "  # in results.edn, and then its words as EDN
+NAMED_TIME = re.compile(r"\d{8}T\d{6}(\.\d+)?(Z|[+-]\d{4})?")  # of a folder of Jepsen's
 
 
 def make(workload: str) -> Path:
@@ -76,6 +80,35 @@ def write(
     _link(folder.parent.parent / "latest", folder)
 
 
+def command(folder: Path, names: Container[str] = ("results.edn", "jepsen.log")) -> str:
+    """The command that ran it: ours is noted in results.edn, Jepsen's at the start of its log.
+
+    Only files of these names are looked into.
+    """
+    first = _beginning(folder / "results.edn", 1) if "results.edn" in names else ""
+    if first.startswith(COMMAND):
+        try:
+            words = edn.loads(first.removeprefix(COMMAND))
+        except edn.EDNError:
+            return ""
+        return shlex.join(map(str, words)) if isinstance(words, list) else ""
+    log = _beginning(folder / "jepsen.log", 50) if "jepsen.log" in names else ""
+    found = re.search(r"Command line:\s*(\S.*)", log)
+    return found[1] if found else ""
+
+
+def began(name: str) -> str:
+    """When a run of this name began, for people; another name as it is."""
+    if not NAMED_TIME.fullmatch(name):
+        return name
+    try:
+        time = datetime.strptime(name[:15], "%Y%m%dT%H%M%S")
+    except ValueError:
+        return name
+    zone = re.sub(r"^[^Z+-]*", "", name[15:])
+    return f"{time:%Y-%m-%d %H:%M:%S} {'UTC' if zone == 'Z' else zone}".rstrip()
+
+
 def complaints(folder: Path) -> list[str]:
     """What to look at among the nodes' logs: those with a Python node's traceback."""
     found = []
@@ -112,6 +145,15 @@ def report(python: Path, folders: Sequence[Path]) -> int:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     ).returncode
+
+
+def _beginning(path: Path, lines: int) -> str:
+    """Its first lines; "" if it cannot be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return "".join(islice(file, lines))
+    except OSError:
+        return ""
 
 
 def _save(path: Path, text: str) -> None:
