@@ -23,6 +23,7 @@ from .options import Options
 from .results import UNKNOWN, VALID, results
 from .runner import Record, Runner
 from .simulation import SimulatedCluster
+from .summary import summary
 from .workload import Results, Workload
 
 SIMULATED_PROGRESS = 10 * SECOND  # between two lines of it: they fly past
@@ -96,6 +97,8 @@ def report(
     if record.history:
         console.print(edn.pretty(found))
         console.print()
+        if table := summary(record.history, found):
+            console.print("\n".join([*table, ""]))
     for key, analysis in workload.analyses.items():
         if analysis.valid is not True:
             console.print(f"{analysis.why}.")
@@ -114,13 +117,13 @@ def report(
             page = "report.html"
         else:
             console.print("report.html is not written: make report writes it.")
-    console.print(f"See {shown}, and its {page} in a browser.")
     if record.rate_note:
         console.print(f"The rate was not kept: {record.rate_note}.")
     for problem in record.problems[:10]:
         console.print(f"\nBroken rule: {problem}")
     if record.cut_short:
         console.print(f"The run was {record.cut_short}; this is the verdict on what was recorded.")
+    console.print(f"See {shown}, and its {page} in a browser.")
     if record.crash:
         console.print(f"\nThe test could not go on: {record.crash}", RED)
         status = options.CRASHED

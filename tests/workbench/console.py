@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from datetime import datetime, timezone
@@ -47,9 +48,14 @@ class Console:
         clear = "\r\x1b[K" if self._progress else ""
         self._write(f"{clear}{text}\n{self._progress}", flush=self._live)
 
-    def progress(self, text: str) -> None:
-        """The state of the run; an empty text takes it away."""
+    def progress(self, text: str, *shorter: str) -> None:
+        """The state of the run, in the first of the texts that fits; an empty one takes it away."""
         if self._live:
+            # What is wider would go on in a line that nothing writes over. The last column stays
+            # free, for there are terminals that go on as soon as it is filled.
+            width = shutil.get_terminal_size().columns - 1
+            forms = text, *shorter
+            text = next((form for form in forms if len(form) <= width), forms[-1])[:width]
             self._write(f"\r\x1b[K{text}", flush=True)
             self._progress = text
         elif text:

@@ -112,6 +112,21 @@ def operations(ops: Iterable[Op]) -> list[Operation]:
     return found
 
 
+def completions(
+    ops: Iterable[Op], begun: dict[int | str, int] | None = None
+) -> Iterator[tuple[Op, int]]:
+    """Each completion of a client's, and how long it took, in ns.
+
+    `begun` is when a process began what is under way: the same one goes on with later events.
+    """
+    begun = {} if begun is None else begun
+    for op in ops:
+        if op.type == "invoke":
+            begun[op.process] = op.time
+        elif op.process in begun:  # a fault was never invoked
+            yield op, op.time - begun.pop(op.process)
+
+
 def clients(ops: Iterable[Op]) -> list[Op]:
     """The events without those of the nemesis."""
     return [op for op in ops if isinstance(op.process, int)]

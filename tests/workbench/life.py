@@ -50,14 +50,30 @@ class Ear:
     def __init__(self) -> None:
         self.lines: list[Line] = []
         self._kept: Counter[str] = Counter()
+        self._last: dict[str, Told] = {}
 
     def hear(self, time: int, node: str, text: str) -> None:
         """A node has written this line to its stderr, whatever it is."""
         if self._kept[node] < MOST and text.startswith(f"{node} term "):
             line = Line(time, node, shorten(text, LENGTH))
-            if told(line):
+            if found := told(line):
                 self._kept[node] += 1
                 self.lines.append(line)
+                self._last[node] = found
+                if self._kept[node] == MOST:  # what it will be is not heard any more
+                    self.forget(node)
+
+    def forget(self, node: str) -> None:
+        """The node was killed: it is not any more what it said that it is."""
+        self._last.pop(node, None)
+
+    def leader(self) -> tuple[str, int] | None:
+        """Who leads, and in which term, by what each node said last; None if nobody.
+
+        One that is cut off may not know of its successor, whose term is later.
+        """
+        terms = {node: last.term for node, last in self._last.items() if last.role == "leader"}
+        return max(terms.items(), key=lambda item: item[1], default=None)
 
 
 def told(line: Line) -> Told | None:

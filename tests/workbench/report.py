@@ -49,6 +49,7 @@ from .plots import (
     plain,
     shade,
 )
+from .quantiles import milliseconds, quantile
 from .store import began, command
 from .timeline import by_number, describe, faults, markup, stops
 
@@ -433,22 +434,11 @@ def figures(run: Run) -> str:
 
 
 def _row(run: Run, name: str, operations: Sequence[Operation]) -> str:
-    took = sorted((run.end(op) - op.start) / MILLISECOND for op in operations if op.type == "ok")
+    took = sorted(run.end(op) - op.start for op in operations if op.type == "ok")
     cells = [f"{sum(op.type == type for op in operations):,}" for type in OUTCOMES]
-    cells += [_milliseconds(quantile(took, part)) if took else "" for part in (0.5, 0.95, 0.99, 1)]
+    cells += [milliseconds(quantile(took, part)) if took else "" for part in (0.5, 0.95, 0.99, 1)]
     row = "".join(f"<td>{cell}</td>" for cell in cells)
     return f"<tr><td>{_text(name, 60)}</td>{row}</tr>"
-
-
-def quantile(ordered: Sequence[float], part: float) -> float:
-    """The smallest of the numbers that this part of them does not exceed."""
-    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
-
-
-def _milliseconds(number: float) -> str:
-    if number >= 100:
-        return f"{number:,.0f}"
-    return f"{number:.3g}" if number >= 1 else f"{number:.2f}"
 
 
 def pictures(run: Run) -> str:

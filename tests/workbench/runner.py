@@ -21,6 +21,7 @@ from .loop import SECOND, Loop
 from .nemesis import Nemesis
 from .network import Latency, Message, Network, ProtocolError
 from .options import Options
+from .progress import Progress
 from .workload import WORKLOADS, Body, Worker
 
 INIT_TIMEOUT = 10 * SECOND
@@ -125,11 +126,11 @@ class Runner:
         self._start = 0
         self._healed = False  # it is the end, and no fault is on
         self._invoked = 0
-        self._done = 0
         self._stalled = False  # an operation is due, but all workers are busy
         self._called_off: set[str] = set()  # clients whose node was killed before it answered
         self.journal: Journal | None = None  # if there is to be one
         self._ear = Ear()  # its times are the loop's: lines come before the history begins
+        self._progress = Progress(self.record.history, self._ear, options.time_limit)
 
     def run(self) -> Record:
         """Runs it all; whatever happens, nothing is left running."""
@@ -185,6 +186,7 @@ class Runner:
 
     def _kill(self, node_id: str) -> None:
         self._cluster.kill(node_id)
+        self._ear.forget(node_id)
         if client := self._inits.pop(node_id, None):  # it will have another one
             client.give_up()
             self._called_off.add(client.client_id)
@@ -306,7 +308,6 @@ class Runner:
                     f"{shown(reply)}"
                 )
             self._note(process, found.type, f, found.value, found.error)
-            self._done += found.type != "info"
             if found.type == "info":  # nobody knows what it does yet: others take its place
                 worker.process += len(self._workers)
                 after = "its time-out" if reply is None else "its operation had ended unknown"
@@ -346,11 +347,7 @@ class Runner:
             return
         if self._console.lost:  # nobody is left to read how it goes on
             self._crash(f"stdout cannot be written to: {self._console.lost.strerror}")
-        seconds = self._time() / SECOND
-        rate = self._done / seconds if seconds else 0.0
-        left = (self._end - self.loop.now()) / SECOND
-        faults = self._nemesis.active and f", {self._nemesis.active}"
-        self._console.progress(f"{self._done} operations, {rate:.1f}/s{faults}, {left:.0f} s left")
+        self._console.progress(*self._progress.lines(self._time(), self._nemesis.active))
         self.loop.after(self._console.progress_interval, self._report_progress)
 
 
