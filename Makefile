@@ -1,5 +1,5 @@
-# Each target sets up what it needs. `run`, `soak` (without SCHEDULER), `bench` and `traces` need
-# Python 3.10 or newer and nothing else.
+# Each target sets up what it needs. `soak` (without SCHEDULER), `bench` and `traces` need Python 3.10
+# or newer and nothing else; nor does `run`, but for its page.
 #
 #   PYTHON=python3.12   which Python makes the .venv and runs the benchmarks
 #   ARGS='...'          more words for the command: make test ARGS='-k map -x'
@@ -7,8 +7,11 @@
 #   SCHEDULER=tcp://HOST:PORT   of a Dask cluster that makes them
 
 PYTHON = python3
+# What the tests need is there, and what the page of a run needs.
 VENV = .venv/ready
+PAGE = .venv/page
 SEEDS = 1000
+RUN = -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 1 --concurrency 2n
 
 # Nobody looks at the page of each of these runs.
 mutants bench directed crashes agreement same-bytes: export MAELSTROM_REPORT = no
@@ -20,9 +23,12 @@ help:  ## list the targets (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 run:  ## the tutorial's first command: one node, ten seconds
-	./maelstrom test -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 1 --concurrency 2n $(ARGS)
+	@$(MAKE) --no-print-directory $(PAGE) || echo "make: the run does without its page; make report writes it later"
+	@echo ./maelstrom test $(RUN) $(ARGS)
+	@./maelstrom test $(RUN) $(ARGS); status=$$?; page=store/latest/report.html; \
+	  test ! -e $$page || echo "file://$$PWD/$$page"; exit $$status
 
-report: $(VENV)  ## report.html of the latest run, or of others: make report ARGS='store/lin-kv/...'
+report: $(PAGE)  ## report.html of the latest run, or of others: make report ARGS='store/lin-kv/...'
 	./maelstrom report $(ARGS)
 
 test: $(VENV)  ## run the tests
@@ -68,10 +74,22 @@ clean:  ## remove .venv and caches; store/ (your results) and .maelstrom/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV): tests/requirements.txt
-	@$(PYTHON) -c 'import sys, ensurepip; assert sys.version_info >= (3, 10)' 2>/dev/null || { \
-	  echo "make: $(PYTHON) must be Python 3.10 or newer with its venv module:" \
-	    "apt-get install python3-venv, or make PYTHON=python3.12" >&2; exit 1; }
-	@test ! -L .venv || { echo "make: .venv is a link, and what it leads to would be emptied" >&2; exit 1; }
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(PIP) --quiet -r $<
+	@touch $(PAGE) $@
+
+$(PAGE): tests/requirements.txt
+	@$(CHECK_PYTHON)
+	@echo "make: what the page of a run needs comes into .venv, once"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) --retries 1 --timeout 10 $$(grep '^bokeh==' $<)
 	@touch $@
+
+PIP = .venv/bin/python -m pip install --disable-pip-version-check
+define CHECK_PYTHON
+$(PYTHON) -c 'import sys, ensurepip; assert sys.version_info >= (3, 10)' 2>/dev/null || { \
+  echo "make: $(PYTHON) must be Python 3.10 or newer with its venv module:" \
+    "apt-get install python3-venv, or make PYTHON=python3.12" >&2; exit 1; }; \
+test ! -L .venv || { echo "make: .venv is a link, and what it leads to would be emptied" >&2; exit 1; }
+endef

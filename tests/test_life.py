@@ -185,7 +185,7 @@ def test_without_the_file_a_sentence_says_why() -> None:
     read_back = page(folder)
     assert report.NO_LIFE in read_back.text
     sections = [tag["id"] for tag in read_back.of("section")]
-    assert sections == ["figures", "faults", "life", "latency", "rate", "processes", "messages"]
+    assert sections == ["figures", "faults", "life", "latency", "rate", "messages", "processes"]
 
 
 # The chart

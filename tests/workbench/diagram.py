@@ -46,7 +46,6 @@ def diagram(
     plot = new_figure(
         time, 90 + 46 * len(lanes), y_range=Range1d(start=len(lanes) - 0.4, end=-0.6)
     )
-    plot.name = "messages"
     plot.yaxis.ticker = FixedTicker(ticks=list(range(len(lanes))), minor_ticks=[])
     plot.yaxis.major_label_overrides = {
         place: shorten(plain(name), 20) for place, name in enumerate(lanes)

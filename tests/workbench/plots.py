@@ -47,12 +47,15 @@ THEME = Theme(
 
 @dataclass
 class Chart:
-    """A chart, and the words above it (markup)."""
+    """A chart, and the words above it (markup). The page's script knows the plot by the name."""
 
     name: str
     title: str
     plot: figure
     words: str = ""
+
+    def __post_init__(self) -> None:
+        self.plot.name = self.name
 
 
 @dataclass

@@ -358,11 +358,13 @@ def html(run: Run) -> str:
         f'<section id="{chart.name}"><h2>{markup(chart.title)}</h2>\n{chart.words}{div}\n</section>'
         for chart, div in zip(drawn, divs, strict=True)
     ]
-    if drawn and run.no_life:
-        place = [chart.name for chart in drawn].index("latency")
-        sections.insert(place, _missing("life", LIFE, run.no_life))
+    names = [chart.name for chart in drawn]
     if drawn and not run.messages:
-        sections.append(_missing("messages", TITLE, run.no_messages))
+        place = names.index("rate") + 1
+        sections.insert(place, _missing("messages", TITLE, run.no_messages))
+    if drawn and run.no_life:
+        place = names.index("latency")
+        sections.insert(place, _missing("life", LIFE, run.no_life))
     scripts: list[str] = []
     if plots:
         library = Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw
@@ -485,10 +487,10 @@ def charts(run: Run) -> list[Chart]:
         drawn.insert(0, lives(run, time, faults))
     if faults:
         drawn.insert(0, lanes(time, faults))
-    if run.keys:
-        drawn.append(processes(run, time, faults))
     if run.messages:
         drawn.append(diagram(run.messages, run.nodes, _moments(run, faults), time, faults))
+    if run.keys:
+        drawn.append(processes(run, time, faults))
     return drawn
 
 
@@ -580,7 +582,6 @@ def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     shown.sort(key=lambda span: (list(STATES).index(span.state), span.start))
     factors = list(dict.fromkeys(names.values()))[::-1]
     plot = new_figure(time, 70 + 34 * len(factors), y_range=FactorRange(factors=factors))
-    plot.name = "life"
     shade(plot, faults)
     source = ColumnDataSource(
         {
@@ -831,7 +832,6 @@ def processes(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     names = ("left", "right", "process", "what", "outcome", "exact", "colour", "error")
     source = ColumnDataSource({name: [] for name in names}, name="shown")
     plot = new_figure(time, 300, y_range=FactorRange(factors=[]))
-    plot.name = "processes"
     shade(plot, faults)
     bars = plot.hbar(
         "process", left="left", right="right", height=0.7, source=source, fill_color="colour",
