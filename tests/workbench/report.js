@@ -95,7 +95,7 @@
     show();
   }
 
-  const MOST = 1500;  // messages that are drawn at once
+  const MOST = 800;  // messages that are drawn at once
   const LABELLED = 40;  // of so many each has its type beside it
   const LOST = "#D0453E";
 
