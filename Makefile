@@ -11,7 +11,7 @@ PYTHON = python3
 VENV = .venv/ready
 PAGE = .venv/page
 SEEDS = 1000
-RUN = -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 1 --concurrency 2n
+RUN = test -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 1 --concurrency 2n
 
 # Nobody looks at the page of each of these runs.
 mutants bench directed crashes agreement same-bytes: export MAELSTROM_REPORT = no
@@ -24,8 +24,8 @@ help:  ## list the targets (this)
 
 run:  ## the tutorial's first command: one node, ten seconds
 	@$(MAKE) --no-print-directory $(PAGE) || echo "make: the run does without its page; make report writes it later"
-	@echo ./maelstrom test $(RUN) $(ARGS)
-	@./maelstrom test $(RUN) $(ARGS); status=$$?; page=store/latest/report.html; \
+	@echo ./maelstrom $(RUN) $(ARGS)
+	@./maelstrom $(RUN) $(ARGS); status=$$?; page=store/latest/report.html; \
 	  test ! -e $$page || echo "file://$$PWD/$$page"; exit $$status
 
 report: $(PAGE)  ## report.html of the latest run, or of others: make report ARGS='store/lin-kv/...'

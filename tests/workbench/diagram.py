@@ -75,10 +75,14 @@ def diagram(
         f'<option value="{moment:.6f}">{moment:.3f} s: {markup(plain(shorten(what, 80)))}</option>'
         for moment, what in moments
     )
-    words = (
-        f'<p class="states">{boxes}</p>\n'
+    choice = (
         '<p><label>Go to <select id="moment"><option value="">a moment</option>'
         f"{options}</select></label></p>\n"
+        if options
+        else ""
+    )
+    words = (
+        f'<p class="states">{boxes}</p>\n{choice}'
         '<p class="note"><span id="drawn"></span> A line goes from who sent a message to who '
         "received it, where the dot is; it is dashed if it is a reply, and ends in a cross if it "
         "was lost. Hover over it to read it.</p>\n"

@@ -148,6 +148,7 @@
     for (const box of boxes) { box.addEventListener("change", redraw); }
 
     const choice = document.getElementById("moment");
+    if (!choice) { return; }
     choice.addEventListener("change", function () {
       if (!choice.value) { return; }
       const moment = Number(choice.value) * 1e6;
