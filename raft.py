@@ -121,7 +121,8 @@ EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
 ENTRY_BYTES = 60  # of an entry besides its strings
 REMEMBERED = 16_384  # answers
 CHECKPOINT = 5000  # entries between two of what is stored
-FORMAT = 1  # of the file
+FORMAT = 2  # of the file
+ROW = "SELECT max(key) FROM entry WHERE key <="  # the row that has an entry
 KEPT_ENTRIES, KEPT_BYTES = 10_000, 1 << 26  # of the log, behind what is applied: for who lags
 GONE = 10.0  # seconds of silence after which nothing is kept for a follower
 MAX_AHEAD = 10**9  # terms, or entries, that a message can be ahead
@@ -430,6 +431,8 @@ class Raft(Server):
                 self.hand_over_pending()
             if self.arrived != ([], []):
                 self.hand_over_arrived()
+            if self.storage and self.node.node_id:
+                self.storage.save(self, self.may_save_later())
             if self.role == "leader":
                 self.advance_commit_index()
                 self.advance_state_machine()
@@ -438,10 +441,8 @@ class Raft(Server):
             else:
                 self.advance_state_machine()
                 self.acknowledge()
-            if self.storage and self.node.node_id:
-                self.storage.save(self)
-                if self.storage.failed:
-                    self.node.withdraw()  # it may depend on what a crash would make us forget
+            if self.storage and self.storage.failed:
+                self.node.withdraw()  # it may depend on what a crash would make us forget
             if self.node.now() >= self.answer_by:
                 self.node.withdraw()  # it was stopped since it looked whether it may still answer
             self.answer_by = math.inf
@@ -453,6 +454,8 @@ class Raft(Server):
         """What must happen even if no message comes."""
         with self.lock:
             now = self.node.now()
+            if self.storage:
+                self.storage.save(self)
             if self.role == "leader":
                 self.review_followers(now)
                 self.readmit()
@@ -1067,9 +1070,20 @@ class Raft(Server):
                 break
             del self.accepted[oldest.owner, oldest.seq]
 
+    def may_save_later(self) -> bool:
+        """Whether entries may leave this leader before they are on its own disk (thesis 10.2.1).
+
+        It does not count itself before: the followers alone commit them, or they wait for a tick.
+        That it leads must be on its disk: it is, with the term's first entry.
+        """
+        now = self.node.now()
+        heard = sum(now - one.heard_of < self.timeout for one in self.followers.values())
+        return heard >= majority(len(self.node.node_ids)) and self.log.stable >= self.term_start
+
     def advance_commit_index(self) -> None:
         """Commits what a majority has, if it is of this term (sections 5.3 and 5.4.2)."""
-        index = self.of_majority(self.log.size, "match_index")
+        mine = self.log.stable if self.storage else self.log.size
+        index = self.of_majority(mine, "match_index")
         if index > self.commit_index and self.log[index].term == self.term:
             self.commit_index = index
             self.known_commit = max(self.known_commit, index)
@@ -1470,7 +1484,8 @@ class Storage:
 
         item   the map, and
         answer the answers, both as of the checkpoint: when all up to its index was applied
-        entry  the log, up to `last`: what came after it, and what was not forgotten before
+        entry  the log, up to `last`: what came after it, and what was not forgotten before; a row
+               has those of a turn, and as its key the index of the first
         state  term, vote, and what is to be known of all these
 
     SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
@@ -1545,17 +1560,20 @@ class Storage:
         start, start_term, self.index, floor, size = saved["checkpoint"]
         self._map = PersistentMap(items.values())
         snapshot = Snapshot(self.index, 0, {}, floor, [*answers.values()], self._map)
-        if ([*entries], snapshot.size) != ([*range(start + 1, saved["last"] + 1)], size):
-            raise ValueError("it is damaged: something is missing")
         raft.log.compact(start, start_term)
-        raft.log.append(Entry(*entry) for entry in entries.values())
+        for first, row in entries.items():
+            raft.log.append(Entry(*entry) for entry in row[max(0, start + 1 - first) :])
+        if (raft.log.size, snapshot.size) != (saved["last"], size):
+            raise ValueError("it is damaged: something is missing")
         raft.log.stable = raft.log.size
         raft.install(snapshot)
         raft.term, raft.voted_for = saved["term"], saved["vote"]
         raft.promise = raft.node.now() + saved["promised"]  # it is not known when that began
 
-    def save(self, raft: Raft) -> None:
-        """Makes durable what has changed. It remembers why it failed, if it did."""
+    def save(self, raft: Raft, later: bool = False) -> None:
+        """Makes durable what has changed, unless that may be later; remembers why it failed."""
+        if later:
+            return
         before, self.failed = self.failed, ""
         try:
             self._save(raft)
@@ -1579,9 +1597,14 @@ class Storage:
             db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
         state["commits"] += 1
-        if log.stable < saved.get("last", 0):
-            db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
-        self._put("entry", enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1))
+        first = log.stable + 1
+        if first <= saved.get("last", 0):  # the log was cut, maybe in the midst of a row
+            of = f"SELECT key, value FROM entry WHERE key = ({ROW} ?)"
+            row, entries = db.execute(of, (first,)).fetchone()
+            db.execute("DELETE FROM entry WHERE key >= ?", (row,))
+            self._put("entry", [(row, json.loads(entries)[: first - row])])
+        if first <= log.size:
+            self._put("entry", [(first, log.from_index(first, log.size + 1))])
         if overdue:
             state["checkpoint"] = self._checkpoint(raft)
         self._put("state", [(0, state)])
@@ -1604,7 +1627,7 @@ class Storage:
         self._put("answer", ((record[0], record) for record in new))
         self._db.execute("DELETE FROM answer WHERE key <= ?", (snapshot.floor,))
         start = raft.log.start
-        self._db.execute("DELETE FROM entry WHERE key <= ?", (start,))
+        self._db.execute(f"DELETE FROM entry WHERE key < ({ROW} ?)", (start + 1,))
         return [start, raft.log[start].term, snapshot.index, snapshot.floor, snapshot.size]
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:

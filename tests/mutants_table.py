@@ -303,12 +303,28 @@ MUTANTS = [
     Mutant(
         "what depends on the disk leaves before it is there",
         "figure 2: updated on stable storage before responding", "stable storage",
-        [("                self.storage.save(self)\n", """\
+        [("                self.storage.save(self, self.may_save_later())\n",
+          "                pass\n"),
+         ("            if self.node.now() >= self.answer_by:\n", """\
+            if self.storage and self.node.node_id:
                 self.node._write("".join(self.node._outbox).encode())
                 self.node.withdraw()
-                self.storage.save(self)
+                self.storage.save(self, self.may_save_later())
+            if self.node.now() >= self.answer_by:
 """)],
         test="what_leaves_is_committed_before",
+    ),
+    Mutant(
+        "a leader counts itself before its disk has the entry",
+        "thesis 10.2.1", "commit, committed entries stay",
+        [("self.log.stable if self.storage else", "self.log.size if self.storage else")],
+        "crashes",
+    ),
+    Mutant(
+        "a leader's first entry leaves before its disk knows that it leads",
+        "thesis 10.2.1", "one vote, election safety",
+        [(" and self.log.stable >= self.term_start", ' and self.role == "leader"')],
+        test="term_and_vote_are_on_its_disk",
     ),
     Mutant(
         "the vote is not stored",
@@ -325,8 +341,7 @@ MUTANTS = [
     Mutant(
         "the stored log is cut beyond the checkpoint",
         "paper 7", "a node that does not start again",
-        [('"DELETE FROM entry WHERE key <= ?", (start,)',
-          '"DELETE FROM entry WHERE key <= ?", (raft.log.size,)')],
+        [("key < ({ROW} ?)\", (start + 1,)", "key < ({ROW} ?)\", (raft.log.size + 1,)")],
         "crashes",
     ),
     Mutant(

@@ -342,8 +342,13 @@ class World:
         self.machines[name].node = node
         self.turn(name)
 
-    def turn(self, name: str, entries: list[Entry] | None = None, **state: Any) -> None:
-        """After it all of the node's log and state is as given; it knows its name."""
+    def turn(
+        self, name: str, entries: list[Entry] | None = None, stable: int | None = None, **state: Any
+    ) -> None:
+        """After it all of the node's log and state is as given; it knows its name.
+
+        All entries are on its disk, or so many as are given.
+        """
         machine = self.machines[name]
         raft = machine.node.server
         if entries is not None:
@@ -353,6 +358,7 @@ class World:
                 kept += 1
             raft.log.truncate(kept)
             raft.log.append(entries[kept:])
+        raft.log.stable = raft.log.size if stable is None else stable
         vars(raft).update(state)
         self.invariants.turned(machine, [])
 
@@ -361,7 +367,7 @@ def entries(*terms: int) -> list[Entry]:
     return [Entry(term) for term in terms]
 
 
-FIVE = {"term": 5, "voted_for": "n1"}
+FIVE: dict[str, Any] = {"term": 5, "voted_for": "n1"}
 
 
 def stored() -> World:
@@ -433,3 +439,19 @@ def test_what_a_node_has_forgotten_still_counts_for_who_had_heard_of_it() -> Non
     world.turn("n1", entries(2), term=2, commit_index=1, last_applied=1)
     world.turn("n1", entries(2, 2), commit_index=2)
     assert len(world.told) == 1 and world.told[0].startswith("commit: n1 takes")  # nobody had that
+
+
+def test_what_a_leader_has_not_on_its_disk_may_be_lost_and_does_not_count() -> None:
+    """Thesis 10.2.1: it sends its entries before it has stored them."""
+    world = World()
+    world.turn("n0", entries(1, 1), stable=1, term=1, role="leader")
+    world.turn("n1", entries(1, 1), term=1)
+    world.turn("n2", entries(1, 1), term=1)
+    world.turn("n0", entries(1, 1), stable=1, commit_index=2, last_applied=2)
+    world.start("n0")
+    world.turn("n0", entries(1), term=1)
+    assert not world.told, "the others have it"
+    world.turn("n1", entries(1, 1, 1), term=1)
+    world.turn("n0", entries(1, 1, 1), stable=1, commit_index=3)
+    assert len(world.told) == 1 and world.told[0].startswith("commit: n0 takes")
+    assert "only n1 of 3 nodes have it" in world.told[0]

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from in_process import World
-from test_raft import Scene, append, ask, no_op, write
+from test_raft import Scene, append, ask, no_op, vote, write
 from test_snapshot import part
 from workbench.simulation import Ended
 
@@ -211,6 +211,82 @@ def test_what_leaves_is_committed_before(disk: Disk, monkeypatch: pytest.MonkeyP
     assert "PRAGMA synchronous = full" in disk.statements
 
 
+def test_a_row_whose_first_entries_are_forgotten_can_still_be_cut(disk: Disk) -> None:
+    scene = follower(disk)
+    entries = [[1, 0, "c1", number, write(number)] for number in range(1, 13)]
+    scene.says("n0", append(1, entries=entries, commit=10))
+    scene.advance(3 * raft.TICK)  # a checkpoint, then the log is cut
+    assert 0 < scene.raft.log.start < 10
+    scene.says("n0", append(scene.raft.term + 1, (10, 1), [no_op(scene.raft.term + 1)]))
+    assert scene.raft.log.size == 11
+    as_it_was(scene, disk)
+
+
+def leader(disk: Disk) -> Scene:
+    """n0 leads term 1 of n0, n1 and n2; all have its first entry, on the disk, too."""
+    scene = Scene("n0", storage=disk.storage())
+    for peer in scene.peers:
+        scene.says(peer, vote(1))
+    assert scene.raft.role == "leader"
+    scene.acks(*scene.peers)
+    assert scene.raft.commit_index == 1
+    return scene
+
+
+def test_10_2_1_a_leaders_entries_leave_before_they_are_on_its_disk(disk: Disk) -> None:
+    """And it does not count itself before: with one of two followers there is no majority."""
+    scene = leader(disk)
+    commits = disk.commits()
+    request = scene.request(write(1))
+    scene.acks("n1")  # so it was sent
+    assert scene.raft.commit_index == 1 and scene.answer(request) is None
+    scene.acks("n2")
+    assert scene.raft.commit_index == 2 and disk.commits() == commits
+    assert scene.answer(request) == {"type": "write_ok"}
+
+
+def test_10_2_1_with_the_next_tick_they_are_and_then_it_counts_itself(disk: Disk) -> None:
+    scene = leader(disk)
+    request = scene.request(write(1))
+    scene.acks("n1")
+    scene.advance(raft.TICK)
+    assert scene.answer(request) == {"type": "write_ok"}
+    assert known(scene.raft, 2)["log"] == known(follower_of(disk), 2)["log"]
+
+
+def follower_of(disk: Disk) -> Raft:
+    """The node n0 as it comes back."""
+    return Scene("n0", storage=disk.after_crash().storage()).raft
+
+
+def test_10_2_1_who_cannot_do_without_its_own_disk_writes_at_once(disk: Disk) -> None:
+    """The followers that are heard are no majority."""
+    scene = leader(disk)
+    scene.advance(scene.raft.timeout)
+    scene.acks("n1")
+    request = scene.request(write(1))
+    scene.acks("n1")
+    assert scene.answer(request) == {"type": "write_ok"}
+    assert known(scene.raft, 2)["log"] == known(follower_of(disk), 2)["log"]
+
+
+def test_10_2_1_a_leaders_term_and_vote_are_on_its_disk_before_anything_leaves(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene("n0", storage=disk.storage())
+    kept: list[tuple[int, int]] = []
+
+    def leaves(data: bytes) -> None:
+        if b"append_entries" in data:
+            found = follower_of(disk)
+            kept.append((found.term, found.log.size))
+
+    monkeypatch.setattr(scene.node, "_write", leaves)
+    for peer in scene.peers:
+        scene.says(peer, vote(1))
+    assert kept == [(1, 1)]
+
+
 def test_a_node_that_comes_back_votes_for_nobody_else_in_its_term(disk: Disk) -> None:
     scene = follower(disk)
     scene.says("n2", ask(5))
@@ -244,6 +320,7 @@ def test_a_promise_of_long_ago_does_not_bind_for_ever(disk: Disk) -> None:
     scene.advance(100.0)
     term = scene.raft.term + 1
     scene.says("n0", append(term, entries=[no_op(term)] * 6, commit=6))
+    scene.advance(raft.TICK)
     assert scene.raft.storage and scene.raft.storage.index == 6
     scene = follower(disk.after_crash())
     scene.advance(1.0)
@@ -262,12 +339,14 @@ def test_a_lone_node_that_comes_back_serves(disk: Disk) -> None:
 
 def test_a_checkpoint_writes_what_has_changed_since_the_last_one(disk: Disk) -> None:
     scene = written(disk, 39, keys=30)
+    scene.advance(raft.TICK)
     assert scene.raft.storage and scene.raft.storage.index == 40
     disk.rows.clear()
     for value in range(5):
         scene.request(write(value, f"k{value % 2}"))
+    scene.advance(raft.TICK)
     assert scene.raft.storage.index == 45
-    assert disk.rows == {"entry": 5, "state": 5, "item": 2, "answer": 4}
+    assert disk.rows == {"entry": 5, "state": 6, "item": 2, "answer": 4}
 
 
 def test_a_checkpoint_cuts_the_log_and_forgets_answers_as_the_node_does(disk: Disk) -> None:
@@ -285,7 +364,7 @@ def test_a_checkpoint_cuts_the_log_and_forgets_answers_as_the_node_does(disk: Di
 
 @pytest.mark.parametrize("table", ["item", "answer", "state"])
 def test_a_checkpoint_that_ends_in_its_midst_leaves_the_one_before(disk: Disk, table: str) -> None:
-    scene = written(disk, 8)
+    scene = written(disk, 9)
     before = known(scene.raft)
     disk.fails("no", f"INSERT OR REPLACE INTO {table}")
     for value in range(6):
@@ -349,9 +428,19 @@ def test_a_file_of_another_cluster_is_refused(disk: Disk) -> None:
     assert "its node_ids is ['n0'], and this is ['n0', 'n1', 'n2']" in refused(disk, nodes=3)
 
 
+@pytest.mark.parametrize("which", ["min", "max"])
+@pytest.mark.parametrize("table", ["entry", "item", "answer"])
+def test_a_file_that_lacks_a_row_is_refused(disk: Disk, table: str, which: str) -> None:
+    path = sound(disk)
+    with sqlite3.connect(path) as database:
+        database.execute(f"DELETE FROM {table} WHERE key = (SELECT {which}(key) FROM {table})")
+    database.close()
+    assert "it is damaged: something is missing" in refused(disk)
+
+
 def test_a_file_of_a_newer_format_is_refused(disk: Disk) -> None:
     sound(disk, format=99)
-    assert "its format is 99, and this is 1" in refused(disk)
+    assert "its format is 99, and this is 2" in refused(disk)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"not a database" * 1000])
