@@ -1510,7 +1510,6 @@ class Storage:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 self._create(path, me, raft)
-            self._counter.touch()
             self._open(path)
             self._load(me, raft)
             self._db.execute("PRAGMA journal_mode = wal")  # a commit is one write and one sync
@@ -1527,13 +1526,14 @@ class Storage:
         self._db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA locking_mode = exclusive")
         self._db.execute("PRAGMA synchronous = full")
+        self._counter.touch()
+        self._count = self._counter.open("r+b", buffering=0)
 
     def _create(self, path: Path, me: dict[str, Any], raft: Raft) -> None:
         """A file of a new node, which is there as a whole or not at all."""
         new = path.with_suffix(".new")
         for of_another in (new, path.with_suffix(".db-wal"), self._counter):
             of_another.unlink(missing_ok=True)
-        self._counter.touch()
         self._open(new)
         for table in ("item", "answer", "entry", "state"):
             self._db.execute(f"CREATE TABLE {table} (key PRIMARY KEY, value, crc) WITHOUT ROWID")
@@ -1555,7 +1555,7 @@ class Storage:
         for name, mine in me.items():
             if saved.get(name) != mine:
                 raise ValueError(f"its {name} is {saved.get(name)}, and this is {mine}")
-        if saved["commits"] < int(self._counter.read_bytes() or 0):
+        if saved["commits"] < int(self._count.read() or 0):
             raise ValueError("it lacks what it was given last: its -wal file is damaged or gone")
         start, start_term, self.index, floor, size = saved["checkpoint"]
         self._map = PersistentMap(items.values())
@@ -1612,8 +1612,7 @@ class Storage:
         log.stable, self._saved = log.size, state
         if overdue:
             self.index, self._map = raft.last_applied, raft.state_machine.map
-        with self._counter.open("r+b", buffering=0) as file:
-            file.write(b"%20d" % state["commits"])
+        os.pwrite(self._count.fileno(), b"%20d" % state["commits"], 0)
 
     def _checkpoint(self, raft: Raft) -> list[int]:
         """The state as it is now takes the place of the log; it costs what has changed.
