@@ -1483,9 +1483,10 @@ class Storage:
     depends on it. Each row has a checksum, and the one in `state` says what must be there.
 
         item   the map, and
-        answer the answers, both as of the checkpoint: when all up to its index was applied
+        answer the answers, both as of the checkpoint: when all up to its index was applied; a row
+               has those that were new at one, and its index
         entry  the log, up to `last`: what came after it, and what was not forgotten before; a row
-               has those of a turn, and as its key the index of the first
+               has those of a turn, and the index of the first
         state  term, vote, and what is to be known of all these
 
     SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
@@ -1559,7 +1560,8 @@ class Storage:
             raise ValueError("it lacks what it was given last: its -wal file is damaged or gone")
         start, start_term, self.index, floor, size = saved["checkpoint"]
         self._map = PersistentMap(items.values())
-        snapshot = Snapshot(self.index, 0, {}, floor, [*answers.values()], self._map)
+        records = [record for row in answers.values() for record in row if record[0] > floor]
+        snapshot = Snapshot(self.index, 0, {}, floor, records, self._map)
         raft.log.compact(start, start_term)
         for first, row in entries.items():
             raft.log.append(Entry(*entry) for entry in row[max(0, start + 1 - first) :])
@@ -1622,8 +1624,8 @@ class Storage:
         snapshot = raft.snapshot()
         items = snapshot.map.changes_since(self._map)
         self._put("item", ((encode(key), [key, value]) for key, value in items))
-        new = takewhile(lambda record: record[0] > self.index, reversed(snapshot.answers))
-        self._put("answer", ((record[0], record) for record in new))
+        new = [*takewhile(lambda record: record[0] > self.index, reversed(snapshot.answers))]
+        self._put("answer", [(snapshot.index, new[::-1])])
         self._db.execute("DELETE FROM answer WHERE key <= ?", (snapshot.floor,))
         start = raft.log.start
         self._db.execute(f"DELETE FROM entry WHERE key < ({ROW} ?)", (start + 1,))

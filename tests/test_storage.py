@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raft, "KEPT_ENTRIES", 4)
     monkeypatch.setattr(raft, "CHECKPOINT", 5)
-    monkeypatch.setattr(raft, "REMEMBERED", 4)
+    monkeypatch.setattr(raft, "REMEMBERED", 7)  # more than a checkpoint brings
 
 
 class Disk:
@@ -346,7 +346,7 @@ def test_a_checkpoint_writes_what_has_changed_since_the_last_one(disk: Disk) -> 
         scene.request(write(value, f"k{value % 2}"))
     scene.advance(raft.TICK)
     assert scene.raft.storage.index == 45
-    assert disk.rows == {"entry": 5, "state": 6, "item": 2, "answer": 4}
+    assert disk.rows == {"entry": 5, "state": 6, "item": 2, "answer": 1}
 
 
 def test_a_checkpoint_cuts_the_log_and_forgets_answers_as_the_node_does(disk: Disk) -> None:
@@ -355,10 +355,10 @@ def test_a_checkpoint_cuts_the_log_and_forgets_answers_as_the_node_does(disk: Di
     scene = written(disk_after := disk.after_crash(), 5)
     log = scene.raft.log
     tables = sqlite3.connect(disk_after.after_crash().folder / "n0.db")
-    assert log.start >= 50 and len(scene.raft.answers.records) == 4
+    assert log.start >= 50 and len(scene.raft.answers.records) == raft.REMEMBERED
     (entries,) = tables.execute("SELECT count(*) FROM entry").fetchone()
     (answers,) = tables.execute("SELECT count(*) FROM answer").fetchone()
-    assert entries <= 4 * raft.KEPT_ENTRIES and answers == 4
+    assert entries <= 4 * raft.KEPT_ENTRIES and answers <= 3
     tables.close()
 
 
