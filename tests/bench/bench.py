@@ -13,8 +13,9 @@ bench.html; store/bench/latest leads there. This needs the standard library, and
 The columns: operations per second; p50 and p99 of the time from a request to its answer, in ms;
 CPU of all nodes for an operation, in us, and its ratio; turns of all nodes, messages and bytes
 between servers and commits to disk (each is a sync) for an operation; the memory that the largest
-node has had, in MB; how much of the time the driver was busy, in percent of one core; answers that
-refuse (error 11 and the like), and requests without an answer.
+node has had, in MB; how much of the time the nodes together and the driver were busy, in percent of
+one core (where both are less than the cores have, others had the rest, or somebody waited); answers
+that refuse (error 11 and the like), and requests without an answer.
 """
 
 from __future__ import annotations
@@ -71,13 +72,14 @@ COLUMNS = {  # of a row, and how each is shown
     "p99_ms": ("p99 ms", ".2f"),
     "cpu_us": ("CPU us", ",.1f"),
     "cpu_ratio": ("x bare", ".2f"),
-    "per_second_growth": ("ops/s x first", ".2f"),
+    "per_second_growth": ("ops/s x first", ".3f"),
     "cpu_growth": ("CPU x first", ".2f"),
     "turns": ("turns", ".3f"),
     "messages": ("msgs", ".3f"),
     "bytes": ("bytes", ",.0f"),
     "commits": ("commits", ".4f"),
     "peak_mb": ("MB", ",.0f"),
+    "nodes_percent": ("nodes %", ".0f"),
     "driver_percent": ("driver %", ".0f"),
     "refused": ("refused", ",d"),
     "unanswered": ("no answer", ",d"),
@@ -86,10 +88,10 @@ Row = dict[str, Any]
 
 
 class Scale:
-    """How much of the work is done: all of it, or a fraction."""
+    """How much of the work is done, all of it or a fraction; and where files may be meanwhile."""
 
-    def __init__(self, quick: bool) -> None:
-        self.quick = quick
+    def __init__(self, quick: bool, folder: Path) -> None:
+        self.quick, self.folder = quick, folder
 
     def seconds(self, full: float) -> float:
         return full / 20 if self.quick else full
@@ -118,6 +120,7 @@ def figures(window: Window) -> Row:
         "cpu_us": window.cpu_each * 1e6,
         "messages": window.messages * each,
         "bytes": window.bytes * each,
+        "nodes_percent": window.cpu / window.seconds * 100,
         "driver_percent": window.driver_share * 100,
         "refused": window.refused,
         "unanswered": window.unanswered,
@@ -130,7 +133,7 @@ def raft_rows(
     nodes: int = 3,
     clients: int = CLIENTS,
     mix: Mix | None = None,
-    seconds: float = 1.2,
+    seconds: float = 1.6,
     windows: int = 1,
     folder: Path | None = None,
 ) -> Iterator[Row]:
@@ -161,6 +164,11 @@ def raft_rows(
     yield from (row | {"turns": turns / max(1, asked.answers)} for row in rows)
 
 
+def many(count: int, name: str) -> str:
+    """1 node, 3 nodes."""
+    return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
+
+
 def commits(folder: Path | None) -> int:
     """How often the nodes have made something durable, all together; each time is one sync."""
     files = folder.glob("n*.commits") if folder else ()
@@ -189,11 +197,13 @@ def grid(scale: Scale) -> Iterator[Row]:
         rows = [
             row
             for nodes in scale.points(SIZES)
-            for row in raft_rows(scale, f"{nodes} nodes, {clients:,} clients", nodes, clients)
+            for row in raft_rows(
+                scale, f"{many(nodes, 'node')}, {many(clients, 'client')}", nodes, clients
+            )
         ]
         last = bare()
         cpu = statistics.mean([first.cpu_each, last.cpu_each])
-        label = {"label": f"bare loop, {clients:,} clients", "nodes": 0, "clients": clients}
+        label = {"label": f"bare loop, {many(clients, 'client')}", "nodes": 0, "clients": clients}
         yield label | figures(first) | {"cpu_us": cpu * 1e6, "cpu_ratio": 1.0}
         yield from (row | {"cpu_ratio": row["cpu_us"] / cpu / 1e6} for row in rows)
 
@@ -223,18 +233,18 @@ def log(scale: Scale) -> Iterator[Row]:
 def nodes(scale: Scale) -> Iterator[Row]:
     """How many nodes there are."""
     for size in scale.points((1, 3, 5, 7, 9, 11, 13, 15)):
-        yield from raft_rows(scale, f"{size} nodes", size, seconds=1.0)
+        yield from raft_rows(scale, many(size, "node"), size, seconds=1.0)
 
 
 def durable(scale: Scale) -> Iterator[Row]:
     """In memory and with --data-dir, on 3 nodes; `x first` is durable against in memory."""
     for clients in scale.points((1, 50, 200)):
-        (memory,) = raft_rows(scale, f"in memory, {clients} clients", clients=clients)
+        (memory,) = raft_rows(scale, f"in memory, {many(clients, 'client')}", clients=clients)
         # Beside the results: a file in /tmp may be in memory as well.
-        with tempfile.TemporaryDirectory(dir=STORE.parent if STORE.parent.is_dir() else None) as at:
+        with tempfile.TemporaryDirectory(dir=scale.folder) as at:
             folder = Path(at) / "data"
             (disk,) = raft_rows(
-                scale, f"durable, {clients} clients", clients=clients, folder=folder
+                scale, f"durable, {many(clients, 'client')}", clients=clients, folder=folder
             )
         yield memory | growth(memory, memory)
         yield disk | growth(disk, memory)
@@ -304,21 +314,21 @@ def pair(
 
 def parts(scale: Scale) -> Iterator[Row]:
     """Chapter 1's server, the map alone, and the start of a node."""
-    rounds, many = scale.rounds(3), 10_000 if scale.quick else 1_000_000
+    rounds, large = scale.rounds(3), 10_000 if scale.quick else 1_000_000
 
     def cpu(command: list[str], clients: int) -> float:
         return alone(command, clients, scale.seconds(0.5)).cpu_each
 
     for clients in scale.points(LOADS[:-1]):
         yield pair(
-            f"CPU us an operation, {clients} clients: chapter 1; a bare loop", 1e6, rounds,
+            f"CPU us an operation, {many(clients, 'client')}: chapter 1; a bare loop", 1e6, rounds,
             partial(cpu, CHAPTER_1, clients), partial(cpu, BARE_LOOP, clients),
         )  # fmt: skip
     # With all keys active, what is left of the difference are the processor's cache misses.
-    for active in (10, many):
+    for active in (10, large):
         yield pair(
-            f"us a write: Map of {many:,} keys, {active:,} active; Map of 10", 1e6, rounds,
-            partial(apply_seconds, many, active), partial(apply_seconds, 10, 10),
+            f"us a write: Map of {large:,} keys, {active:,} active; Map of 10", 1e6, rounds,
+            partial(apply_seconds, large, active), partial(apply_seconds, 10, 10),
         )  # fmt: skip
     yield pair(
         "us a write: Map of 10 with an old version held; without", 1e6, rounds,
@@ -399,11 +409,15 @@ def new_folder(parent: Path, kind: str) -> Path:
     return folder
 
 
+def rounded(rows: Sequence[Row]) -> list[Row]:
+    """Rows with as many digits as mean something."""
+    text = json.dumps(rows)
+    found: list[Row] = json.loads(text, parse_float=lambda number: float(f"{float(number):.5g}"))
+    return found
+
+
 def save(path: Path, found: Row) -> None:
-    """Writes JSON, with as many digits as mean something."""
-    text = json.dumps(found, indent=1)
-    digits = json.loads(text, parse_float=lambda number: float(f"{float(number):.5g}"))
-    path.write_text(json.dumps(digits, indent=1) + "\n")
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def write_page(folder: Path) -> None:
@@ -427,8 +441,8 @@ def main(argv: Sequence[str]) -> None:
     add("--only", action="append", choices=[*TABLES, "parts"], help="may be given again")
     add("--store", type=Path, default=STORE, help="default: %(default)s")
     args = parser.parse_args(argv)
-    scale, wanted = Scale(args.quick), args.only or [*TABLES, "parts"]
-    folder = new_folder(args.store, "latest")
+    folder, wanted = new_folder(args.store, "latest"), args.only or [*TABLES, "parts"]
+    scale = Scale(args.quick, folder)
     began, driver, load = time.monotonic(), time.process_time(), os.getloadavg()[0]
     found: Row = {
         "revision": revision(), "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -444,10 +458,11 @@ def main(argv: Sequence[str]) -> None:
             print(found["problems"][-1])
         if name != "grid":
             rows = [growth(row, rows[0]) | row for row in rows]
+        rows = rounded(rows)
         found["tables"][name] = {"title": title(name), "rows": rows}
         print(table(title(name), rows), end="\n\n", flush=True)
     if "parts" in wanted:
-        found["parts"] = [*parts(scale)]
+        found["parts"] = rounded([*parts(scale)])
         print(pairs_table(found["parts"]), end="\n\n", flush=True)
     seconds = time.monotonic() - began
     found |= {
