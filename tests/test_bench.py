@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import signal
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,21 @@ def test_an_answer_that_is_late_is_not_counted(monkeypatch: pytest.MonkeyPatch) 
     cluster.end()
 
 
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """What hangs fails, after 30 s."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_what_pipes_do_not_hold_stops_nobody() -> None:
     cluster = Cluster(driver.RAFT, 3)
     clients = Clients(cluster, 9, Mix(("write", "read"), value_bytes=400_000))

@@ -151,17 +151,27 @@ def raft_rows(
         for _ in range(windows):
             before, earlier = commits(folder), asked.answers
             window = asked.run(scale.seconds(seconds))
+            if not window.operations:
+                raise NodeEnded(f"{label}: there were no answers for {window.seconds:.1f} s")
             row = {"label": label, "nodes": nodes, "clients": clients} | figures(window)
             row |= {"keys": mix.keys, "value_bytes": mix.value_bytes, "earlier": earlier}
             row["peak_mb"] = cluster.peak() / 1e6
             if folder:
-                row["commits"] = (commits(folder) - before) / max(1, window.operations)
+                row["commits"] = (commits(folder) - before) / window.operations
             rows.append(row)
     finally:
         said = cluster.end().values()
     # The nodes count their turns from start to end, so that is what these are divided by.
-    turns = sum(int(text.rpartition(counted.TURNS)[2]) for text in said)
-    yield from (row | {"turns": turns / max(1, asked.answers)} for row in rows)
+    turns = sum(turns_of(text) for text in said)
+    yield from (row | {"turns": turns / asked.answers} for row in rows)
+
+
+def turns_of(said: str) -> int:
+    """How many turns a node has taken, from its last line. NodeEnded if it ended another way."""
+    last = said.rpartition(counted.TURNS)[2]
+    if not last.strip().isdecimal():
+        raise NodeEnded(f"a node did not end as it should: {said[-1000:].strip()}")
+    return int(last)
 
 
 def many(count: int, name: str) -> str:
