@@ -38,7 +38,7 @@ soak: $(if $(SCHEDULER),$(VENV))  ## many simulated runs, on all cores: make soa
 	@PYTHONPATH=.:tests $(if $(SCHEDULER),.venv/bin/python,$(PYTHON)) -m workbench.soak --seeds $(SEEDS) \
 	  $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(ARGS)
 
-bench:  ## what an operation costs, and how that grows: five minutes, tables and a page
+bench:  ## what an operation costs, and how that grows: three minutes, tables and a page
 	$(PYTHON) tests/bench/bench.py $(ARGS)
 
 bench-compare:  ## the same costs now and at another commit: make bench-compare REV=HEAD~5
