@@ -1,9 +1,10 @@
 # Each target sets up what it needs. `soak` (without SCHEDULER), `bench` and `traces` need Python 3.10
-# or newer and nothing else; nor does `run`, but for its page.
+# or newer and nothing else; nor do `run` and `bench`, but for their pages.
 #
 #   PYTHON=python3.12   which Python makes the .venv and runs the benchmarks
 #   ARGS='...'          more words for the command: make test ARGS='-k map -x'
 #   SEEDS=10000         how many runs make soak
+#   REV=HEAD            what make bench-compare compares with
 #   SCHEDULER=tcp://HOST:PORT   of a Dask cluster that makes them
 
 PYTHON = python3
@@ -12,15 +13,16 @@ VENV = .venv/ready
 PAGE = .venv/page
 SEEDS = 1000
 RUN = test -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 1 --concurrency 2n
+REV = HEAD
 
 # Nobody looks at the page of each of these runs.
-mutants bench directed crashes agreement same-bytes: export MAELSTROM_REPORT = no
+mutants directed crashes agreement same-bytes: export MAELSTROM_REPORT = no
 
-.PHONY: help run report test check soak mutants traces bench directed crashes failover agreement
-.PHONY: same-bytes maelstrom clean
+.PHONY: help run report test check soak mutants traces bench bench-compare directed crashes
+.PHONY: failover agreement same-bytes maelstrom clean
 
 help:  ## list the targets (this)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 run:  ## the tutorial's first command: one node, ten seconds
 	@$(MAKE) --no-print-directory $(PAGE) || echo "make: the run does without its page; make report writes it later"
@@ -42,8 +44,11 @@ soak: $(if $(SCHEDULER),$(VENV))  ## many simulated runs, on all cores: make soa
 	@PYTHONPATH=.:tests $(if $(SCHEDULER),.venv/bin/python,$(PYTHON)) -m workbench.soak --seeds $(SEEDS) \
 	  $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(ARGS)
 
-bench:  ## measure
+bench:  ## what an operation costs, and how that grows: three minutes, tables and a page
 	$(PYTHON) tests/bench/bench.py $(ARGS)
+
+bench-compare:  ## the same costs now and at another commit: make bench-compare REV=HEAD~5
+	$(PYTHON) tests/bench/compare.py $(ARGS) -- '$(REV)'
 
 directed:  ## faults at chosen moments, and what clients see: make directed ARGS=failover
 	$(PYTHON) tests/bench/directed.py $(ARGS)

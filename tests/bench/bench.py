@@ -1,9 +1,21 @@
 #!/usr/bin/env python3
-"""`make bench`: what the node costs, beside something that ran in the same minute.
+"""`make bench`: what an operation costs, and how that grows. It takes less than five minutes.
 
-These machines are shared and noisy, so a figure means little alone: each is the median of
-several rounds, taken in turn with the thing that it is compared with, and the ratio is what
-counts. The standard library is enough.
+A closed loop of clients, each with one request under way, asks all nodes of a cluster, which are
+processes on this machine. Each row is a cluster of its own that serves for a while before it is
+measured, so the start is in no figure. These machines are shared and noisy, so a figure means
+little alone: `x bare` compares with a bare loop (bare_loop.py: what any Python node must do) that
+runs in the same minute and has as many clients, `x first` with the first row of the table.
+
+It prints tables and writes them to store/bench/<time>/: bench.json and, if there is Bokeh,
+bench.html; store/bench/latest leads there. This needs the standard library, and Linux.
+
+The columns: operations per second; p50 and p99 of the time from a request to its answer, in ms;
+CPU of all nodes for an operation, in us, and its ratio; turns of all nodes, messages and bytes
+between servers and commits to disk (each is a sync) for an operation; the memory that the largest
+node has had, in MB; how much of the time the nodes together and the driver were busy, in percent of
+one core (where both are less than the cores have, others had the rest, or somebody waited); answers
+that refuse (error 11 and the like), and requests without an answer.
 """
 
 from __future__ import annotations
@@ -11,188 +23,265 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import random
-import selectors
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
 from functools import partial
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+HERE = str(Path(__file__).resolve().parent)  # not on the path: `bench` is the folder, not this file
+sys.path[:] = [str(ROOT), str(ROOT / "tests"), *(path for path in sys.path if path != HERE)]
 
-from raft import Map  # noqa: E402  (needs the path above)
+from bench import counted  # noqa: E402  (needs the path above)
+from bench.driver import (  # noqa: E402
+    HALF_READS,
+    INIT,
+    MIXES,
+    RAFT,
+    Clients,
+    Cluster,
+    Mix,
+    NodeEnded,
+    Window,
+    message,
+)
+from workbench import store  # noqa: E402
 
-RAFT = [sys.executable, str(ROOT / "raft.py")]
+from raft import Map  # noqa: E402
+
+STORE = ROOT / "store" / "bench"
+COUNTED = [sys.executable, counted.__file__]
 CHAPTER_1 = [*RAFT, "--unreplicated"]
 BARE_LOOP = [sys.executable, str(Path(__file__).with_name("bare_loop.py"))]
 IMPORTS = [sys.executable, "-c", "import json, threading"]
-READ_SIZE = 1 << 16
-INIT = {"type": "init", "msg_id": 0, "node_id": "n0", "node_ids": ["n0"]}
+WARM_UP = 0.3  # seconds before a measurement
+SIZES = (1, 3, 5, 7)  # nodes
+LOADS = (1, 10, 50, 200, 1000)  # clients
+CLIENTS = 50  # where their number is not what is looked at
+COLUMNS = {  # of a row, and how each is shown
+    "per_second": ("ops/s", ",.0f"),
+    "p50_ms": ("p50 ms", ".2f"),
+    "p99_ms": ("p99 ms", ".2f"),
+    "cpu_us": ("CPU us", ",.1f"),
+    "cpu_ratio": ("x bare", ".2f"),
+    "per_second_growth": ("ops/s x first", ".3f"),
+    "cpu_growth": ("CPU x first", ".2f"),
+    "turns": ("turns", ".3f"),
+    "messages": ("msgs", ".3f"),
+    "bytes": ("bytes", ",.0f"),
+    "commits": ("commits", ".4f"),
+    "peak_mb": ("MB", ",.0f"),
+    "nodes_percent": ("nodes %", ".0f"),
+    "driver_percent": ("driver %", ".0f"),
+    "refused": ("refused", ",d"),
+    "unanswered": ("no answer", ",d"),
+}
+Row = dict[str, Any]
 
 
-def message(client: int, body: dict[str, object]) -> bytes:
-    """One line, as Maelstrom sends it."""
-    msg = {"id": 0, "src": f"c{client}", "dest": "n0", "body": body}
-    return json.dumps(msg).encode() + b"\n"
+class Scale:
+    """How much of the work is done, all of it or a fraction; and where files may be meanwhile."""
+
+    def __init__(self, quick: bool, folder: Path) -> None:
+        self.quick, self.folder = quick, folder
+
+    def seconds(self, full: float) -> float:
+        return full / 20 if self.quick else full
+
+    def points(self, full: Sequence[Any]) -> Sequence[Any]:
+        """The first and another one, if it is to be quick."""
+        return full[:2] if self.quick else full
+
+    def rounds(self, full: int) -> int:
+        return 1 if self.quick else full
 
 
-def requests(count: int, clients: int) -> Iterator[bytes]:
-    """Lines of a lin-kv run: half reads, and writes and cas in the ratio of 1 to 2."""
-    for n in range(1, count + 1):
-        body: dict[str, object] = {"key": n % 10, "msg_id": n}
-        if n % 2:
-            body |= {"type": "read"}
-        elif n % 3:
-            body |= {"type": "cas", "from": n % 5, "to": n % 7}
-        else:
-            body |= {"type": "write", "value": n % 5}
-        yield message(n % clients, body)
+# One row
 
 
-class Cluster:
-    """Nodes as processes, and a network without latency; a line's `dest` says where it goes."""
-
-    def __init__(self, command: list[str], nodes: int) -> None:
-        self.ids = [f"n{n}" for n in range(nodes)]
-        self.processes = {
-            node_id: subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-            )
-            for node_id in self.ids
-        }
-        self.selector = selectors.DefaultSelector()
-        self.unfinished = dict.fromkeys(self.ids, b"")
-        for node_id, process in self.processes.items():
-            assert process.stdout is not None
-            self.selector.register(process.stdout, selectors.EVENT_READ, node_id)
-        for node_id in self.ids:
-            self.write(node_id, message(0, INIT | {"node_id": node_id, "node_ids": self.ids}))
-        answers = 0
-        while answers < nodes:
-            answers += len(self.route())
-
-    def write(self, node_id: str, data: bytes) -> None:
-        stdin = self.processes[node_id].stdin
-        assert stdin is not None
-        stdin.write(data)
-
-    def route(self) -> list[bytes]:
-        """Waits for lines and hands them over, one write for each node; returns the answers."""
-        answers = []
-        boxes: dict[str, list[bytes]] = {}
-        for key, _ in self.selector.select():
-            chunk = self.unfinished[key.data] + os.read(key.fd, READ_SIZE)
-            *lines, self.unfinished[key.data] = chunk.split(b"\n")
-            for line in lines:
-                dest = line.split(b'"dest":"', 1)[1].split(b'"', 1)[0].decode()
-                if dest in self.unfinished:
-                    boxes.setdefault(dest, []).append(line)
-                else:
-                    answers.append(line)
-        for dest, lines in boxes.items():
-            self.write(dest, b"\n".join([*lines, b""]))
-        return answers
-
-    def end(self) -> float:
-        """Ends the nodes; their CPU seconds together."""
-        seconds = 0.0
-        for process in self.processes.values():
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.close()
-            process.stdout.close()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            seconds += usage.ru_utime + usage.ru_stime
-        return seconds
+def figures(window: Window) -> Row:
+    """What was seen of a cluster, for one operation."""
+    p50, p99 = (seconds * 1e3 for seconds in window.quantiles(0.5, 0.99))
+    each = 1 / max(1, window.operations)
+    return {
+        "operations": window.operations,
+        "seconds": window.seconds,
+        "per_second": window.per_second,
+        "p50_ms": p50,
+        "p99_ms": p99,
+        "cpu_us": window.cpu_each * 1e6,
+        "messages": window.messages * each,
+        "bytes": window.bytes * each,
+        "nodes_percent": window.cpu / window.seconds * 100,
+        "driver_percent": window.driver_share * 100,
+        "refused": window.refused,
+        "unanswered": window.unanswered,
+    }
 
 
-def cluster_cpu(nodes: int, count: int, clients: int) -> float:
-    """CPU seconds of all nodes for `count` requests in a closed loop, spread over the nodes."""
-    cluster = Cluster(RAFT, nodes)
-    lines = requests(count, clients)
-    free, under_way = clients, 0
-    while batch := list(islice(lines, free)) or under_way:
-        if isinstance(batch, list):
-            for n, node_id in enumerate(cluster.ids):
-                cluster.write(node_id, b"".join(batch[n::nodes]))
-            under_way += len(batch)
-        free = len(cluster.route())
-        under_way -= free
-    return cluster.end()
+def raft_rows(
+    scale: Scale,
+    label: str,
+    nodes: int = 3,
+    clients: int = CLIENTS,
+    mix: Mix | None = None,
+    seconds: float = 1.6,
+    windows: int = 1,
+    folder: Path | None = None,
+) -> Iterator[Row]:
+    """Measures raft.py; a row for each of the windows, which follow each other.
 
-
-def cluster_cpu_per_request(nodes: int, count: int, clients: int) -> float:
-    """CPU seconds for one request, without those of starting the nodes."""
-    return (cluster_cpu(nodes, count, clients) - cluster_cpu(nodes, 0, clients)) / count
-
-
-def latency(nodes: int, count: int, clients: int) -> float:
-    """Median seconds from a request to its answer; each answer makes room for another request."""
-    cluster = Cluster(RAFT, nodes)
-    lines = enumerate(requests(count, clients), 1)
-    asked: dict[int, tuple[str, float]] = {}
-    seconds: list[float] = []
-
-    def ask(node_id: str) -> None:
-        for msg_id, line in islice(lines, 1):
-            asked[msg_id] = (node_id, time.perf_counter())
-            cluster.write(node_id, line)
-
-    for client in range(clients):
-        ask(cluster.ids[client % nodes])
-    while len(seconds) < count:
-        for answer in cluster.route():
-            node_id, start = asked.pop(json.loads(answer)["body"]["in_reply_to"])
-            seconds.append(time.perf_counter() - start)
-            ask(node_id)
-    cluster.end()
-    return statistics.median(seconds)
-
-
-def cpu_seconds(command: list[str], count: int, clients: int) -> float:
-    """CPU time of a whole process that answers init and then `count` requests.
-
-    Closed loop: each of the clients has one request under way. The driver's own time is not in
-    the figure.
+    With a folder the nodes keep their state there. Otherwise the keys are there from the start.
     """
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(message(0, INIT))
-    os.read(process.stdout.fileno(), READ_SIZE)
-    lines = requests(count, clients)
-    free, under_way = clients, 0
-    while batch := list(islice(lines, free)) or under_way:
-        if isinstance(batch, list):
-            process.stdin.write(b"".join(batch))
-            under_way += len(batch)
-        free = os.read(process.stdout.fileno(), READ_SIZE).count(b"\n")
-        if not free:
-            raise SystemExit(f"{' '.join(command)} ended early: its last words are above")
-        under_way -= free
-    process.stdin.close()
-    process.stdout.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_utime + usage.ru_stime
+    mix = mix or Mix(HALF_READS)
+    words = ["0", "--data-dir", str(folder)] if folder else [str(mix.keys)]
+    cluster = Cluster([*COUNTED, *words], nodes)
+    rows = []
+    try:
+        asked = Clients(cluster, clients, mix)
+        asked.warm_up(scale.seconds(WARM_UP))
+        for _ in range(windows):
+            before, earlier = commits(folder), asked.answers
+            window = asked.run(scale.seconds(seconds))
+            if not window.operations:
+                raise NodeEnded(f"{label}: there were no answers for {window.seconds:.1f} s")
+            row = {"label": label, "nodes": nodes, "clients": clients} | figures(window)
+            row |= {"keys": mix.keys, "value_bytes": mix.value_bytes, "earlier": earlier}
+            row["peak_mb"] = cluster.peak() / 1e6
+            if folder:
+                row["commits"] = (commits(folder) - before) / window.operations
+            rows.append(row)
+    finally:
+        said = cluster.end().values()
+    # The nodes count their turns from start to end, so that is what these are divided by.
+    turns = sum(turns_of(text) for text in said)
+    yield from (row | {"turns": turns / asked.answers} for row in rows)
 
 
-def cpu_per_request(command: list[str], count: int, clients: int) -> float:
-    """CPU seconds for one request, without those of starting the process."""
-    return (cpu_seconds(command, count, clients) - cpu_seconds(command, 0, clients)) / count
+def turns_of(said: str) -> int:
+    """How many turns a node has taken, from its last line. NodeEnded if it ended another way."""
+    last = said.rpartition(counted.TURNS)[2]
+    if not last.strip().isdecimal():
+        raise NodeEnded(f"a node did not end as it should: {said[-1000:].strip()}")
+    return int(last)
 
 
-def apply_seconds(
-    keys: int, active: int, writes: int = 100_000, hold_first: bool = False
-) -> float:
+def many(count: int, name: str) -> str:
+    """1 node, 3 nodes."""
+    return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
+
+
+def commits(folder: Path | None) -> int:
+    """How often the nodes have made something durable, all together; each time is one sync."""
+    files = folder.glob("n*.commits") if folder else ()
+    return sum(int(file.read_bytes() or 0) for file in files)
+
+
+def alone(command: Sequence[str], clients: int, seconds: float) -> Window:
+    """Measures one process of another program than raft.py on its log."""
+    cluster = Cluster(command, 1)
+    try:
+        asked = Clients(cluster, clients, Mix(HALF_READS))
+        asked.warm_up(seconds / 4)
+        return asked.run(seconds)
+    finally:
+        cluster.end()
+
+
+# The tables
+
+
+def grid(scale: Scale) -> Iterator[Row]:
+    """Nodes and clients, beside a bare loop that is measured before and after them."""
+    for clients in scale.points(LOADS):
+        bare = partial(alone, BARE_LOOP, clients, scale.seconds(0.6))
+        first = bare()
+        rows = [
+            row
+            for nodes in scale.points(SIZES)
+            for row in raft_rows(
+                scale, f"{many(nodes, 'node')}, {many(clients, 'client')}", nodes, clients
+            )
+        ]
+        last = bare()
+        cpu = statistics.mean([first.cpu_each, last.cpu_each])
+        label = {"label": f"bare loop, {many(clients, 'client')}", "nodes": 0, "clients": clients}
+        yield label | figures(first) | {"cpu_us": cpu * 1e6, "cpu_ratio": 1.0}
+        yield from (row | {"cpu_ratio": row["cpu_us"] / cpu / 1e6} for row in rows)
+
+
+def keys(scale: Scale) -> Iterator[Row]:
+    """How many keys there are, on 3 nodes."""
+    for count in scale.points((10, 1_000, 100_000, 1_000_000)):
+        yield from raft_rows(scale, f"{count:,} keys", mix=Mix(HALF_READS, count))
+
+
+def values(scale: Scale) -> Iterator[Row]:
+    """How large values are: writes of 10 clients to 3 nodes."""
+    for size in scale.points((10, 1_000, 10_000, 100_000, 1_000_000)):
+        mix = Mix(MIXES["writes"], value_bytes=size)
+        yield from raft_rows(scale, f"{size:,} B", clients=10, mix=mix)
+
+
+def log(scale: Scale) -> Iterator[Row]:
+    """How many operations came before: writes to 3 nodes, window after window."""
+    rows = raft_rows(
+        scale, "", mix=Mix(MIXES["writes"], 1000), seconds=3.0, windows=2 if scale.quick else 8
+    )
+    for row in rows:
+        yield row | {"label": f"after {row['earlier']:,} writes"}
+
+
+def nodes(scale: Scale) -> Iterator[Row]:
+    """How many nodes there are."""
+    for size in scale.points((1, 3, 5, 7, 9, 11, 13, 15)):
+        yield from raft_rows(scale, many(size, "node"), size, seconds=1.0)
+
+
+def durable(scale: Scale) -> Iterator[Row]:
+    """In memory and with --data-dir, on 3 nodes; `x first` is durable against in memory."""
+    for clients in scale.points((1, 50, 200)):
+        (memory,) = raft_rows(scale, f"in memory, {many(clients, 'client')}", clients=clients)
+        # Beside the results: a file in /tmp may be in memory as well.
+        with tempfile.TemporaryDirectory(dir=scale.folder) as at:
+            folder = Path(at) / "data"
+            (disk,) = raft_rows(
+                scale, f"durable, {many(clients, 'client')}", clients=clients, folder=folder
+            )
+        yield memory | growth(memory, memory)
+        yield disk | growth(disk, memory)
+
+
+def mix(scale: Scale) -> Iterator[Row]:
+    """What clients ask for, on 3 nodes."""
+    for name, kinds in scale.points([*MIXES.items()]):
+        yield from raft_rows(scale, name, mix=Mix(kinds))
+
+
+def growth(row: Row, first: Row) -> Row:
+    """A row's ratios to another one."""
+    return {
+        "per_second_growth": row["per_second"] / first["per_second"],
+        "cpu_growth": row["cpu_us"] / first["cpu_us"],
+    }
+
+
+TABLES = {"grid": grid, "mix": mix, "durable": durable, "keys": keys, "values": values,
+          "log": log, "nodes": nodes}  # fmt: skip
+
+
+# Parts: each against something else
+
+
+def apply_seconds(keys: int, active: int, writes: int = 100_000, hold_first: bool = False) -> float:
     """Time of one write to a Map of so many keys, of which `active` are written by chance.
 
     `hold_first`: somebody holds the version before all the writes.
@@ -223,70 +312,181 @@ def start_seconds(command: list[str], first_line: bytes = b"") -> float:
     return seconds
 
 
-def compare(
+def pair(
     title: str, unit: float, rounds: int, a: Callable[[], float], b: Callable[[], float]
-) -> None:
-    """Measures a and b in turn; prints the medians, and the median of the rounds' ratios."""
+) -> Row:
+    """Measures a and b in turn: the medians, and the median of the rounds' ratios."""
     pairs = [(a(), b()) for _ in range(rounds)]
-    first, second = (statistics.median(column) * unit for column in zip(*pairs, strict=True))
+    this, that = (statistics.median(column) * unit for column in zip(*pairs, strict=True))
     ratio = statistics.median(x / y for x, y in pairs)
-    print(f"{title:<58} {first:8.2f} {second:8.2f} {ratio:6.2f}", flush=True)
+    return {"title": title, "this": this, "that": that, "ratio": ratio}
 
 
-def main() -> None:
-    """Prints one row a comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="how often each is measured")
-    parser.add_argument("--requests", type=int, default=50_000, help="requests in a round")
-    args = parser.parse_args()
-    print(f"{'medians':<58} {'this':>8} {'that':>8} {'ratio':>6}")
-    for clients in (1, 10, 50, 200):
-        compare(
-            f"CPU us a request, {clients} clients: chapter 1, a bare loop",
-            1e6,
-            args.rounds,
-            partial(cpu_per_request, CHAPTER_1, args.requests, clients),
-            partial(cpu_per_request, BARE_LOOP, args.requests, clients),
-        )
-    for nodes in (1, 3, 5):
-        compare(
-            f"CPU us a request, 50 clients: Raft on {nodes} nodes, a bare loop",
-            1e6,
-            args.rounds,
-            partial(cluster_cpu_per_request, nodes, args.requests, 50),
-            partial(cpu_per_request, BARE_LOOP, args.requests, 50),
-        )
-    compare(
-        "median latency, ms, 10 clients: Raft on 3 nodes, on 1 node",
-        1e3,
-        args.rounds,
-        partial(latency, 3, args.requests // 5, 10),
-        partial(latency, 1, args.requests // 5, 10),
-    )
+def parts(scale: Scale) -> Iterator[Row]:
+    """Chapter 1's server, the map alone, and the start of a node."""
+    rounds, large = scale.rounds(3), 10_000 if scale.quick else 1_000_000
+
+    def cpu(command: list[str], clients: int) -> float:
+        return alone(command, clients, scale.seconds(0.5)).cpu_each
+
+    for clients in scale.points(LOADS[:-1]):
+        yield pair(
+            f"CPU us an operation, {many(clients, 'client')}: chapter 1; a bare loop", 1e6, rounds,
+            partial(cpu, CHAPTER_1, clients), partial(cpu, BARE_LOOP, clients),
+        )  # fmt: skip
     # With all keys active, what is left of the difference are the processor's cache misses.
-    for active in (10, 1_000_000):
-        compare(
-            f"us a write: Map of 1,000,000 keys, {active:,} active; Map of 10",
-            1e6,
-            args.rounds,
-            partial(apply_seconds, 1_000_000, active),
-            partial(apply_seconds, 10, 10),
-        )
-    compare(
-        "us a write: Map of 10 with an old version held; without",
-        1e6,
-        args.rounds,
-        partial(apply_seconds, 10, 10, hold_first=True),
-        partial(apply_seconds, 10, 10),
+    for active in (10, large):
+        yield pair(
+            f"us a write: Map of {large:,} keys, {active:,} active; Map of 10", 1e6, rounds,
+            partial(apply_seconds, large, active), partial(apply_seconds, 10, 10),
+        )  # fmt: skip
+    yield pair(
+        "us a write: Map of 10 with an old version held; without", 1e6, rounds,
+        partial(apply_seconds, 10, 10, hold_first=True), partial(apply_seconds, 10, 10),
+    )  # fmt: skip
+    yield pair(
+        "start, ms: raft.py to init_ok; import json and threading", 1e3, rounds * 5,
+        partial(start_seconds, CHAPTER_1, message(0, INIT)), partial(start_seconds, IMPORTS),
+    )  # fmt: skip
+
+
+# What is printed and written
+
+
+def shown_columns(rows: Sequence[Row]) -> list[str]:
+    """The columns that a table has something in; the last two are of interest if not 0."""
+    rare = ("refused", "unanswered")
+    return [
+        name
+        for name in COLUMNS
+        if any(row.get(name) if name in rare else row.get(name) is not None for row in rows)
+    ]
+
+
+def cell(row: Row, column: str) -> str:
+    value = row.get(column)
+    return "" if value is None else format(value, COLUMNS[column][1])
+
+
+def table(title: str, rows: Sequence[Row]) -> str:
+    """Rows as text."""
+    columns = shown_columns(rows)
+    lines = [["", *(COLUMNS[name][0] for name in columns)]]
+    lines += [[row["label"], *(cell(row, name) for name in columns)] for row in rows]
+    return f"{title}\n{aligned(lines)}"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Words in columns, the first one to the left."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])])
+        for first, *rest in lines
     )
-    compare(
-        "start, ms: raft.py to init_ok, import json and threading",
-        1e3,
-        args.rounds * 3,
-        partial(start_seconds, CHAPTER_1, message(0, INIT)),
-        partial(start_seconds, IMPORTS),
+
+
+def pairs_table(rows: Sequence[Row]) -> str:
+    """The rows of `parts` as text."""
+    lines = [["parts: this; that (medians)", "this", "that", "ratio"]]
+    lines += [
+        [row["title"], *(f"{row[name]:.2f}" for name in ("this", "that", "ratio"))] for row in rows
+    ]
+    return aligned(lines)
+
+
+def title(name: str) -> str:
+    """Of a table: its name, and the first line of what is said of it."""
+    text = (TABLES[name].__doc__ or "").splitlines()[0]
+    return f"{name}: {text[0].lower()}{text[1:].rstrip('.')}"
+
+
+def revision() -> str:
+    """What is measured, as git names it."""
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def new_folder(parent: Path, kind: str) -> Path:
+    """Makes a folder named after this moment, and has `kind`, a link beside it, lead there."""
+    folder = parent / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+    folder.mkdir(parents=True)
+    new = parent / f".{folder.name}"  # which takes the link's place in one step
+    new.symlink_to(folder.name)
+    new.replace(parent / kind)
+    return folder
+
+
+def rounded(rows: Sequence[Row]) -> list[Row]:
+    """Rows with as many digits as mean something."""
+    text = json.dumps(rows)
+    found: list[Row] = json.loads(text, parse_float=lambda number: float(f"{float(number):.5g}"))
+    return found
+
+
+def save(path: Path, found: Row) -> None:
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def write_page(folder: Path) -> None:
+    """Has a Python with Bokeh write the page; a line that says where it is, or how to get it."""
+    python = store.reporter()
+    writer = Path(__file__).with_name("bench_page.py")
+    if python is None:
+        print(f"No page, for Bokeh is missing: make .venv/ready, then .venv/bin/python "
+              f"{writer.relative_to(ROOT)} {folder}")  # fmt: skip
+    else:
+        subprocess.run([python, writer, folder], check=False)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints each table when it is measured, and writes all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a fraction of the work: figures mean nothing")
+    add("--only", action="append", choices=[*TABLES, "parts"], help="may be given again")
+    add("--store", type=Path, default=STORE, help="default: %(default)s")
+    args = parser.parse_args(argv)
+    folder, wanted = new_folder(args.store, "latest"), args.only or [*TABLES, "parts"]
+    scale = Scale(args.quick, folder)
+    began, driver, load = time.monotonic(), time.process_time(), os.getloadavg()[0]
+    found: Row = {
+        "revision": revision(), "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(), "cores": os.cpu_count(),
+        "tables": {}, "parts": [], "problems": [],
+    }  # fmt: skip
+    for name in (name for name in TABLES if name in wanted):
+        rows: list[Row] = []
+        try:
+            rows.extend(TABLES[name](scale))
+        except NodeEnded as error:  # the other tables are worth having
+            found["problems"].append(f"{name}: {error}")
+            print(found["problems"][-1])
+        if name != "grid":
+            rows = [growth(row, rows[0]) | row for row in rows]
+        rows = rounded(rows)
+        found["tables"][name] = {"title": title(name), "rows": rows}
+        print(table(title(name), rows), end="\n\n", flush=True)
+    if "parts" in wanted:
+        found["parts"] = rounded([*parts(scale)])
+        print(pairs_table(found["parts"]), end="\n\n", flush=True)
+    seconds = time.monotonic() - began
+    found |= {
+        "seconds": seconds, "driver_percent": (time.process_time() - driver) / seconds * 100,
+        "load": [load, os.getloadavg()[0]],
+    }  # fmt: skip
+    print(
+        f"{found['revision']}: {seconds:.0f} s, of which the driver was busy for "
+        f"{found['driver_percent']:.0f} %; load {load:.1f} before, {found['load'][1]:.1f} after"
+    )
+    save(folder / "bench.json", found)
+    print(folder / "bench.json")
+    write_page(folder)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

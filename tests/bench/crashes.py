@@ -33,8 +33,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # `bench` is the folder, not the file in it
 
-from bench.bench import RAFT, Cluster, message, requests  # noqa: E402  (needs the path above)
-from bench.directed import Answer, Bench, Report, Stuck, cluster, running  # noqa: E402
+from bench.directed import (  # noqa: E402  (needs the path above)
+    Answer,
+    Bench,
+    Report,
+    Stuck,
+    cluster,
+    running,
+)
+from bench.driver import RAFT, Cluster, message, requests  # noqa: E402
 from workbench.loop import SECOND  # noqa: E402
 from workbench.nemesis import target_size  # noqa: E402
 
