@@ -262,6 +262,38 @@ def test_one_time_axis() -> None:
     assert time.start < 0 < 9 < time.end  # type: ignore[attr-defined]
 
 
+def test_what_is_wrong_leads_to_the_moment_and_tells_which_nodes_were_asked() -> None:
+    """A read at 8 s, of a value that was written at 7 s; nodes are n0, n2 and n10."""
+    read_back = page(kept(bad()))
+    links = [tag["href"] for tag in read_back.of("a")]
+    assert "#t=6.750,8.250" in links and "#pictures" in links
+    assert {"id": "pictures"} in read_back.of("section")
+    assert "process 3 asked n0, process 2 asked n10." in read_back.text
+    assert "asked" not in page(kept(good(), "20261126T024210.772Z")).text
+
+
+def test_nodes_that_never_spoke_to_each_other_are_told_of() -> None:
+    folder = kept(bad())
+    silence = "No node has sent another one a message."
+    assert silence not in page(folder).text
+    found = edn.loads((folder / "results.edn").read_text())
+    found[Keyword("net")][Keyword("servers")][Keyword("msg-count")] = 0
+    (folder / "results.edn").write_text(edn.pretty(found))
+    assert silence in page(folder).text
+
+
+def test_an_operation_tells_which_node_was_asked() -> None:
+    data = points(drawn(kept(bad()))["latency"])["read ok"]
+    assert dict(zip(data["process"], data["asked"], strict=True)) == {
+        "1": "asked n2", "3": "asked n0",
+    }  # fmt: skip
+
+
+def test_a_logarithmic_axis_has_a_few_numbers() -> None:
+    assert report.log_ticks(0.1, 10) == [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50]
+    assert report.log_ticks(0.01, 1000) == [0.01, 0.1, 1, 10, 100, 1000]
+
+
 def test_faults_are_bands_with_names() -> None:
     history = good().fault("start-partition", 6500, [Keyword("isolated"), {"n0": ["n1"]}])
     history.fault("start-kill", 7000).fault("stop-partition", 8000)
@@ -270,7 +302,7 @@ def test_faults_are_bands_with_names() -> None:
     lanes = charts["faults"].plot
     assert isinstance(lanes.y_range, FactorRange) and lanes.y_range.factors == ["kill", "partition"]
     data = columns(charts["faults"], 0)
-    spans = set(zip(data["kind"], data["start"], data["end"], strict=True))
+    spans = set(zip(data["kind"], data["left"], data["right"], strict=True))
     assert spans == {("partition", 6.5, 8.0), ("kill", 7.0, 10.0)}, "the kill never ends"
     assert any("isolated" in details for details in data["details"])
     for name in ("latency", "rate", "processes"):
@@ -411,7 +443,7 @@ def test_the_page_needs_no_network() -> None:
             link = attributes.get(name)
             if link is not None and tag != "a":
                 assert link.startswith("data:"), (tag, link)
-            elif link is not None:
+            elif link is not None and not link.startswith("#"):
                 assert (folder / link).exists(), "links lead to the run's other files"
 
 

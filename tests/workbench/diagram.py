@@ -51,7 +51,7 @@ def diagram(
         place: shorten(plain(name), 20) for place, name in enumerate(lanes)
     }
     shade(plot, faults)
-    columns = ("x0", "y0", "x1", "y1", "x", "y", "colour", "dash", "marker", "label")
+    columns = ("x0", "y0", "x1", "y1", "x", "y", "colour", "dash", "marker", "label", "above")
     told = ("kind", "who", "sent", "received", "body")
     source = ColumnDataSource({name: [] for name in (*columns, *told)}, name="messages shown")
     lines = plot.segment(
@@ -60,7 +60,7 @@ def diagram(
     plot.scatter("x1", "y1", source=source, marker="marker", color="colour", size=6)
     plot.text(
         "x", "y", text="label", source=source, text_color="colour", text_font_size="11px",
-        text_align="center", text_baseline="bottom",
+        text_align="center", text_baseline="middle", y_offset="above",
     )  # fmt: skip
     hover(
         plot, [lines], "<b>@kind</b> @who", "sent at @sent{0.000000} s", "@received", "@body"
@@ -130,7 +130,7 @@ def packed(messages: Sequence[Sent], lanes: Sequence[str], kinds: dict[str, str]
         name: column for name, column in zip(names, zip(*rows, strict=True), strict=True)
     }
     data["types"] = [plain(type) for type in types]
-    data["replies"] = [type.endswith(REPLIES) for type in types]
+    data["replies"] = [type.endswith(REPLIES) or type == "error" for type in types]
     data["kinds"] = [kind_of.get(_kind(type), len(COLOURS)) for type in types]
     data["colours"] = list(kinds.values())
     text = json.dumps(data, separators=(",", ":"))

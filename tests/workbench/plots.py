@@ -71,6 +71,7 @@ class Fault:
 
 
 def new_figure(time: Range1d, height: int, **options: Any) -> figure:
+    """A chart on the time axis."""
     plot = figure(
         height=height,
         sizing_mode="stretch_width",
@@ -87,6 +88,31 @@ def new_figure(time: Range1d, height: int, **options: Any) -> figure:
     plot.toolbar.logo = None
     plot.ygrid.grid_line_alpha = 0.2
     return plot
+
+
+def bars(plot: figure, y: str, height: float, source: ColumnDataSource, **options: Any) -> Any:
+    """Bars in rows, from `left` to `right` of the source, of which short ones are seen, too.
+
+    Their other columns are those of `places`. (Bokeh's own horizontal bars are seen at the edge of
+    the chart, too, if they are outside of it.)
+    """
+    drawn = plot.rect("middle", y, "width", height, source=source, line_color=None, **options)
+    plot.segment("left", "low", "left", "high", source=source, line_color=options["fill_color"])
+    return drawn
+
+
+def places(
+    rows: Sequence[str], left: Sequence[float], right: Sequence[float], height: float
+) -> dict[str, list[Any]]:
+    """Where bars are, as columns."""
+    return {
+        "left": list(left),
+        "right": list(right),
+        "middle": [(start + end) / 2 for start, end in zip(left, right, strict=True)],
+        "width": [end - start for start, end in zip(left, right, strict=True)],
+        "low": [(row, -height / 2) for row in rows],
+        "high": [(row, height / 2) for row in rows],
+    }
 
 
 def hover(plot: figure, renderers: list[Any], *lines: str) -> None:

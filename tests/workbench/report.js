@@ -81,7 +81,11 @@
       for (const data of sources) {
         for (let row = 0; row < data.key.length; row++) {
           if (data.key[row] !== key) { continue; }
-          for (const name of Object.keys(rows)) { rows[name].push(data[name][row]); }
+          for (const name of Object.keys(data)) { (rows[name] || []).push(data[name][row]); }
+          rows.middle.push((data.left[row] + data.right[row]) / 2);
+          rows.width.push(data.right[row] - data.left[row]);
+          rows.low.push([data.process[row], -0.35]);
+          rows.high.push([data.process[row], 0.35]);
           processes.set(data.process[row], data.rank[row]);
         }
       }
@@ -132,6 +136,7 @@
         data.dash.push(all.replies[type] ? "dashed" : "solid");
         data.marker.push(lost ? "x" : "circle");
         data.label.push(rows.length <= LABELLED ? all.types[type] : "");
+        data.above.push(all.replies[type] ? 9 : -9);
         data.kind.push(all.types[type]); data.who.push(all.who[row]);
         data.sent.push(x0);
         data.received.push(lost ? "not received" : "received at " + (x0 + all.took[row] / 1e6).toFixed(6) + " s");

@@ -26,6 +26,7 @@ from bokeh.models import (
     ColumnDataSource,
     DataRange1d,
     FactorRange,
+    FixedTicker,
     NumeralTickFormatter,
     Range1d,
 )
@@ -44,8 +45,10 @@ from .plots import (
     THEME,
     Chart,
     Fault,
+    bars,
     hover,
     new_figure,
+    places,
     plain,
     shade,
 )
@@ -58,7 +61,7 @@ MOST_FAULTS = 1_000
 MOST_SPANS = 4_000  # in which a node was this or that
 MOST_NODES = 50  # that have a band
 MOST_MOMENTS = 500  # that can be gone to
-BAND = 0.72  # of the height that there is for it
+BAND, BAR = 0.72, 0.7  # of the height that there is for it
 BINS = 120  # of the rate, at most
 WHY = 2_000  # and of a sentence that says why
 PICTURE = 3_000_000  # bytes of a linear.svg that is shown
@@ -83,9 +86,11 @@ NO_LIFE = (
     "does the bench if no node writes such a line to stderr."
 )
 LIFE = "The cluster's life"
+PROCESS = re.compile(r"\bprocess (\d{1,9})\b")  # in a sentence that says why
+MOMENT = re.compile(r"\bat (\d{1,9}\.\d{1,9}) s\b")
 VERDICTS = {True: "valid", False: "invalid", None: "unknown"}
 OPERATION = (  # what hovering over one tells
-    "process @process",
+    "process @process @asked",
     "<b>@what</b>",
     "@outcome after @exact{0,0.000} ms",
     "at @left{0.000} s",
@@ -169,6 +174,12 @@ class Run:
     def until(self) -> int:
         """The end of the run, in ns."""
         return max((op.time for op in self.events), default=0)
+
+    def asked(self, process: int | str) -> str:
+        """The node that a process sends its operations to, as Jepsen shares them out."""
+        if not isinstance(process, int) or len(self.nodes) < 2:
+            return ""
+        return self.nodes[process % len(self.nodes)]
 
     def end(self, op: Operation) -> int:
         """When its client had an answer, or gave up; else the end of the run."""
@@ -395,7 +406,10 @@ def header(run: Run) -> str:
     parts = [
         f'<h1><span class="verdict {word}">{word}</span> {markup(shorten(run.title, 100))}</h1>'
     ]
-    parts += [f'<p class="why">{_text(why, WHY)}</p>' for why in run.whys[:20]]
+    parts += [f'<p class="why">{_text(why, WHY)}{_more(run, why)}</p>' for why in run.whys[:20]]
+    sent = _get(run.results, "net", "servers", "msg-count")
+    if run.verdict is False and sent == 0 and len(run.nodes) > 1:
+        parts.append('<p class="why">No node has sent another one a message.</p>')
     if len(run.whys) > 20:
         parts.append(f"<p>And {len(run.whys) - 20} more.</p>")
     if run.command:
@@ -410,6 +424,20 @@ def header(run: Run) -> str:
     links = [f'<a href="{name}">{name}</a>' for name in files if (run.folder / name).exists()]
     parts.append(f'<p class="note">{" · ".join(links)}</p>' if links else "")
     return "\n".join(filter(None, parts))
+
+
+def _more(run: Run, why: str) -> str:
+    """Of a sentence that says why: which nodes its processes asked, and where to look."""
+    asked = {name: run.asked(int(name)) for name in PROCESS.findall(why)}
+    told = ", ".join(f"process {name} asked {node}" for name, node in asked.items() if node)
+    links = []
+    if times := [float(time) for time in MOMENT.findall(why)]:
+        margin = max(0.05, (max(times) - min(times)) / 4)
+        moment = f"#t={min(times) - margin:.3f},{max(times) + margin:.3f}"
+        links.append(f'<a href="{moment}">show that moment in the charts</a>')
+    if any(run.folder.glob("independent/*/linear.svg")):
+        links.append('<a href="#pictures">see it drawn</a>')
+    return "".join(f" {part}." for part in (_text(told), ", ".join(links)) if part)
 
 
 def figures(run: Run) -> str:
@@ -557,17 +585,16 @@ def _reach(value: Any, nodes: Sequence[str]) -> str:
 def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
     """A lane for each kind of fault, with its name: what the bands of the other charts mean."""
     kinds = list(dict.fromkeys(fault.kind for fault in faults))
-    plot = new_figure(time, 70 + 24 * len(kinds), y_range=FactorRange(factors=kinds[::-1]))
-    columns = ("kind", "start", "end", "details", "colour", "reach")
-    source = ColumnDataSource(
-        {name: [getattr(fault, name) for fault in faults] for name in columns}
-    )
-    bars = plot.hbar(
-        "kind", left="start", right="end", height=0.7, source=source, fill_color="colour",
-        fill_alpha=0.7, line_color=None,
-    )  # fmt: skip
-    times = "@start{0.000} s to @end{0.000} s"
-    hover(plot, [bars], "<b>@kind</b>", "<b>@reach</b>", times, "@details")
+    y_range = FactorRange(factors=kinds[::-1])
+    plot = new_figure(time, 70 + 24 * len(kinds), y_range=y_range)
+    columns = ("kind", "details", "colour", "reach")
+    data: dict[str, list[Any]]
+    data = {name: [getattr(fault, name) for fault in faults] for name in columns}
+    starts, ends = [fault.start for fault in faults], [fault.end for fault in faults]
+    source = ColumnDataSource(data | places(data["kind"], starts, ends, BAR))
+    drawn = bars(plot, "kind", BAR, source, fill_color="colour", fill_alpha=0.7)
+    times = "@left{0.000} s to @right{0.000} s"
+    hover(plot, [drawn], "<b>@kind</b>", "<b>@reach</b>", times, "@details")
     plot.ygrid.visible = False
     return Chart("faults", "Faults", plot)
 
@@ -581,27 +608,32 @@ def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     # Above the others those that are short: an election takes a few pixels.
     shown.sort(key=lambda span: (list(STATES).index(span.state), span.start))
     factors = list(dict.fromkeys(names.values()))[::-1]
-    plot = new_figure(time, 70 + 34 * len(factors), y_range=FactorRange(factors=factors))
+    y_range = FactorRange(factors=factors)
+    plot = new_figure(time, 70 + 34 * len(factors), y_range=y_range)
     shade(plot, faults)
     source = ColumnDataSource(
         {
             "node": [names[span.node] for span in shown],
-            "left": [span.start / SECOND for span in shown],
-            "right": [span.end / SECOND for span in shown],
             "colour": [STATES[span.state][0] for span in shown],
             "alpha": [STATES[span.state][1] for span in shown],
             "hatch": [STATES[span.state][2] for span in shown],
             "what": [_what(span) for span in shown],
             "said": [shorten(plain(_said(span)), TEXT) for span in shown],
         }
+        | places(
+            [names[span.node] for span in shown],
+            [span.start / SECOND for span in shown],
+            [span.end / SECOND for span in shown],
+            BAND,
+        )
     )
-    bars = plot.hbar(
-        "node", left="left", right="right", height=BAND, source=source, fill_color="colour",
-        fill_alpha="alpha", line_color="colour", hatch_pattern="hatch", hatch_color="colour",
-        hatch_alpha=0.7, hatch_scale=8, hatch_weight=1,
+    drawn = bars(
+        plot, "node", BAND, source, fill_color="colour", fill_alpha="alpha",
+        hatch_pattern="hatch", hatch_color="colour", hatch_alpha=0.7, hatch_scale=8,
+        hatch_weight=1,
     )  # fmt: skip
     hover(
-        plot, [bars], "<b>@node: @what</b>", "@said", "since @left{0.000} s, until @right{0.000} s"
+        plot, [drawn], "<b>@node: @what</b>", "@said", "since @left{0.000} s, until @right{0.000} s"
     )
     terms = ColumnDataSource(_terms(shown, names), name="terms")
     plot.segment(
@@ -695,11 +727,10 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         sources.setdefault((op.f, op.type), []).append(op)
     took = [max(FLOOR, (run.end(op) - op.start) / MILLISECOND) for op in shown]
     least, most = min(took, default=1), max(took, default=1)
-    y_range = Range1d(
-        start=min(least / 1.5, 10 ** math.floor(math.log10(least))),
-        end=max(most * 1.5, 10 ** math.ceil(math.log10(most))),
-    )
-    plot = new_figure(time, 420, y_axis_type="log", y_range=y_range)
+    bottom = min(least / 1.5, 10 ** math.floor(math.log10(least)))
+    top = max(most * 1.5, 10 ** math.ceil(math.log10(most)))
+    plot = new_figure(time, 420, y_axis_type="log", y_range=Range1d(start=bottom, end=top))
+    plot.yaxis.ticker = FixedTicker(ticks=log_ticks(bottom, top), minor_ticks=[])
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
     shade(plot, faults)
     kinds = sorted({op.f for op in shown})
@@ -748,6 +779,13 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     return Chart("latency", "Latency of each operation, in ms", plot, words)
 
 
+def log_ticks(least: float, most: float) -> list[float]:
+    """Where a logarithmic axis has numbers: with few powers of ten between them, too."""
+    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+    steps = (1, 2, 5) if len(powers) < 5 else (1,)
+    return [step * 10.0**power for power in powers for step in steps]
+
+
 def _sample(run: Run) -> list[Operation]:
     """As many operations as can be drawn: of the ok ones of good keys one in so many."""
     if len(run.operations) <= MOST:
@@ -771,12 +809,15 @@ def _columns(
     def column(of: Callable[[Operation], Any]) -> list[Any]:
         return list(map(of, operations))
 
+    nodes = {op.process: run.asked(op.process) for op in operations}
+    asked = {who: node and f"asked {shorten(plain(node), 20)}" for who, node in nodes.items()}
     return {
         "left": column(lambda op: round(op.start / SECOND, 6)),
         "right": column(lambda op: round(run.end(op) / SECOND, 6)),
         "took": column(lambda op: max(FLOOR, round((run.end(op) - op.start) / MILLISECOND, 3))),
         "exact": column(lambda op: round((run.end(op) - op.start) / MILLISECOND, 3)),
         "process": column(lambda op: shorten(plain(str(op.process)), 20)),
+        "asked": column(lambda op: asked[op.process]),
         "rank": column(lambda op: ranks[op.process]),
         "key": column(lambda op: run.key_of.get(op.start_index, -1)),
         "what": column(lambda op: shorten(plain(describe(op)), TEXT)),
@@ -829,15 +870,13 @@ def bin_width(seconds: float, operations: int) -> float:
 
 def processes(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     """What each process did with a key; the page's script fills it from the latencies' data."""
-    names = ("left", "right", "process", "what", "outcome", "exact", "colour", "error")
-    source = ColumnDataSource({name: [] for name in names}, name="shown")
+    names = ("process", "asked", "what", "outcome", "exact", "colour", "error")
+    columns = places([], [], [], BAR)
+    source = ColumnDataSource({name: [] for name in (*names, *columns)}, name="shown")
     plot = new_figure(time, 300, y_range=FactorRange(factors=[]))
     shade(plot, faults)
-    bars = plot.hbar(
-        "process", left="left", right="right", height=0.7, source=source, fill_color="colour",
-        fill_alpha=0.6, line_color="colour",
-    )  # fmt: skip
-    hover(plot, [bars], *OPERATION)
+    drawn = bars(plot, "process", BAR, source, fill_color="colour", fill_alpha=0.6)
+    hover(plot, [drawn], *OPERATION)
     plot.ygrid.visible = False
     options = "".join(
         f'<option value="{place}">{_text(_label(name, verdict), 80)}</option>'
