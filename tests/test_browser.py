@@ -18,7 +18,7 @@ from workbench import report, store
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
-CHARTS = ["faults", "life", "latency", "rate", "messages", "processes"]
+CHARTS = ["faults", "life", "commits", "latency", "rate", "messages", "processes"]
 # Where on the screen a point of a plot is, by the plot's name and its own axes.
 PLACE = """([name, x, y]) => {
   const plot = Bokeh.documents[0].get_model_by_name(name);
@@ -226,6 +226,23 @@ def test_a_run_of_the_real_maelstrom(browser: Browser, real: Path) -> None:
     assert charts(opened) == ["faults", "latency", "rate", "processes"]
     assert "no messages.jsonl" in opened.page.inner_text("#messages")
     assert opened.complaints == []
+
+
+def test_what_a_history_says_runs_nowhere(browser: Browser, faulty: Path, tmp_path: Path) -> None:
+    hostile = "</script><script>document.title='run'</script><img src=x onerror=alert(1)>"
+    folder = tmp_path / "hostile"
+    shutil.copytree(faulty, folder, ignore=shutil.ignore_patterns("data", "report.html"))
+    for name in ("history.edn", "messages.jsonl", "life.edn", "results.edn"):
+        text = (folder / name).read_text("utf-8")
+        for word in ("not found", "append_entries", "follower", "elected"):
+            text = text.replace(word, word + hostile)
+        (folder / name).write_text(text, "utf-8")
+    report.write(folder)
+    opened = Opened(browser, folder / "report.html")
+    opened.drawn()
+    opened.when("document.getElementById('drawn').textContent.includes('messages')")
+    assert opened.page.title() != "run" and opened.complaints == []
+    assert hostile in opened.page.inner_text("#messages")
 
 
 @pytest.mark.parametrize("width", [390, 1280])

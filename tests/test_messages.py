@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import HOSTILE, Page, drawn, good, kept, page
+from test_report import HOSTILE, Page, columns, drawn, good, kept, page
 from workbench import __main__ as bench
 from workbench import diagram, journal, report, store
 from workbench.journal import Journal, Sent
@@ -214,6 +214,23 @@ def test_a_moment_can_be_gone_to(cwd: Path) -> None:
     assert "1.000 s: n0 leader, elected by n0 n2, term 1" in words
     assert "5.500 s: partition begins" in words and "5.700 s: partition ends" in words
     assert "follower of" not in words
+
+
+def test_the_commit_index_is_what_leaders_told() -> None:
+    folder = kept(good())
+    told = [("n0", 1, 0), ("n0", 1, 3), ("n0", 1, 3), ("n10", 2, 4), ("n0", 3, 4)]
+    appends = [
+        message(number, leader, "n2", type="append_entries", term=term, leader_commit=index)
+        for number, (leader, term, index) in enumerate(told)
+    ]
+    written(folder, noted(*((1_000_000 * sent["id"], "send", sent) for sent in appends)))
+    chart = drawn(folder)["commits"]
+    lines = [columns(chart, layer) for layer in (0, 2, 4)]
+    assert [(line["leader"][0], line["time"], line["index"]) for line in lines] == [
+        ("n0 in term 1", [0.0, 1.0], [0, 3]),
+        ("n10 in term 2", [3.0], [4]),
+        ("n0 in term 3", [4.0], [4]),
+    ]
 
 
 def test_without_a_journal_a_sentence_says_why() -> None:

@@ -61,6 +61,8 @@ MOST_FAULTS = 1_000
 MOST_SPANS = 4_000  # in which a node was this or that
 MOST_NODES = 50  # that have a band
 MOST_MOMENTS = 500  # that can be gone to
+MOST_STEPS = 1_000  # of a leader's commit index
+MOST_TERMS = 100  # that have one
 BAND, BAR = 0.72, 0.7  # of the height that there is for it
 BINS = 120  # of the rate, at most
 WHY = 2_000  # and of a sentence that says why
@@ -86,6 +88,8 @@ NO_LIFE = (
     "does the bench if no node writes such a line to stderr."
 )
 LIFE = "The cluster's life"
+TERM = re.compile(r'"term": (\d{1,15})\b')
+COMMIT = re.compile(r'"leader_commit": (\d{1,15})\b')
 PROCESS = re.compile(r"\bprocess (\d{1,9})\b")  # in a sentence that says why
 MOMENT = re.compile(r"\bat (\d{1,9}\.\d{1,9}) s\b")
 VERDICTS = {True: "valid", False: "invalid", None: "unknown"}
@@ -511,6 +515,8 @@ def charts(run: Run) -> list[Chart]:
     )
     faults = _all_faults(run)
     drawn = [latency(run, time, faults), rate(run, time, faults)]
+    if committed := commits(run, time, faults):
+        drawn.insert(0, committed)
     if not run.no_life:
         drawn.insert(0, lives(run, time, faults))
     if faults:
@@ -659,6 +665,38 @@ def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         f"from when the bench heard it; hover over a band for what it said.{silent}</p>\n"
     )
     return Chart("life", LIFE, plot, words)
+
+
+def commits(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart | None:
+    """The commit index that leaders told their followers; None if there were none."""
+    told: dict[tuple[str, str], dict[int, int]] = {}  # by term and leader: when it had which index
+    for message in run.messages:
+        if message.type == "append_entries" and (index := COMMIT.search(message.body)):
+            found = TERM.search(message.body)
+            key = (found[1] if found else "?", message.src)
+            told.setdefault(key, {}).setdefault(int(index[1]), message.sent)
+    if not told:
+        return None
+    plot = new_figure(time, 200, y_range=DataRange1d(start=0))
+    shade(plot, faults)
+    colours: dict[str, str] = {}
+    renderers = []
+    for (term, leader), had in islice(told.items(), MOST_TERMS):
+        points = list(had.items())
+        points = points[:: math.ceil(len(points) / MOST_STEPS)]
+        source = ColumnDataSource(
+            {
+                "time": [sent / SECOND for _, sent in points],
+                "index": [index for index, _ in points],
+                "leader": [f"{shorten(plain(leader), 20)} in term {term}"] * len(points),
+            }
+        )
+        colour = colours.setdefault(leader, FAULTS[len(colours) % len(FAULTS)])
+        plot.step("time", "index", source=source, mode="after", color=colour, line_width=2)
+        renderers.append(plot.scatter("time", "index", source=source, color=colour, size=4))
+    hover(plot, renderers, "<b>@leader</b> has committed up to @index", "at @time{0.000} s")
+    words = '<p class="note">As leaders told it; a colour for each of them.</p>\n'
+    return Chart("commits", "Commit index", plot, words)
 
 
 def _what(span: life.Span) -> str:
