@@ -424,8 +424,9 @@ def header(run: Run) -> str:
         f"{run.until / SECOND:,.1f} s",
     ]
     parts.append(f"<p>{' · '.join(filter(None, facts))}</p>")
-    files = ["timeline.html", "results.edn", "history.txt", "jepsen.log", "node-logs"]
-    links = [f'<a href="{name}">{name}</a>' for name in files if (run.folder / name).exists()]
+    files = ["timeline.html", "results.edn", "history.txt", "messages.jsonl", "jepsen.log"]
+    names = [name for name in (*files, "node-logs") if (run.folder / name).exists()]
+    links = [f'<a href="{name}">{name}</a>' for name in names]
     parts.append(f'<p class="note">{" · ".join(links)}</p>' if links else "")
     return "\n".join(filter(None, parts))
 

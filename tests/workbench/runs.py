@@ -30,11 +30,11 @@ SECOND = 1_000_000_000  # ns
 MOST = 1_000  # runs of a workload; its folder lists them all
 LARGEST = 64_000_000  # bytes of a file that is read: a second of a history, ten of results
 TEXT = 500  # characters of a command, or of why a run is not valid
-VERDICTS = ("invalid", "unknown", "valid", "incomplete")
+VERDICTS = ("invalid", "unknown", "valid", "incomplete", "measured")  # by make bench
 # What a row is made of: while these stay as they are, so does the row.
 PARTS = (
     *("results.edn", "history.edn", "jepsen.log", "node-logs"),
-    *("report.html", "timeline.html"),
+    *("bench.json", "bench.html", "report.html", "timeline.html"),
 )
 WIDTH, HEIGHT, BIN = 120, 28, 3  # pixels of a picture, and of a bar in it
 
@@ -121,7 +121,8 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 def read(folder: Path, parts: dict[str, tuple[int, int]]) -> Run:
     """Whatever can be told of a run that has these parts, be they as odd as they may."""
-    results, verdict, why = None, "incomplete", ""
+    results, why = None, ""
+    verdict = "measured" if "bench.json" in parts else "incomplete"
     if "results.edn" in parts:
         try:
             results = _results(folder / "results.edn", parts["results.edn"][1])
@@ -143,7 +144,7 @@ def read(folder: Path, parts: dict[str, tuple[int, int]]) -> Run:
         seconds=scan.until / SECOND,
         command=shorten(command(folder, parts), TEXT),
         picture=picture(scan),
-        page=next((name for name in PARTS[-2:] if name in parts), ""),
+        page=next((name for name in PARTS[-3:] if name in parts), ""),
     )
 
 
@@ -286,10 +287,11 @@ li { display: grid; grid-template-columns: 90px 200px 120px minmax(0, 1fr) auto;
      border-left: 5px solid; font-variant-numeric: tabular-nums; }
 li.valid { border-left-color: var(--valid); } li.invalid { border-left-color: var(--invalid); }
 li.unknown { border-left-color: var(--unknown); }
-li.incomplete { border-left-color: var(--incomplete); }
+li.incomplete, li.measured { border-left-color: var(--incomplete); }
 b { color: #fff; padding: 1px 8px; border-radius: 4px; font-size: 13px; justify-self: start; }
 .valid b { background: var(--valid); } .invalid b { background: var(--invalid); }
-.unknown b { background: var(--unknown); } .incomplete b { background: var(--incomplete); }
+.unknown b { background: var(--unknown); } .incomplete b,
+.measured b { background: var(--incomplete); }
 .began, .facts { overflow-wrap: anywhere; }
 svg, .none { display: block; width: 120px; height: 28px; border-bottom: 1px solid var(--line); }
 .none { border: 0; }

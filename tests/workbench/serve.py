@@ -24,6 +24,7 @@ class StoreHandler(SimpleHTTPRequestHandler):
     extensions_map = {  # noqa: RUF012 (as the class above it declares it)
         **SimpleHTTPRequestHandler.extensions_map,
         ".edn": "text/plain; charset=utf-8",
+        ".jsonl": "text/plain; charset=utf-8",
         ".log": "text/plain; charset=utf-8",
         ".txt": "text/plain; charset=utf-8",
     }
