@@ -213,10 +213,11 @@ def test_links_are_neither_followed_nor_read(tmp_path: Path) -> None:
     assert row(tmp_path / "store") == ("incomplete", "incomplete 2027-01-05 10:11:12 UTC files")
 
 
-def test_what_make_bench_has_measured_is_no_incomplete_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", ["bench.json", "compare.json"])
+def test_what_make_bench_has_measured_is_no_incomplete_run(tmp_path: Path, data: str) -> None:
     folder = tmp_path / "store" / "bench" / "20270105T101112.000Z"
     folder.mkdir(parents=True)
-    for name in ("bench.json", "bench.html"):
+    for name in (data, "bench.html"):
         (folder / name).touch()
     said = "measured 2027-01-05 10:11:12 UTC bench files"
     assert row(tmp_path / "store") == ("measured", said)

@@ -34,7 +34,7 @@ VERDICTS = ("invalid", "unknown", "valid", "incomplete", "measured")  # by make 
 # What a row is made of: while these stay as they are, so does the row.
 PARTS = (
     *("results.edn", "history.edn", "jepsen.log", "node-logs"),
-    *("bench.json", "bench.html", "report.html", "timeline.html"),
+    *("bench.json", "compare.json", "bench.html", "report.html", "timeline.html"),
 )
 WIDTH, HEIGHT, BIN = 120, 28, 3  # pixels of a picture, and of a bar in it
 
@@ -122,7 +122,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 def read(folder: Path, parts: dict[str, tuple[int, int]]) -> Run:
     """Whatever can be told of a run that has these parts, be they as odd as they may."""
     results, why = None, ""
-    verdict = "measured" if "bench.json" in parts else "incomplete"
+    verdict = "measured" if {"bench.json", "compare.json"} & parts.keys() else "incomplete"
     if "results.edn" in parts:
         try:
             results = _results(folder / "results.edn", parts["results.edn"][1])
