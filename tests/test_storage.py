@@ -270,6 +270,29 @@ def test_10_2_1_who_cannot_do_without_its_own_disk_writes_at_once(disk: Disk) ->
     assert known(scene.raft, 2)["log"] == known(follower_of(disk), 2)["log"]
 
 
+def test_10_2_1_a_leader_whose_disk_is_full_falls_silent_with_the_next_tick(disk: Disk) -> None:
+    """What the others had on their disks before that is committed all the same."""
+    scene = leader(disk)
+    disk.is_full()
+    before = scene.request(write(1))
+    scene.acks(*scene.peers)
+    assert scene.answer(before) == {"type": "write_ok"}
+    scene.advance(raft.TICK)
+    scene.world.inbox.clear()
+    refused = scene.answer(scene.request(write(2)))
+    assert refused and refused["code"] == 11
+    scene.advance(scene.raft.heartbeat)
+    assert not scene.sent("append_entries")
+    disk.works()
+    scene.advance(scene.raft.heartbeat + 2 * raft.TICK)
+    scene.acks(*scene.peers)
+    after = scene.request(write(3))
+    scene.acks(*scene.peers)
+    assert scene.answer(after) == {"type": "write_ok"}
+    scene.advance(raft.TICK)
+    as_it_was(scene, disk)
+
+
 def test_10_2_1_a_leaders_term_and_vote_are_on_its_disk_before_anything_leaves(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
