@@ -27,7 +27,7 @@ LENGTH = 1_000  # characters of a body that are kept
 TYPE = 60  # and of its type
 
 
-@dataclass
+@dataclass(slots=True)
 class Sent:
     """A message, its times in ns, and its body as JSON text, or an excerpt of that."""
 
