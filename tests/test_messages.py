@@ -216,6 +216,15 @@ def test_a_moment_can_be_gone_to(cwd: Path) -> None:
     assert "follower of" not in words
 
 
+def test_of_nodes_that_tell_no_role_nothing_is_said(cwd: Path) -> None:
+    folder = kept(good())
+    assert report.NO_LIFE in page(folder).text
+    written(folder, noted((5, "send", READ)))
+    assert "cluster's life" not in page(folder).text
+    (folder / "life.edn").write_text("[")
+    assert "life.edn cannot be read" in page(folder).text
+
+
 def test_the_commit_index_is_what_leaders_told() -> None:
     folder = kept(good())
     told = [("n0", 1, 0), ("n0", 1, 3), ("n0", 1, 3), ("n10", 2, 4), ("n0", 3, 4)]

@@ -84,8 +84,7 @@ STATES = {
 }
 NO_LIFE = (
     "There is no life.edn, in which the bench keeps the lines that say when a node became leader, "
-    "follower or candidate; so the cluster's life is not drawn. The real Maelstrom keeps none, nor "
-    "does the bench if no node writes such a line to stderr."
+    "follower or candidate; so the cluster's life is not drawn. The real Maelstrom keeps none."
 )
 LIFE = "The cluster's life"
 TERM = re.compile(r'"term": (\d{1,15})\b')
@@ -377,7 +376,8 @@ def html(run: Run) -> str:
     if drawn and not run.messages:
         place = names.index("rate") + 1
         sections.insert(place, _missing("messages", TITLE, run.no_messages))
-    if drawn and run.no_life:
+    silent = run.no_life == NO_LIFE and run.messages  # ours, but of nodes that tell no role
+    if drawn and run.no_life and not silent:
         place = names.index("latency")
         sections.insert(place, _missing("life", LIFE, run.no_life))
     scripts: list[str] = []
