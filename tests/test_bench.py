@@ -242,3 +242,19 @@ def test_the_page_of_a_comparison_alone(tmp_path: Path) -> None:
 def test_what_holds_no_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench_page.main([str(tmp_path)]) == 1
     assert "has neither bench.json nor compare.json" in capsys.readouterr().err
+
+
+def test_other_pythons_are_measured_if_they_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = tmp_path / "python3.10"
+    stand_in.write_text("#!/bin/sh\nexit 1\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(bench, "PYTHONS", (str(stand_in), "python-of-nobody", sys.executable))
+    rows = list(bench.pythons(bench.Scale(True, tmp_path)))
+    assert [row["label"] for row in rows] == [
+        f"{sys.executable}, {what}" for what in ("bare loop", "1 node", "3 nodes")
+    ]
+    bare, *others = rows
+    for row in others:
+        assert row["cpu_ratio"] == row["cpu_us"] / bare["cpu_us"]

@@ -58,7 +58,7 @@ from workbench import store  # noqa: E402
 from raft import Map  # noqa: E402
 
 STORE = ROOT / "store" / "bench"
-COUNTED = [sys.executable, counted.__file__]
+PYTHONS = ("python3.10", "python3.11", "python3.12", "python3.13", "pypy3")
 CHAPTER_1 = [*RAFT, "--unreplicated"]
 BARE_LOOP = [sys.executable, str(Path(__file__).with_name("bare_loop.py"))]
 IMPORTS = [sys.executable, "-c", "import json, threading"]
@@ -136,6 +136,7 @@ def raft_rows(
     seconds: float = 1.6,
     windows: int = 1,
     folder: Path | None = None,
+    python: str = sys.executable,
 ) -> Iterator[Row]:
     """Measures raft.py; a row for each of the windows, which follow each other.
 
@@ -143,7 +144,7 @@ def raft_rows(
     """
     mix = mix or Mix(HALF_READS)
     words = ["0", "--data-dir", str(folder)] if folder else [str(mix.keys)]
-    cluster = Cluster([*COUNTED, *words], nodes)
+    cluster = Cluster([python, counted.__file__, *words], nodes)
     rows = []
     try:
         asked = Clients(cluster, clients, mix)
@@ -266,6 +267,26 @@ def mix(scale: Scale) -> Iterator[Row]:
         yield from raft_rows(scale, name, mix=Mix(kinds))
 
 
+def pythons(scale: Scale) -> Iterator[Row]:
+    """Which Python runs the nodes, beside a bare loop in the same one: those on the PATH."""
+    for python in scale.points([name for name in PYTHONS if works(name)]):
+        bare = figures(alone([python, BARE_LOOP[1]], CLIENTS, scale.seconds(1.6)))
+        yield {"label": f"{python}, bare loop"} | bare | {"cpu_ratio": 1.0}
+        for size in (1, 3):
+            label = f"{python}, {many(size, 'node')}"
+            for row in raft_rows(scale, label, size, python=python):
+                yield row | {"cpu_ratio": row["cpu_us"] / bare["cpu_us"]}
+
+
+def works(python: str) -> bool:
+    """Whether it is there, and is no stand-in for one that is not, and new enough."""
+    check = "import sys; sys.exit(sys.version_info < (3, 10))"
+    try:
+        return subprocess.run([python, "-c", check], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
 def growth(row: Row, first: Row) -> Row:
     """A row's ratios to another one."""
     return {
@@ -275,7 +296,7 @@ def growth(row: Row, first: Row) -> Row:
 
 
 TABLES = {"grid": grid, "mix": mix, "durable": durable, "keys": keys, "values": values,
-          "log": log, "nodes": nodes}  # fmt: skip
+          "log": log, "nodes": nodes, "pythons": pythons}  # fmt: skip
 
 
 # Parts: each against something else
@@ -466,7 +487,7 @@ def main(argv: Sequence[str]) -> None:
         except NodeEnded as error:  # the other tables are worth having
             found["problems"].append(f"{name}: {error}")
             print(found["problems"][-1])
-        if name != "grid":
+        if name not in ("grid", "pythons"):  # which have ratios of their own
             rows = [growth(row, rows[0]) | row for row in rows]
         rows = rounded(rows)
         found["tables"][name] = {"title": title(name), "rows": rows}
