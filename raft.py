@@ -107,7 +107,7 @@ HEARTBEATS_PER_SECOND = 48  # and as many answers, in all
 LEASE = 0.9  # of the promised timeout: clocks may differ in speed
 MAX_TIMEOUT = 60.0  # that a leader may ask for
 FIRST_ELECTION = 1.0  # not before: peers may not be up
-SURER = 0.1  # seconds of a round trip a second: peers that were paused look like a slow network
+MORE_PATIENCE = 0.3  # seconds a second: peers that were paused look like a slow network
 STARTUP = 0.3  # that this program may have taken to begin, while requests waited for it
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
 NEAR = 0.004  # a round trip that is worth waiting for
@@ -378,7 +378,7 @@ class Raft(Server):
         self.min_heartbeat = HEARTBEAT
         self.timeout = 0.0  # of elections
         self.ticked = (0.0, 0.0)  # when the last two ticks were
-        self.sure_rtt = 0.0  # the round trip, if it has been that long for a while
+        self.patience = PATIENCE  # until an operation is given up
         self.input_at = self.node.now() - STARTUP  # when something came last
         self.heard = False  # something in this turn
         self.waited = (self.input_at, self.input_at)  # since when what came then may have waited
@@ -459,12 +459,12 @@ class Raft(Server):
             if self.role == "leader":
                 self.review_followers(now)
                 self.readmit()
+                self.adapt_patience()
                 if self.of_majority(now, "heard_of") < now - 2 * self.timeout:
                     self.forget_leader()  # its clients may do better elsewhere
                     self.become_follower("heard no majority")
             self.review_pending(now)
             self.compact()
-            self.sure_rtt = min(self.rtt, self.sure_rtt + SURER * TICK)
             self.ticked = (self.ticked[1], now)
 
     def log_role(self, text: str) -> None:
@@ -509,7 +509,7 @@ class Raft(Server):
     def hand_over_arrived(self) -> None:
         """Makes a batch of the operations that came in this turn, and sends it on its way."""
         self.seq += 1
-        until = min(self.waited[0], self.ticked[0]) + max(PATIENCE, 3 * self.sure_rtt)
+        until = min(self.waited[0], self.ticked[0]) + self.patience
         batch = Batch(self.node.node_id, self.seq, until, *self.arrived)
         self.pending[self.seq] = batch
         self.arrived = ([], [])
@@ -976,7 +976,7 @@ class Raft(Server):
         follower.sent_at, follower.stamp = self.node.now(), self.stamp
         self.send(
             node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout,
-            rtt=self.rtt, **fields,
+            rtt=self.rtt, patience=self.patience, **fields,
         )  # fmt: skip
 
     def hear_follower(self, src: str, body: Body) -> Follower | None:
@@ -1121,7 +1121,7 @@ class Raft(Server):
         self.ahead = max(sent - now, self.ahead - (1 - LEASE) * (now - self.heard_leader_at))
         self.heard_leader_at = now
         self.timeout = timeout
-        self.rtt = body["rtt"]
+        self.rtt, self.patience = body["rtt"], body["patience"]
         return True
 
     def agree(self, body: Body, refused: int | None = None) -> None:
@@ -1302,6 +1302,15 @@ class Raft(Server):
             self.sampled = now
             self.samples.append(max(0.0, now - sent))
             self.adapt_timeout()
+
+    def adapt_patience(self) -> None:
+        """How long clients surely wait: Maelstrom's do for 10 times the latency between servers.
+
+        Where messages wait for each other round trips tell too much of it, but for the quickest.
+        """
+        quick = sorted(self.samples)[len(self.samples) // 4]
+        wanted = min(3 * self.rtt, 5 * quick, self.patience + MORE_PATIENCE * TICK)
+        self.patience = max(PATIENCE, wanted)
 
     def adapt_timeout(self) -> None:
         """Few long round trips are a pause of a node, and not the network's: the median counts."""
@@ -1665,11 +1674,11 @@ MESSAGES: Final = {
     "request_vote_res": "pre:bool term granted:bool leader:node? sent:time? now:time commit:index "
     "starts",
     "append_entries": "term prev_log_index:index prev_log_term:term entries leader_commit:index "
-    "sent:time timeout:seconds rtt:seconds answered:batches",
+    "sent:time timeout:seconds rtt:seconds patience:seconds answered:batches",
     "append_entries_res": "term success:bool match:index sent:time timeout:seconds start:number "
     "snapshot:index offset:number",
     "install_snapshot": "term last_index:index last_term:term starts floor:index size:number "
-    "offset:number data:records sent:time timeout:seconds rtt:seconds",
+    "offset:number data:records sent:time timeout:seconds rtt:seconds patience:seconds",
     "forward": "owner:node seq:number birth:index clock:node until:time reads:operations "
     "writes:operations",
     "answered": "seqs:numbers commit:index",

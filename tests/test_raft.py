@@ -179,7 +179,8 @@ def append(
     return {
         "type": "append_entries", "term": term, "prev_log_index": index,
         "prev_log_term": prev_term, "entries": entries or [], "leader_commit": commit,
-        "sent": sent, "timeout": timeout, "rtt": 0.0, "answered": answered or [],
+        "sent": sent, "timeout": timeout, "rtt": 0.0,
+        "patience": 0.9, "answered": answered or [],
     }  # fmt: skip
 
 
@@ -1378,7 +1379,7 @@ SAID: list[Body] = [
 GARBAGE: list[Any] = [-1, 1.5, True, "x", [None], [[]], [[1, 2, 3, 4, 5]], {}, {"a": 1}]
 RIGHT: dict[str, list[Any]] = {  # of those, what a field may be
     "pre": [True], "granted": [True], "success": [True], "sent": [-1, 1.5], "now": [-1, 1.5],
-    "until": [-1, 1.5], "timeout": [1.5], "rtt": [1.5], "starts": [{}],
+    "until": [-1, 1.5], "timeout": [1.5], "rtt": [1.5], "patience": [1.5], "starts": [{}],
 }  # fmt: skip
 
 
@@ -1554,6 +1555,46 @@ def test_cost_on_a_far_network_no_write_waits() -> None:
 
 
 # Clients that are heard late: Maelstrom delivers to a node one message after the other
+
+
+@pytest.mark.parametrize(
+    ("samples", "patience"),
+    [
+        ([0.0] * 51, 0.9),
+        ([0.6] * 51, 1.8),  # 0.3 s each way: clients wait for 3 s
+        ([0.15] * 13 + [0.5] * 38, 0.9),  # messages wait for each other, clients for 1 s
+        ([0.4] * 13 + [1.2] * 38, 2.0),
+    ],
+)
+def test_owner_patience_is_what_the_quickest_round_trips_tell_too(
+    samples: list[float], patience: float
+) -> None:
+    scene = ready_leader()
+    scene.raft.samples.extend(samples)
+    scene.raft.adapt_timeout()
+    for _ in range(400):
+        scene.raft.adapt_patience()
+    assert scene.raft.patience == pytest.approx(patience)
+
+
+def test_owner_patience_grows_slowly_and_ends_at_once() -> None:
+    scene = ready_leader()
+    scene.knows_latency(1.0)
+    scene.advance(1.0)
+    assert 1.1 < scene.raft.patience < 1.3
+    scene.knows_latency(0.0)
+    scene.advance(TICK)
+    assert scene.raft.patience == 0.9
+
+
+def test_owner_a_follower_is_as_patient_as_its_leader() -> None:
+    scene = follower()
+    scene.says("n0", {**append(1), "patience": 3.0})
+    msg_id = scene.request(READ)
+    scene.advance(2.9)
+    assert scene.answer(msg_id) is None
+    scene.advance(0.2)
+    assert (scene.answer(msg_id) or {})["code"] == 11
 
 
 def test_owner_a_request_may_have_waited_in_the_silence_before_it() -> None:
