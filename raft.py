@@ -412,7 +412,8 @@ class Raft(Server):
                 self.members = dict.fromkeys(self.node.node_ids, self.start)
             else:
                 self.start = self.node.random.getrandbits(48)
-            self.ticked = (self.input_at, now)
+            self.heard = True  # what comes in this turn may have waited since before the start
+            self.input_at, self.ticked = now, (now, now)
             others = len(self.node.node_ids) - 1
             self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
             self.timeout = self.min_timeout

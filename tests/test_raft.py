@@ -1651,6 +1651,16 @@ def test_owner_what_came_before_init_may_have_waited_for_the_program_to_begin() 
     assert (world.answer(msg_id) or {})["code"] == 11
 
 
+def test_owner_what_comes_after_init_has_not_waited_however_late_that_came() -> None:
+    world = World()
+    world.add("n0", Raft)
+    world.time += 5.0
+    world.init("n0")
+    msg_id = world.request("n0", write(1))
+    world.deliver()
+    assert world.answer(msg_id) == {"type": "write_ok"}
+
+
 def test_owner_how_far_the_leaders_clock_is_ahead_is_what_the_quickest_message_showed() -> None:
     """Less what two clocks may drift apart since then: until then the leader may answer."""
     scene = Scene("n1")
