@@ -108,6 +108,7 @@ LEASE = 0.9  # of the promised timeout: clocks may differ in speed
 MAX_TIMEOUT = 60.0  # that a leader may ask for
 FIRST_ELECTION = 1.0  # not before: peers may not be up
 MORE_PATIENCE = 0.3  # seconds a second: peers that were paused look like a slow network
+BACKLOG = 0.5  # that requests wait at most where more comes than can be read at once
 STARTUP = 0.3  # that this program may have taken to begin, while requests waited for it
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
 NEAR = 0.004  # a round trip that is worth waiting for
@@ -379,7 +380,7 @@ class Raft(Server):
         self.timeout = 0.0  # of elections
         self.ticked = (0.0, 0.0)  # when the last two ticks were
         self.patience = PATIENCE  # until an operation is given up
-        self.input_at = self.node.now() - STARTUP  # when something came last
+        self.input_at = self.node.now() - STARTUP  # when all that had come was read
         self.heard = False  # something in this turn
         self.waited = (self.input_at, self.input_at)  # since when what came then may have waited
 
@@ -413,7 +414,7 @@ class Raft(Server):
             else:
                 self.start = self.node.random.getrandbits(48)
             self.heard = True  # what comes in this turn may have waited since before the start
-            self.input_at, self.ticked = now, (now, now)
+            self.input_at, self.ticked = self.input_at if self.node.lags else now, (now, now)
             others = len(self.node.node_ids) - 1
             self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
             self.timeout = self.min_timeout
@@ -495,17 +496,20 @@ class Raft(Server):
         Maelstrom delivers to a node one message after the other, so others may have waited for a
         slow one, in the silence before it; but no message takes that long. If this node was
         stopped, they have waited in its pipe since the last tick but one (a tick may have come
-        first). After a long time they are many, so they are read for a while.
+        first). After a long time they are many, so they are read for a while. If there is more than
+        can be read at once, it may all have waited since there was not.
         """
         if self.heard:
             return
         self.heard = True
         now, (since, read_at) = self.node.now(), self.waited
         wait = 6 * self.rtt if self.node.other_node_ids else 0.0
-        oldest = min(max(self.input_at, self.ticked[0] - wait), self.ticked[0])
+        longest = now - BACKLOG if self.node.lags else self.ticked[0] - wait
+        oldest = min(max(self.input_at, longest), self.ticked[0])
         if now - oldest > read_at - since or now - read_at > max(TICK, (read_at - since) / 8):
             self.waited = (oldest, now)
-        self.input_at = now
+        if not self.node.lags:
+            self.input_at = now
 
     def hand_over_arrived(self) -> None:
         """Makes a batch of the operations that came in this turn, and sends it on its way."""

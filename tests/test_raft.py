@@ -1651,6 +1651,19 @@ def test_owner_what_came_before_init_may_have_waited_for_the_program_to_begin() 
     assert (world.answer(msg_id) or {})["code"] == 11
 
 
+def test_owner_what_is_read_in_many_parts_may_have_waited_since_all_was_read_last() -> None:
+    """But not for longer than half a second: who always has much to read must serve, too."""
+    scene = follower()
+    waits = []
+    for lags in (True,) * 7 + (False,):
+        scene.node.lags = lags
+        scene.advance(0.1)
+        scene.says("n0", {**append(1), "rtt": 0.0})
+        waits.append(scene.world.time - scene.raft.waited[0])
+    assert waits[:7] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5])
+    assert waits[7] <= 2 * TICK
+
+
 def test_owner_what_comes_after_init_has_not_waited_however_late_that_came() -> None:
     world = World()
     world.add("n0", Raft)
