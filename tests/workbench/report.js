@@ -99,7 +99,7 @@
     show();
   }
 
-  const MOST = 800;  // messages that are drawn at once
+  const MOST = 500;  // messages that are drawn at once
   const LABELLED = 40;  // of so many each has its type beside it
   const LOST = "#D0453E";
 
