@@ -123,7 +123,7 @@ ENTRY_BYTES = 60  # of an entry besides its strings
 REMEMBERED = 16_384  # answers
 CHECKPOINT = 5000  # entries between two of what is stored
 FORMAT = 2  # of the file
-ROW = "SELECT max(key) FROM entry WHERE key <="  # the row that has an entry
+ROW = "SELECT max(key) FROM entry WHERE key <= ?"  # of the file: that which has an entry
 KEPT_ENTRIES, KEPT_BYTES = 10_000, 1 << 26  # of the log, behind what is applied: for who lags
 GONE = 10.0  # seconds of silence after which nothing is kept for a follower
 MAX_AHEAD = 10**9  # terms, or entries, that a message can be ahead
@@ -1615,7 +1615,7 @@ class Storage:
         state["commits"] += 1
         first = log.stable + 1
         if first <= saved.get("last", 0):  # the log was cut, maybe in the midst of a row
-            of = f"SELECT key, value FROM entry WHERE key = ({ROW} ?)"
+            of = f"SELECT key, value FROM entry WHERE key = ({ROW})"
             row, entries = db.execute(of, (first,)).fetchone()
             db.execute("DELETE FROM entry WHERE key >= ?", (row,))
             self._put("entry", [(row, json.loads(entries)[: first - row])])
@@ -1642,7 +1642,7 @@ class Storage:
         self._put("answer", [(snapshot.index, new[::-1])])
         self._db.execute("DELETE FROM answer WHERE key <= ?", (snapshot.floor,))
         start = raft.log.start
-        self._db.execute(f"DELETE FROM entry WHERE key < ({ROW} ?)", (start + 1,))
+        self._db.execute(f"DELETE FROM entry WHERE key < ({ROW})", (start + 1,))
         return [start, raft.log[start].term, snapshot.index, snapshot.floor, snapshot.size]
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:

@@ -341,7 +341,7 @@ MUTANTS = [
     Mutant(
         "the stored log is cut beyond the checkpoint",
         "paper 7", "a node that does not start again",
-        [("key < ({ROW} ?)\", (start + 1,)", "key < ({ROW} ?)\", (raft.log.size + 1,)")],
+        [("key < ({ROW})\", (start + 1,)", "key < ({ROW})\", (raft.log.size + 1,)")],
         "crashes",
     ),
     Mutant(

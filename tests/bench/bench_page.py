@@ -9,18 +9,14 @@ script goes into the page; so it opens from disk, and nothing else can run in it
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bokeh.embed import components
 from bokeh.models import ColumnDataSource, NumeralTickFormatter, Range1d
 from bokeh.plotting import figure
-from bokeh.resources import Resources
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = str(Path(__file__).resolve().parent)  # not on the path: `bench` is a folder, and a file here
@@ -28,7 +24,8 @@ sys.path[:] = [str(ROOT), str(ROOT / "tests"), *(path for path in sys.path if pa
 
 from bench import compare  # noqa: E402  (needs the path above)
 from bench.bench import COLUMNS, Row, cell, shown_columns  # noqa: E402
-from workbench.plots import GREY, THEME, Chart, hover, plain  # noqa: E402
+from workbench.page import embed, page  # noqa: E402
+from workbench.plots import GREY, Chart, hover, plain  # noqa: E402
 from workbench.timeline import markup  # noqa: E402
 
 # These, and the grey of the axes, stand out on white and on black.
@@ -40,40 +37,12 @@ GROWTHS = {  # of a table: what is to the right, and whether from one to the nex
     "log": ("earlier", "operations before", False),
     "nodes": ("nodes", "nodes", True),
 }
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:;
- style-src 'unsafe-inline'; script-src {hashes}; base-uri 'none'; form-action 'none'">
-<title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<style>
-:root {{ color-scheme: light dark; --line: #8886; }}
-* {{ box-sizing: border-box; }}
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1400px;
-       padding: 16px; background: Canvas; color: CanvasText; }}
-h1 {{ font-size: 22px; margin: 0 0 4px; }}
-h2 {{ font-size: 17px; margin: 28px 0 6px; }}
-p {{ margin: 6px 0; overflow-wrap: anywhere; }}
-.why {{ border-left: 4px solid #C8322B; padding-left: 10px; }}
-.note {{ opacity: .75; font-size: 13px; }}
-.wide {{ overflow-x: auto; }}
-.charts {{ display: grid; gap: 0 24px;
-          grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }}
-.charts section {{ min-width: 0; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }}
-th, td {{ padding: 2px 9px; text-align: right; border-bottom: 1px solid var(--line);
-         white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
-</style></head><body>
-{header}
-<div class="charts">
-{charts}
-</div>
-{tables}
-<noscript><p class="why">The charts need JavaScript.</p></noscript>
-{scripts}
-</body></html>
+STYLE = """\
+.charts { display: grid; gap: 0 24px;
+          grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
+.charts section { min-width: 0; }
+table { font-size: 13px; }
+th, td { padding: 2px 9px; }
 """
 NOTE = (
     "A closed loop of clients on one machine: each has one request under way. CPU is that of all "
@@ -105,34 +74,23 @@ def write(folder: Path) -> Path:
         found.append(json.loads(path.read_text("utf-8")) if path.exists() else {})
     if not any(found):
         raise FileNotFoundError(f"{folder} has neither bench.json nor compare.json")
-    page = folder / "bench.html"
-    page.write_text(html(*found), encoding="utf-8")
-    return page
+    path = folder / "bench.html"
+    path.write_text(html(*found), encoding="utf-8")
+    return path
 
 
 def html(bench: Row, compared: Row) -> str:
     """The page. Whatever the files say is text in it."""
-    drawn = charts(bench.get("tables", {}))
-    plots = [chart.plot for chart in drawn]
-    script, divs = components(plots, wrap_script=False, theme=THEME) if plots else ("", ())
-    sections = [
-        f'<section id="{chart.name}"><h2>{markup(chart.title)}</h2>\n{chart.words}{div}</section>'
-        for chart, div in zip(drawn, divs, strict=True)
-    ]
-    scripts: list[str] = []
-    if plots:
-        scripts = [*Resources(mode="inline", components=["bokeh"]).js_raw, script]
-    digests = [hashlib.sha256(text.encode()).digest() for text in scripts]
-    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    sections, script = embed(charts(bench.get("tables", {})))
     name = bench.get("revision") or f"{compared['this']} and {compared['that']}"
-    return PAGE.format(
-        title=_text(f"What it costs: {name}"),
-        hashes=hashes or "'none'",
-        header=header(bench, name),
-        charts="\n".join(sections),
-        tables="\n".join([*comparison(compared), *tables(bench)]),
-        scripts="\n".join(f"<script>{text}</script>" for text in scripts),
-    )
+    parts = [
+        header(bench, name),
+        f'<div class="charts">\n{"".join(sections)}</div>',
+        *comparison(compared),
+        *tables(bench),
+    ]
+    scripts = [script] if script else []
+    return page(plain(f"What it costs: {name}"), STYLE, "\n".join(parts), *scripts)
 
 
 def _text(value: object) -> str:

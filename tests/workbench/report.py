@@ -10,7 +10,6 @@ into the page; so this module, unlike all others here, needs what tests/requirem
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
 import re
 import sys
@@ -19,9 +18,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bokeh.embed import components
 from bokeh.models import (
     ColumnDataSource,
     DataRange1d,
@@ -30,19 +28,18 @@ from bokeh.models import (
     NumeralTickFormatter,
     Range1d,
 )
-from bokeh.resources import Resources
 
 from . import edn, history, journal, life
 from .checker import check_history
 from .diagram import NO_JOURNAL, TITLE, diagram
 from .edn import Keyword
 from .history import OUTCOMES, HistoryError, Op, Operation, clients, shorten
+from .page import embed, page, section
 from .plots import (
     GREY,
     MILLISECOND,
     SECOND,
     TEXT,
-    THEME,
     Chart,
     Fault,
     bars,
@@ -99,57 +96,24 @@ OPERATION = (  # what hovering over one tells
     "at @left{0.000} s",
     "@error",
 )
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:;
- style-src 'unsafe-inline'; script-src {hashes}; base-uri 'none'; form-action 'none'">
-<title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<style>
-:root {{ color-scheme: light dark; --soft: #8882; --line: #8886;
-        --valid: #2E8B57; --invalid: #C8322B; --unknown: #B36B00; }}
-* {{ box-sizing: border-box; }}
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1400px;
-       padding: 16px; background: Canvas; color: CanvasText; }}
-h1 {{ font-size: 22px; margin: 0 0 4px; }}
-h2 {{ font-size: 17px; margin: 28px 0 6px; }}
-p {{ margin: 6px 0; overflow-wrap: anywhere; }}
-.verdict {{ color: #fff; padding: 2px 10px; border-radius: 4px; }}
-.valid {{ background: var(--valid); }} .invalid {{ background: var(--invalid); }}
-.unknown {{ background: var(--unknown); }}
-.why {{ border-left: 4px solid var(--invalid); padding-left: 10px; }}
-.note {{ opacity: .75; font-size: 13px; }}
-pre {{ background: var(--soft); padding: 8px 10px; border-radius: 4px; margin: 8px 0;
-      white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--line);
-         white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; padding-left: 0; max-width: 30ch;
-                                 overflow: hidden; text-overflow: ellipsis; }}
-select {{ font: inherit; max-width: 60vw; }}
-.states {{ font-size: 13px; }}
-.state {{ display: inline-block; margin-right: 14px; white-space: nowrap; }}
-.state i {{ display: inline-block; width: 22px; height: 11px; margin-right: 5px; }}
-.picture {{ overflow-x: auto; }}
-.picture img {{ display: block; }}
-@media (max-width: 600px) {{ body {{ padding: 10px; }}
-  table {{ font-size: 13px; }} th, td {{ padding: 3px 5px; }} }}
-</style></head><body>
-<header>
-{header}
-</header>
-<section id="figures"><h2>Figures</h2>
-{figures}
-</section>
-{charts}
-{pictures}
-<noscript><p class="why">The charts need JavaScript.</p></noscript>
-{scripts}
-</body></html>
+STYLE = """\
+.verdict { color: #fff; padding: 2px 10px; border-radius: 4px; }
+.valid { background: var(--valid); } .invalid { background: var(--invalid); }
+.unknown { background: var(--unknown); }
+pre { background: var(--soft); padding: 8px 10px; border-radius: 4px; margin: 8px 0;
+      white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
+th:first-child, td:first-child { max-width: 30ch; overflow: hidden; text-overflow: ellipsis; }
+select { font: inherit; max-width: 60vw; }
+.states { font-size: 13px; }
+.state { display: inline-block; margin-right: 14px; white-space: nowrap; }
+.state i { display: inline-block; width: 22px; height: 11px; margin-right: 5px; }
+.picture { overflow-x: auto; }
+.picture img { display: block; }
+@media (max-width: 600px) { body { padding: 10px; }
+  table { font-size: 13px; } th, td { padding: 3px 5px; } }
 """
 SCRIPT = Path(__file__).with_name("report.js")
+Part = TypeVar("Part")
 
 
 @dataclass
@@ -204,9 +168,9 @@ def main(argv: list[str]) -> int:
 
 def write(folder: Path) -> Path:
     """Writes a run's page into its folder; the page. HistoryError if it is none, or OSError."""
-    page = folder / "report.html"
-    page.write_text(html(read(folder)), encoding="utf-8", errors="replace")
-    return page
+    path = folder / "report.html"
+    path.write_text(html(read(folder)), encoding="utf-8", errors="replace")
+    return path
 
 
 # Reading
@@ -226,8 +190,12 @@ def read(folder: Path) -> Run:
     order = sorted(range(len(keys)), key=lambda place: _interest(keys[place][1]))
     places = {place: rank for rank, place in enumerate(order)}
     logs = folder / "node-logs"
-    lines, no_life = _life(folder)
-    messages, no_messages = _messages(folder)
+    lines, no_life = _part(
+        life.read, folder, NO_LIFE, f"The cluster's life is not drawn, for {life.NAME}"
+    )
+    messages, no_messages = _part(
+        journal.read, folder, NO_JOURNAL, f"The messages are not drawn, for {journal.NAME}"
+    )
     return Run(
         folder=folder,
         title=f"{folder.parent.name} {folder.name}",
@@ -266,26 +234,17 @@ def _results(folder: Path) -> dict[Any, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _life(folder: Path) -> tuple[list[life.Line], str]:
-    """The lines in which nodes said what they are; or why there are none."""
+def _part(
+    read: Callable[[Path], list[Part]], folder: Path, none: str, what: str
+) -> tuple[list[Part], str]:
+    """What a reader finds in a file of the folder; else why that is not drawn."""
     try:
-        return life.read(folder), ""
+        return read(folder), ""
     except FileNotFoundError:
-        return [], NO_LIFE
+        return [], none
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        return [], f"The cluster's life is not drawn, for life.edn cannot be read: {why}."
-
-
-def _messages(folder: Path) -> tuple[list[journal.Sent], str]:
-    """The messages of the journal; or why there are none."""
-    try:
-        return journal.read(folder), ""
-    except FileNotFoundError:
-        return [], NO_JOURNAL
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        return [], f"The messages are not drawn, for messages.jsonl cannot be read: {why}."
+        return [], f"{what} cannot be read: {why}."
 
 
 def _get(results: Any, *names: Any) -> Any:
@@ -366,12 +325,7 @@ def _ends(events: list[Op]) -> Iterator[tuple[int, int]]:
 def html(run: Run) -> str:
     """The page. Whatever a history says is text in it: nothing of it can run."""
     drawn = charts(run)
-    plots = [chart.plot for chart in drawn]
-    script, divs = components(plots, wrap_script=False, theme=THEME) if plots else ("", ())
-    sections = [
-        f'<section id="{chart.name}"><h2>{markup(chart.title)}</h2>\n{chart.words}{div}\n</section>'
-        for chart, div in zip(drawn, divs, strict=True)
-    ]
+    sections, script = embed(drawn)
     names = [chart.name for chart in drawn]
     if drawn and not run.messages:
         place = names.index("rate") + 1
@@ -380,28 +334,20 @@ def html(run: Run) -> str:
     if drawn and run.no_life and not silent:
         place = names.index("latency")
         sections.insert(place, _missing("life", LIFE, run.no_life))
-    scripts: list[str] = []
-    if plots:
-        library = Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw
-        scripts = [*library, script, SCRIPT.read_text("utf-8")]
-    # What the history has written can be no script of these, should it ever get out of its text.
-    digests = [hashlib.sha256(text.encode()).digest() for text in scripts]
-    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return PAGE.format(
-        title=markup(f"{run.title}: {VERDICTS[run.verdict]}"),
-        hashes=hashes or "'none'",
-        header=header(run),
-        figures=figures(run),
-        charts="\n".join(sections),
-        pictures=pictures(run),
-        scripts="\n".join(f"<script>{text}</script>" for text in scripts),
-    )
+    parts = [
+        f"<header>\n{header(run)}\n</header>",
+        section("figures", "Figures", figures(run)),
+        *sections,
+        pictures(run),
+    ]
+    scripts = [script, SCRIPT.read_text("utf-8")] if drawn else []
+    title = f"{run.title}: {VERDICTS[run.verdict]}"
+    return page(title, STYLE, "\n".join(parts), *scripts)
 
 
 def _missing(name: str, title: str, why: str) -> str:
     """What stands in the place of a chart that cannot be drawn."""
-    note = f'<p class="note">{_text(why, WHY)}</p>'
-    return f'<section id="{name}"><h2>{markup(title)}</h2>\n{note}\n</section>'
+    return section(name, title, f'<p class="note">{_text(why, WHY)}</p>')
 
 
 def header(run: Run) -> str:
@@ -495,8 +441,7 @@ def pictures(run: Run) -> str:
         )
     if not parts:
         return ""
-    pictures = "\n".join(parts)
-    return f'<section id="pictures"><h2>Why it is not linearizable</h2>\n{pictures}\n</section>'
+    return section("pictures", "Why it is not linearizable", "\n".join(parts))
 
 
 def _text(text: str, length: int = TEXT) -> str:
