@@ -268,7 +268,7 @@ def test_what_is_wrong_leads_to_the_moment_and_tells_which_nodes_were_asked() ->
     links = [tag["href"] for tag in read_back.of("a")]
     assert "#t=6.750,8.250" in links and "#pictures" in links
     assert {"id": "pictures"} in read_back.of("section")
-    assert "process 3 asked n0, process 2 asked n10." in read_back.text
+    assert "(index 12). Process 3 asked n0, process 2 asked n10." in read_back.text
     assert "asked" not in page(kept(good(), "20261126T024210.772Z")).text
 
 

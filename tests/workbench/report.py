@@ -385,10 +385,12 @@ def _more(run: Run, why: str) -> str:
     if times := [float(time) for time in MOMENT.findall(why)]:
         margin = max(0.05, (max(times) - min(times)) / 4)
         moment = f"#t={min(times) - margin:.3f},{max(times) + margin:.3f}"
-        links.append(f'<a href="{moment}">show that moment in the charts</a>')
+        links.append(f'<a href="{moment}">That moment in the charts</a>')
     if any(run.folder.glob("independent/*/linear.svg")):
-        links.append('<a href="#pictures">see it drawn</a>')
-    return "".join(f" {part}." for part in (_text(told), ", ".join(links)) if part)
+        links.append('<a href="#pictures">A drawing of it</a>')
+    told = told[:1].upper() + told[1:]
+    said = "".join(f" {part}." for part in (_text(told), *links) if part)
+    return said if why.endswith(".") or not said else f".{said}"
 
 
 def figures(run: Run) -> str:
