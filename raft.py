@@ -169,14 +169,10 @@ class Log:
 
     def __init__(self) -> None:
         self.start = 0  # what came before is in a snapshot (section 7); here stands its last term
+        self.size = 0  # the index of the last entry
         self._entries = [Entry(0)]
         self._bytes = [0]  # about how much all entries up to one weigh; of as many as were asked
         self.stable = 0  # up to here it is on the disk, if that is where it is kept
-
-    @property
-    def size(self) -> int:
-        """The index of the last entry."""
-        return self.start + len(self._entries) - 1
 
     @property
     def last(self) -> Entry:
@@ -188,6 +184,7 @@ class Log:
 
     def append(self, entries: Iterable[Entry]) -> None:
         self._entries.extend(entries)
+        self.size = self.start + len(self._entries) - 1
 
     def from_index(self, index: int, end: int) -> list[Entry]:
         """The entries from this index, after `start`, on and before `end`."""
@@ -196,13 +193,14 @@ class Log:
     def truncate(self, size: int) -> None:
         """Keeps the entries up to this index, from `start` on."""
         del self._entries[size + 1 - self.start :], self._bytes[size + 1 - self.start :]
-        self.stable = min(self.stable, size)
+        self.size, self.stable = min(self.size, size), min(self.stable, size)
 
     def compact(self, index: int, term: int) -> None:
         """Forgets all up to an entry of this term (section 7), or all if it has another there."""
         kept = self._entries[index + 1 - self.start :] if self.term_of(index) == term else []
         self.stable = max(self.stable, index) if kept else index
-        self.start, self._entries, self._bytes = index, [Entry(term), *kept], [0]
+        self.start, self.size = index, index + len(kept)
+        self._entries, self._bytes = [Entry(term), *kept], [0]
 
     def term_of(self, index: int) -> int | None:
         """None if the log has no such entry."""
@@ -394,7 +392,8 @@ class Raft(Server):
         if self.debug:
             self.node.log(f"{self.node.node_id} < {encode(msg)}")
         with self.lock:
-            self.hear()
+            if not self.heard:
+                self.hear()
             check_message(msg, self)
             getattr(self, msg["body"]["type"])(msg["src"], msg["body"])
 
@@ -431,7 +430,7 @@ class Raft(Server):
             if self.new_route:
                 self.new_route = False
                 self.hand_over_pending()
-            if self.arrived != ([], []):
+            if any(self.arrived):
                 self.hand_over_arrived()
             if self.storage and self.node.node_id:
                 self.storage.save(self, self.may_save_later())
@@ -482,7 +481,8 @@ class Raft(Server):
         """Takes a client's operation on; the leader answers it, or else `review_pending`."""
         body = msg["body"]
         with self.lock:
-            self.hear()
+            if not self.heard:
+                self.hear()
             operation = (msg["src"], body.get("msg_id"), check_operation(body))
             if self.storage and self.storage.failed:
                 self.turned_away.append(operation[:2])
@@ -499,8 +499,6 @@ class Raft(Server):
         first). After a long time they are many, so they are read for a while. If there is more than
         can be read at once, it may all have waited since there was not.
         """
-        if self.heard:
-            return
         self.heard = True
         now, (since, read_at) = self.node.now(), self.waited
         wait = 6 * self.rtt if self.node.other_node_ids else 0.0
@@ -663,10 +661,6 @@ class Raft(Server):
         """Whether this node takes part: has not forgotten what it may have promised."""
         return self.members.get(self.node.node_id) == self.start
 
-    def counts(self, id: str, follower: Follower) -> bool:
-        """Whether this leader may count on what a follower has said."""
-        return follower.start == self.members.get(id, ABSENT)
-
     def readmit(self) -> None:
         """Appends the return of those that have all that is committed, once each."""
         for id, follower in self.followers.items():
@@ -686,11 +680,13 @@ class Raft(Server):
     # Elections (sections 5.1, 5.2, 5.4.1; PreVote: thesis 9.6)
 
     def of_majority(self, mine: float, what: str) -> Any:
-        """The highest value that a majority has reached, this node among it: who does not count
-        has reached nothing.
+        """The highest value that a majority has reached, this node among it.
+
+        Who has forgotten what it said, and is not readmitted, has reached nothing.
         """
+        starts = self.members
         theirs = [
-            getattr(follower, what) if self.counts(id, follower) else -math.inf
+            getattr(follower, what) if follower.start == starts.get(id, ABSENT) else -math.inf
             for id, follower in self.followers.items()
         ]
         return median([mine, *theirs])
@@ -1087,6 +1083,8 @@ class Raft(Server):
 
     def advance_commit_index(self) -> None:
         """Commits what a majority has, if it is of this term (sections 5.3 and 5.4.2)."""
+        if self.commit_index == self.log.size:
+            return
         mine = self.log.stable if self.storage else self.log.size
         index = self.of_majority(mine, "match_index")
         if index > self.commit_index and self.log[index].term == self.term:
@@ -1244,6 +1242,8 @@ class Raft(Server):
 
     def advance_state_machine(self) -> None:
         """Applies what is committed (section 5.3), and answers what this leader has appended."""
+        if self.last_applied == self.commit_index:
+            return
         now = self.node.now()
         for entry in self.log.from_index(self.last_applied + 1, self.commit_index + 1):
             self.last_applied += 1
@@ -1279,14 +1279,13 @@ class Raft(Server):
         if not self.waiting_reads or self.commit_index < self.term_start:
             return
         now = self.node.now()
-        promised = self.of_majority(math.inf, "promised")
-        acked = self.of_majority(math.inf, "acked")
-        by_lease = self.reads == "lease" and now < promised
+        by_lease = self.reads == "lease" and now < self.of_majority(math.inf, "promised")
+        acked = math.inf if by_lease else self.of_majority(math.inf, "acked")
         waiting = []
         for batch in self.waiting_reads:
             if now >= batch.until:
                 continue  # its clients are gone
-            if not by_lease and acked <= batch.stamp:
+            if acked <= batch.stamp:
                 waiting.append(batch)
                 continue
             self.answer_by = min(self.answer_by, batch.until)

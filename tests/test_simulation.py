@@ -327,7 +327,10 @@ MUTANTS = {
         'min(body["leader_commit"], self.verified)',
         'min(body["leader_commit"], self.log.size)',
     ),
-    "no stale read: ": ('by_lease = self.reads == "lease" and now < promised', "by_lease = True"),
+    "no stale read: ": (
+        'by_lease = self.reads == "lease" and now < self.of_majority(math.inf, "promised")',
+        "by_lease = True",
+    ),
     "at most once: ": ("res = self.answers.get(id)\n", "res = None\n"),
 }
 
