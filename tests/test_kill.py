@@ -304,7 +304,7 @@ def test_a_kill_ends_a_pause_and_loses_what_had_waited(tmp_path: Path) -> None:
 def test_a_program_that_fails_when_it_starts_again_is_told_of(tmp_path: Path) -> None:
     lone = Lone(tmp_path, 1)
     lone.machine.die()
-    lone.cluster._code = compile("raise SystemExit(3)", "store.py", "exec")
+    lone.cluster._binary.write_text("raise SystemExit(3)")
     lone.cluster.start("n0", lone)
     assert lone.exits == ["ended by itself with exit status 3"]
 

@@ -76,19 +76,21 @@ class VirtualLoop(Loop):
 
     def __init__(self) -> None:
         super().__init__()
-        self._now = 0
+        self.moment = 0  # what now() says; nodes ask often
 
     def now(self) -> int:
-        return self._now
+        return self.moment
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Runs until done() is true, or nothing is left to do."""
-        while self._due and not done():
-            moment, _, action = heapq.heappop(self._due)
-            self._now = max(self._now, moment)
+        due = self._due
+        while due and not done():
+            moment, _, action = heapq.heappop(due)
+            if moment > self.moment:
+                self.moment = moment
             action()
 
     def run_to(self, moment: int) -> None:
         """Runs what is due until a moment, which it then is."""
         self.run_until(lambda: self._due[0][0] > moment)
-        self._now = moment
+        self.moment = moment

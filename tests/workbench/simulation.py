@@ -18,7 +18,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 from types import CodeType
@@ -28,7 +28,7 @@ import node as node_module
 from node import Node, encode
 
 from .cluster import Cluster, Listener
-from .loop import SECOND, Loop
+from .loop import SECOND, VirtualLoop
 from .runner import dice
 
 MAX_OFFSET = 1000.0  # seconds: no two machines have started at the same time
@@ -36,9 +36,8 @@ NEVER = math.inf
 # How likely the next of several lines that arrive at one moment is too late for a turn: with it
 # nodes send as many messages as real processes do (`make agreement`).
 TURN_ENDS = 0.25
-
-
 PATIENCE = SECOND // 2  # what a kill waits for has happened by then, or it strikes all the same
+OTHERS = "__constants__"  # the global of a program with other values of its constants
 STATEMENTS = 12  # of a database; a kill may wait for as many of them
 
 
@@ -64,7 +63,7 @@ class VirtualNode(Node):
         write: Callable[[bytes], object],
         note: Callable[[str], object],
     ) -> None:
-        self._clock, self._give, self._note = clock, write, note
+        self.now, self._give, self._note = clock, write, note  # type: ignore[method-assign]
         super().__init__()
         self.random = rng
 
@@ -89,9 +88,6 @@ class VirtualNode(Node):
     def due(self) -> float:
         """When it must run, by its clock; never before its init."""
         return self._next_due() if self._early is None else NEVER
-
-    def now(self) -> float:
-        return self._clock()
 
     def log(self, text: str) -> None:
         self._note(text)
@@ -119,13 +115,13 @@ class VirtualNode(Node):
 class Clock:
     """A machine's clock: it shows seconds, and may be fast or slow."""
 
-    def __init__(self, loop: Loop, shows: float) -> None:
+    def __init__(self, loop: VirtualLoop, shows: float) -> None:
         self._loop = loop
         self._rate = 1.0
         self._since, self._shown = loop.now(), shows  # when the rate began, and what it showed
 
     def now(self) -> float:
-        return self._shown + (self._loop.now() - self._since) * self._rate / SECOND
+        return self._shown + (self._loop.moment - self._since) * self._rate / SECOND
 
     def set_rate(self, rate: float) -> None:
         """From now on it gains so many seconds in a second; it does not jump."""
@@ -160,7 +156,7 @@ class Machine:
     def __init__(
         self,
         node_id: str,
-        loop: Loop,
+        loop: VirtualLoop,
         rng: Random,
         turn_rng: Random,
         kill_rng: Random,
@@ -393,7 +389,7 @@ class SimulatedCluster(Cluster):
 
     def __init__(
         self,
-        loop: Loop,
+        loop: VirtualLoop,
         binary: Path,
         args: Sequence[str],
         logs: Path,
@@ -409,7 +405,6 @@ class SimulatedCluster(Cluster):
         self._seed = seed
         self._watcher = watcher
         self._constants = constants
-        self._code: CodeType | None = None
         self._files = contextlib.ExitStack()
 
     def start(self, node_id: str, listener: Listener) -> None:
@@ -423,11 +418,14 @@ class SimulatedCluster(Cluster):
             machine = Machine(node_id, self._loop, rng, turns, kills, listener, log, self._watcher)
             self.machines[node_id] = machine
             self._files.callback(machine.close)
-        code = self._code = self._code or compiled(self._binary, self._constants)
+        path = str(self._binary)
+        code, has = compiled(self._binary.read_bytes(), path)
+        if missing := self._constants.keys() - has:
+            raise OSError(errno.EINVAL, f"it has no constant {', '.join(sorted(missing))}")
 
         def program() -> None:
-            with standing_in(machine.node_class(), [str(self._binary), *self._args]):
-                exec(code, {"__name__": "__main__", "__file__": str(self._binary)})
+            with standing_in(machine.node_class(), [path, *self._args]):
+                exec(code, {"__name__": "__main__", "__file__": path, OTHERS: self._constants})
 
         machine.begin(program)
 
@@ -453,27 +451,28 @@ class SimulatedCluster(Cluster):
         self.machines[node_id].set_rate(rate)
 
 
-def compiled(binary: Path, constants: Mapping[str, float]) -> CodeType:
-    """The program, with other values of some of its constants.
+@lru_cache(maxsize=4)  # of thousands of runs most are of one program
+def compiled(source: bytes, path: str) -> tuple[CodeType, frozenset[str]]:
+    """A program that takes its constants from the global OTHERS if they are there; their names.
 
-    OSError unless it is a Python program that has them.
+    Each is set right after the program's own value, from which others may follow. OSError unless
+    it is a Python program.
     """
     try:
-        program = ast.parse(binary.read_bytes(), str(binary))
+        program = ast.parse(source, path)
     except (SyntaxError, ValueError) as error:
         raise OSError(errno.ENOEXEC, "only a Python program can be simulated") from error
-    left, body = dict(constants), []
+    names: list[str] = []
+    body: list[ast.stmt] = []
     for statement in program.body:
         body.append(statement)
         if isinstance(statement, ast.Assign):
             targets = (node for target in statement.targets for node in ast.walk(target))
             for name in [node.id for node in targets if isinstance(node, ast.Name)]:
-                if name in left:
-                    body += ast.parse(f"{name} = {left.pop(name)}").body
-    if left:
-        raise OSError(errno.EINVAL, f"it has no constant {', '.join(left)}")
+                names.append(name)
+                body += ast.parse(f"{name} = {OTHERS}.get({name!r}, {name})").body
     program.body = body
-    return compile(program, str(binary), "exec")
+    return compile(program, path, "exec"), frozenset(names)
 
 
 @contextlib.contextmanager
