@@ -947,8 +947,7 @@ class Raft(Server):
         if now - follower.heard_of > self.timeout:
             return 0  # heartbeats will do, until it answers one
         under_way = next_index - 1 - match_index
-        rtt = self.rtt
-        if under_way and rtt < NEAR and now - follower.sent_at < rtt / 2:
+        if under_way and self.rtt < NEAR and now - follower.sent_at < self.rtt:
             return 0  # Nagle's rule: the answer comes soon, and until then there will be more
         if under_way and log.bytes_between(match_index, next_index - 1) > WINDOW_BYTES:
             return 0
