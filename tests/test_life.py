@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bokeh.models import FactorRange
 from test_report import HOSTILE, MS, SIMULATED, History, columns, drawn, good, kept, page
-from workbench import life, report
+from workbench import charts, life, reading, report
 from workbench.edn import Keyword
 from workbench.life import Line
 from workbench.plots import TEXT
@@ -183,7 +183,7 @@ def test_without_the_file_a_sentence_says_why() -> None:
     folder = kept(good().fault("start-partition", 6500))
     assert list(drawn(folder)) == ["faults", "latency", "rate", "processes"]
     read_back = page(folder)
-    assert report.NO_LIFE in read_back.text
+    assert reading.NO_LIFE in read_back.text
     sections = [tag["id"] for tag in read_back.of("section")]
     assert sections == ["figures", "faults", "life", "latency", "rate", "messages", "processes"]
 
@@ -260,7 +260,7 @@ def test_a_partition_says_who_hears_whom(value: Any, reach: str) -> None:
 
 
 def test_a_partition_of_very_many_nodes_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "MOST_NODES", 2)
+    monkeypatch.setattr(charts, "MOST_NODES", 2)
     value = [ISOLATED, {"n0": ["n2"]}]
     chart = drawn(kept(good().fault("start-partition", 6500, value)))["faults"]
     assert columns(chart, 0)["reach"] == [""]
@@ -286,8 +286,8 @@ def test_hostile_lines_are_text() -> None:
 def test_of_too_many_bands_some_are_drawn_and_the_page_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(report, "MOST_SPANS", 2)
-    monkeypatch.setattr(report, "MOST_NODES", 2)
+    monkeypatch.setattr(charts, "MOST_SPANS", 2)
+    monkeypatch.setattr(charts, "MOST_NODES", 2)
     folder = with_life(good())
     data = columns(drawn(folder)["life"], 0)
     assert sorted(data["what"]) == ["leader in term 1", "silent"], "the long ones of n0 and n2"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_report import HOSTILE, Page, columns, drawn, good, kept, page
 from workbench import __main__ as bench
-from workbench import diagram, journal, report, store
+from workbench import diagram, journal, reading, store
 from workbench.journal import Journal, Sent
 from workbench.plots import GREY
 
@@ -218,7 +218,7 @@ def test_a_moment_can_be_gone_to(cwd: Path) -> None:
 
 def test_of_nodes_that_tell_no_role_nothing_is_said(cwd: Path) -> None:
     folder = kept(good())
-    assert report.NO_LIFE in page(folder).text
+    assert reading.NO_LIFE in page(folder).text
     written(folder, noted((5, "send", READ)))
     assert "cluster's life" not in page(folder).text
     (folder / "life.edn").write_text("[")
@@ -245,5 +245,5 @@ def test_the_commit_index_is_what_leaders_told() -> None:
 def test_without_a_journal_a_sentence_says_why() -> None:
     folder = kept(good())
     assert "messages" not in drawn(folder)
-    assert diagram.NO_JOURNAL in page(folder).text
-    assert report.read(folder).messages == []
+    assert reading.NO_JOURNAL in page(folder).text
+    assert reading.read(folder).messages == []

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from bokeh.models import FactorRange
 from workbench import __main__ as bench
-from workbench import edn, report, seeds, store
+from workbench import charts, edn, reading, report, seeds, store
 from workbench.edn import Keyword
 from workbench.history import HistoryError, Op, clients, operations
 from workbench.plots import Chart
@@ -140,7 +140,7 @@ def page(folder: Path) -> Page:
 
 
 def drawn(folder: Path) -> dict[str, Chart]:
-    return {chart.name: chart for chart in report.charts(report.read(folder))}
+    return {chart.name: chart for chart in charts.charts(reading.read(folder))}
 
 
 def points(chart: Chart) -> dict[str, dict[str, list[Any]]]:
@@ -290,8 +290,8 @@ def test_an_operation_tells_which_node_was_asked() -> None:
 
 
 def test_a_logarithmic_axis_has_a_few_numbers() -> None:
-    assert report.log_ticks(0.1, 10) == [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50]
-    assert report.log_ticks(0.01, 1000) == [0.01, 0.1, 1, 10, 100, 1000]
+    assert charts.log_ticks(0.1, 10) == [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50]
+    assert charts.log_ticks(0.01, 1000) == [0.01, 0.1, 1, 10, 100, 1000]
 
 
 def test_faults_are_bands_with_names() -> None:
@@ -317,7 +317,7 @@ def test_of_too_many_operations_those_that_matter_are_drawn(
     history = bad()
     for number in range(100):
         history.did(9, "read", [0, None], 9000 + 10 * number, 1, read=[0, 3])
-    monkeypatch.setattr(report, "MOST", 20)
+    monkeypatch.setattr(charts, "MOST", 20)
     folder = kept(history)
     found = points(drawn(folder)["latency"])
     assert 10 <= sum(len(data["left"]) for data in found.values()) <= 20
@@ -389,7 +389,7 @@ def test_what_is_no_run(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     elif what == "no history":
         folder.mkdir()
     with pytest.raises(HistoryError):
-        report.read(folder)
+        reading.read(folder)
     assert report.main([str(folder), str(kept(good()))]) == 255
     assert capsys.readouterr().err.startswith("maelstrom: no report.html: x ")
     assert (kept(good(), "other").parent / "20261126T024210.771Z" / "report.html").exists()
@@ -413,7 +413,7 @@ def test_hostile_content_is_text() -> None:
     hostile_key = folder / "independent" / HOSTILE.replace("/", "")
     hostile_key.mkdir()
     (hostile_key / "linear.svg").write_text("<svg><script>alert(1)</script></svg>")
-    run = report.read(folder)
+    run = reading.read(folder)
     run.events, run.operations = history.events, operations(clients(history.events))
     run.title, run.keys = HOSTILE, [(HOSTILE, False)]
     read_back = Page(report.html(run))
@@ -537,7 +537,7 @@ def test_quantiles() -> None:
 @pytest.mark.parametrize("seconds", [0.0003, 0.9, 10, 77, 3600, 1e6])
 @pytest.mark.parametrize("operations", [0, 5, 300, 10**6])
 def test_bins_are_round_and_few(seconds: float, operations: int) -> None:
-    width = report.bin_width(seconds, operations)
+    width = charts.bin_width(seconds, operations)
     assert f"{width:e}"[0] in "125" and float(f"{width:.0e}") == pytest.approx(width)
-    assert seconds / width <= report.BINS
-    assert seconds / width > min(report.BINS, max(10, operations / 8)) / 2.6
+    assert seconds / width <= charts.BINS
+    assert seconds / width > min(charts.BINS, max(10, operations / 8)) / 2.6

@@ -21,10 +21,6 @@ from .plots import GREY, TEXT, Chart, Fault, hover, new_figure, plain, shade
 from .timeline import markup
 
 TITLE = "Messages"
-NO_JOURNAL = (
-    "There is no messages.jsonl, the bench's journal of who sent what to whom when; so the "
-    "messages are not drawn. The real Maelstrom keeps its own in another form."
-)
 CLIENTS = "clients"
 MOST_NODES = 50  # that have a lane
 MOST_LENGTH = 20_000_000  # characters of bodies that go into the page
