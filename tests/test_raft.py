@@ -1544,6 +1544,20 @@ def test_cost_on_a_near_network_writes_wait_for_the_answer_to_the_last_append() 
     assert len(second["entries"]) == 2
 
 
+def test_cost_on_a_near_network_writes_wait_for_a_round_trip_and_no_longer() -> None:
+    scene = new_leader()
+    scene.knows_latency(0.002)
+    scene.world.time += 0.002
+    scene.acks(*scene.peers)
+    scene.request(write(1))
+    scene.world.time += 0.0019
+    scene.request(write(2))
+    assert len(scene.sent("append_entries", "n1")) == 1
+    scene.world.time += 0.0002  # the answer may be lost
+    scene.request(write(3))
+    assert len(scene.sent("append_entries", "n1")[-1]["entries"]) == 2
+
+
 def test_cost_on_a_far_network_no_write_waits() -> None:
     scene = new_leader()
     scene.knows_latency(0.1)
