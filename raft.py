@@ -121,7 +121,7 @@ WINDOW_ENTRIES, WINDOW_BYTES = 8000, 1 << 22  # on the way to a follower
 EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
 ENTRY_BYTES = 60  # of an entry besides its strings
 REMEMBERED = 16_384  # answers
-CHECKPOINT = 5000  # entries between two of what is stored
+CHECKPOINT = 1000  # entries between two of what is stored
 FORMAT = 2  # of the file
 ROW = "SELECT max(key) FROM entry WHERE key <= ?"  # of the file: that which has an entry
 KEPT_ENTRIES, KEPT_BYTES = 10_000, 1 << 26  # of the log, behind what is applied: for who lags
@@ -199,8 +199,8 @@ class Log:
         """Forgets all up to an entry of this term (section 7), or all if it has another there."""
         kept = self._entries[index + 1 - self.start :] if self.term_of(index) == term else []
         self.stable = max(self.stable, index) if kept else index
-        self.start, self.size = index, index + len(kept)
-        self._entries, self._bytes = [Entry(term), *kept], [0]
+        self._bytes = (self._bytes[index - self.start :] if kept else []) or [0]
+        self.start, self.size, self._entries = index, index + len(kept), [Entry(term), *kept]
 
     def term_of(self, index: int) -> int | None:
         """None if the log has no such entry."""

@@ -81,6 +81,32 @@ def test_7_large_entries_are_forgotten_earlier(monkeypatch: pytest.MonkeyPatch) 
     assert 0 < scene.raft.log.size - scene.raft.log.start <= 25
 
 
+def test_7_what_entries_weigh_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    weighed: list[int] = []
+    log = raft.Log()
+
+    def weight(body: Body) -> int:
+        weighed.append(body["size"])
+        return int(body["size"])
+
+    monkeypatch.setattr(raft, "weight", weight)
+
+    def takes(*sizes: int) -> None:
+        log.append(raft.Entry(1, body={"size": size}) for size in sizes)
+
+    takes(1, 20, 300)
+    assert log.bytes_between(1, 3) == 320
+    log.compact(2, 1)
+    takes(4000)
+    assert log.bytes_between(2, 4) == 4300 and weighed == [1, 20, 300, 4000]
+    log.truncate(3)
+    takes(50000)
+    assert log.bytes_between(3, 4) == 50000 and log.bytes_between(2, 4) == 50300
+    log.compact(3, 2)  # it was another leader's log: all is forgotten
+    takes(6, 70)
+    assert log.bytes_between(3, 5) == 76 and log.bytes_between(4, 5) == 70
+
+
 def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part() -> None:
     scene = leader_without_its_past()
     other = Scene("n2")
