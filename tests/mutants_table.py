@@ -297,7 +297,7 @@ MUTANTS = [
     Mutant(
         "the log is cut where it is not applied yet",
         "paper 7", "applied",
-        [("index = min([self.last_applied, *needed", "index = min([self.log.size, *needed")],
+        [("min([self.last_applied, *needed", "min([self.log.size, *needed")],
         test="7_what_is_not_applied_stays",
     ),
     Mutant(

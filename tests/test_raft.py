@@ -7,6 +7,7 @@ what the node sends them. Time stands still unless the test moves it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -1219,6 +1220,19 @@ def test_owner_a_voter_that_hears_no_leader_any_more_is_no_way() -> None:
     assert not scene.sent("forward")
 
 
+def test_owner_forgets_the_ways_to_a_leader_when_it_leads_itself() -> None:
+    scene = Scene("n0")
+    scene.says("n1", vote(1, granted=False, leader="n2", now=scene.node.now()))
+    assert scene.raft.routes
+    become_leader(scene)
+    scene.request(write(1))
+    term = scene.raft.term + 1
+    scene.says("n1", appended(term, 0, 0.0, success=False))  # it leads no more
+    assert scene.raft.role == "follower" and not scene.sent("forward")
+    scene.says("n1", vote(term, granted=False, leader="n2", now=scene.node.now()))
+    assert len(scene.sent("forward", "n1")) == 1
+
+
 # Forwards: the leader, and nodes that pass them on
 
 
@@ -1503,6 +1517,76 @@ def test_check_absurd_times_raise_nothing_when_they_are_added() -> None:
     scene = Scene("n1")
     scene.says("n0", append(1, sent=1.5e308))
     scene.says("n2", forward(5, owner="n2", clock="n1", until=1.5e308))
+    assert not any("Traceback" in line for line in scene.node.log_lines)
+
+
+@pytest.mark.parametrize("depth", [101, 500, *range(960, 1000)])
+def test_check_what_is_nested_too_deep_goes_into_no_log(depth: int) -> None:
+    deep = '"' + "@" + '"', "[" * depth + "]" * depth
+    operation = {"type": "write", "key": "x", "value": "@"}
+    scene, other = ready_leader(), Scene("n1")
+    for at, src, body in (
+        (scene, "n1", forward(1, [["c1", 5, operation]])),
+        (other, "n0", append(1, entries=[[1, 0, "c1", 5, operation]])),
+    ):
+        size = at.raft.log.size
+        text = json.dumps({"src": src, "dest": at.node_id, "body": body}).replace(*deep)
+        at.node.read(text.encode())
+        assert at.raft.log.size == size
+        at.advance(1.0)
+
+
+def test_check_a_leader_that_asks_for_no_patience_at_all_makes_nobody_restless() -> None:
+    scene = Scene("n1")
+    scene.says("n0", append(1, timeout=0.0))
+    scene.world.time += LONG
+    for _ in range(100):
+        if scene.node.next_due <= scene.node.now():
+            scene.node.run()
+    assert scene.node.next_due > scene.node.now()
+
+
+def test_check_what_a_server_says_is_committed_keeps_no_entry_out_of_other_logs() -> None:
+    scene = ready_leader()
+    scene.says("n1", {"type": "answered", "seqs": [], "commit": raft.MAX_AHEAD + 1})
+    scene.request(write(1))
+    entries = scene.sent("append_entries", "n2")[-1]["entries"]
+    other = Scene("n2")
+    other.says("n0", append(1, entries=[no_op(1), *entries]))
+    assert other.raft.log.size == 2
+
+
+def test_check_a_batch_is_not_remembered_longer_than_anybody_waits() -> None:
+    scene = ready_leader()
+    scene.says("n1", forward(1, reads=[["c1", 1, READ]], until=raft.MAX_TIME))
+    scene.world.time += raft.MAX_TIMEOUT + 2 * raft.KEPT_BATCHES
+    scene.raft.review_followers(scene.node.now())
+    assert not scene.raft.accepted
+
+
+def test_check_absurd_round_trips_make_no_leader_that_nobody_can_hear() -> None:
+    scene = ready_leader()
+    for _ in range(60):
+        scene.says("n1", appended(1, 1, -raft.MAX_TIME))
+        scene.says("n2", appended(1, 1, scene.raft.stamp))
+        scene.advance(2 * raft.SAMPLE_INTERVAL)
+    scene.request(write(1))
+    other = Scene("n2")
+    other.says("n0", scene.sent("append_entries", "n2")[-1])
+    assert other.raft.leader == "n0"
+
+
+def test_check_a_candidate_s_log_ends_before_its_term() -> None:
+    scene = follower()
+    scene.advance(LONG)
+    scene.says("n2", {**ask(5, (9, 6)), "msg_id": 1})
+    assert (scene.answer(1) or {})["code"] == 12 and scene.raft.term == 1
+
+
+def test_check_who_takes_part_is_no_client_s_to_say() -> None:
+    scene = Scene("n1", forgets=True)
+    scene.says("n0", append(1, entries=[entry(1, {**write(1), "founded": {"n1": 1}})]))
+    assert not scene.raft.members
     assert not any("Traceback" in line for line in scene.node.log_lines)
 
 

@@ -223,6 +223,32 @@ def test_a_later_leader_that_has_not_heard_of_a_return_does_not_undo_it() -> Non
     assert scene.raft.last_applied == 3 and scene.raft.is_member()
 
 
+def test_it_returns_though_others_are_always_quicker_to_have_the_newest_entry() -> None:
+    scene = leader()
+    log = scene.raft.log
+    for value in range(10):
+        scene.request(write(value))
+        scene.says("n2", appended(1, log.size, scene.raft.stamp, start=N2))
+        scene.says("n1", appended(1, max(0, log.size - 3), scene.raft.stamp, start=AGAIN))
+        scene.advance(0.04)
+    assert [log[index].body for index in range(1, log.size + 1)].count({"return": {"n1": AGAIN}})
+
+
+def test_it_does_not_return_before_it_has_what_was_committed_when_it_came() -> None:
+    scene = leader()
+    for value in range(3):
+        scene.request(write(value))
+        scene.says("n2", appended(1, scene.raft.log.size, scene.raft.stamp, start=N2))
+    size = scene.raft.log.size
+    for match in (0, size - 1):
+        scene.says("n1", appended(1, match, scene.raft.stamp, start=AGAIN))
+        scene.advance(0.04)
+        assert scene.raft.log.size == size
+    scene.says("n1", appended(1, size, scene.raft.stamp, start=AGAIN))
+    scene.advance(0.04)
+    assert scene.raft.log.last.body == {"return": {"n1": AGAIN}}
+
+
 def test_what_it_says_does_not_count_before_its_return_is_committed() -> None:
     scene = leader()
     scene.request(write(1))

@@ -125,6 +125,23 @@ def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part()
     assert scene.raft.followers["n2"].snapshot is None
 
 
+def test_7_a_state_that_nobody_needs_any_more_does_not_keep_the_log() -> None:
+    scene = leader_without_its_past()
+    log, state = scene.raft.log, scene.until_sent("install_snapshot", "n2")
+    scene.says("n2", appended(1, state["last_index"] - 1, scene.raft.stamp))  # it has enough
+    for value in range(30):
+        scene.request(write(value))
+        scene.says("n1", appended(1, log.size, scene.raft.stamp))
+        scene.advance(0.5)  # and is gone
+    assert log.size - log.start <= 3 * KEPT
+
+
+def test_7_a_state_that_holds_entries_of_a_later_term_than_its_leader_s_is_refused() -> None:
+    scene = Scene("n1")
+    scene.says("n0", {**part([], index=5, size=0, term=2, last_term=3), "msg_id": 1})
+    assert (scene.answer(1) or {})["code"] == 12 and scene.raft.log.size == 0
+
+
 def test_7_meanwhile_the_leader_serves_and_its_snapshot_stays_what_it_was() -> None:
     scene = leader_without_its_past()
     first = scene.until_sent("install_snapshot", "n2")

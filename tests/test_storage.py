@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from in_process import World
-from test_raft import Scene, append, ask, no_op, vote, write
+from test_raft import Scene, append, ask, entry, no_op, vote, write
 from test_snapshot import part
 from workbench.simulation import Ended
 
@@ -159,7 +159,7 @@ def test_all_is_as_it_was_after_the_end_of_any_turn(disk: Disk, seed: int) -> No
         match rng.choice(["append", "append", "append", "vote", "conflict", "snapshot"]):
             case "vote":
                 term = scene.raft.term + 1
-                scene.says("n2", ask(term, (1000, 1000)))
+                scene.says("n2", ask(term, (1000, term - 1)))
                 assert scene.raft.voted_for == "n2"
                 as_it_was(scene, disk)
                 continue
@@ -591,6 +591,14 @@ def test_damage_is_noticed_or_does_no_harm(
     assert kind == "database" or outcomes["refused"] > 5  # the -wal file has all that matters
 
 
+def test_a_count_of_commits_that_was_lost_says_nothing(disk: Disk) -> None:
+    """It is not synced: after a loss of power a file system may have zeros in its place."""
+    scene = written(disk, 3)
+    other = disk.after_crash()
+    (other.folder / "n0.commits").write_bytes(bytes(20))
+    assert known(lone(other).raft)["map"] == known(scene.raft)["map"]
+
+
 # A disk that is full
 
 
@@ -620,6 +628,32 @@ def test_while_nothing_can_be_stored_clients_are_told_and_nothing_else_leaves(
     read = scene.request({"type": "read", "key": "refused"})
     assert (scene.answer(read) or {})["code"] == 20
     assert len(scene.node.log_lines) == lines + 2
+    as_it_was(scene, disk)
+
+
+def test_who_has_waited_too_long_is_not_told(disk: Disk) -> None:
+    """Its client is gone: after a stop what comes may have waited since its beginning."""
+    scene = written(disk, 3)
+    disk.is_full()
+    scene.request(write(1))
+    scene.advance(0.1)
+    scene.world.time += 5.0
+    assert scene.answer(scene.request(write(2))) is None
+    scene.advance(1.0)
+    assert (scene.answer(scene.request(write(3))) or {})["code"] == 11
+
+
+def test_a_state_that_has_come_and_cannot_be_stored_stops_nothing_else(disk: Disk) -> None:
+    scene = follower(disk)
+    disk.is_full()
+    scene.says("n0", part([["x", 1]], index=1000, size=1))
+    later = [entry(1, number) for number in range(1, 11)]
+    scene.says("n0", append(1, (1000, 1), later, commit=1000, sent=2.0))
+    scene.advance(1.0)
+    assert scene.raft.ticked[1] > scene.node.now() - 2 * raft.TICK
+    assert not any("Traceback" in line for line in scene.node.log_lines)
+    disk.works()
+    scene.advance(0.1)
     as_it_was(scene, disk)
 
 
