@@ -58,6 +58,8 @@ def test_reads_every_form(text: str, value: Any) -> None:
         ("{:a", 1, True),
         ('[1\n"ab', 2, True),
         ("[1\n\n)", 3, False),
+        ("{:a 1 :", 1, True),
+        ("{:a 1 : }", 1, False),
         ("}", 1, False),
         ("{:a}", 1, False),
         ("1\n2", 2, False),
@@ -81,6 +83,14 @@ def test_says_on_which_line_a_text_is_wrong(text: str, line: int, cut_off: bool)
     with pytest.raises(EDNError, match=f"line {line}: ") as caught:
         loads(text)
     assert (caught.value.line, caught.value.cut_off) == (line, cut_off)
+
+
+def test_a_map_in_a_set_or_as_a_key_is_a_map_in_any_order() -> None:
+    one, other = "{:a 1 :b {:c 2 :d 3}}", "{:b {:d 3 :c 2} :a 1}"
+    assert loads("#{" + one + "}") == loads("#{" + other + "}")
+    assert loads("{" + one + " 1}") == loads("{" + other + " 1}")
+    assert loads("#{{:a 1}}") != loads("#{[[:a 1]]}")
+    assert dumps(loads("#{{:a 1}}")) == "#{{:a 1}}"
 
 
 def test_forms_before_a_mistake_are_read() -> None:

@@ -73,6 +73,11 @@ def test_writes_the_lines_of_jepsen() -> None:
         pytest.param("\n".join(map(to_edn, OPS)), id="ours"),
         pytest.param(MAELSTROM + "{:type :invoke, :f :re", id="cut off"),
         pytest.param(MAELSTROM + '{:type :fail, :error "exp', id="cut off in a text"),
+        pytest.param(MAELSTROM + "{:type :fail, :", id="cut off in a name"),
+        pytest.param(f"[{MAELSTROM}{{:type :inv", id="vector, cut off"),
+        pytest.param(f"({MAELSTROM})", id="list"),
+        pytest.param(f"; of Jepsen\n,{MAELSTROM}", id="after a comment"),
+        pytest.param(f"\ufeff{MAELSTROM}", id="byte order mark"),
     ],
 )
 def test_reads_history_edn(tmp_path: Path, text: str) -> None:
@@ -94,6 +99,24 @@ def test_reads_columns_with_and_without_a_loggers_prefix(
     lines = [prefix + line.replace("\t", gap) for line in TXT.splitlines()]
     text = "\n".join(["Running test lin-kv:", *lines, "Everything looks good!", ""])
     assert seen(read(written(tmp_path, "jepsen.log", text))) == seen(OPS)
+
+
+@pytest.mark.parametrize(
+    ("line", "whole"),
+    [
+        ("1 :ok :read 1", False),  # of 12, maybe
+        ("1 :ok :read [0 1]", True),
+        ("1 :fail :cas [0 [1 2]]", False),  # :temporarily-unavailable, maybe
+        ('1 :fail :cas [0 [1 2]] [:precondition-failed "expected 1, but had 2"]', True),
+        ("1 :ok :read [0 1]   ", True),
+    ],
+)
+def test_of_columns_cut_off_nothing_is_taken_for_more_than_it_may_be(
+    tmp_path: Path, line: str, whole: bool
+) -> None:
+    text = f"1 :invoke :read [0 nil]\n{line}"
+    assert len(read(written(tmp_path, "history.txt", text))) == 1 + whole
+    assert len(read(written(tmp_path, "history.txt", f"{text}\n"))) == 2
 
 
 def test_a_folder_stands_for_the_best_history_in_it(tmp_path: Path) -> None:

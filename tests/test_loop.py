@@ -97,6 +97,11 @@ def test_the_real_loop_sees_files_while_it_waits_for_a_moment() -> None:
         assert seen == [b"x", b"timer"]
 
 
+def test_the_real_loop_says_when_there_are_more_files_than_it_can_wait_for() -> None:
+    with pytest.raises(OSError, match="more nodes"):
+        RealLoop().watch(1024, lambda: None)
+
+
 def test_the_real_loop_does_not_round_up_to_milliseconds() -> None:
     """The best of many waits counts: a busy machine delays some, rounding delays them all."""
     loop = RealLoop()

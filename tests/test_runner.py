@@ -382,6 +382,7 @@ MALFORMED: list[tuple[str, Body, str]] = [
     ("write", {"type": "write_ok", "value": 1}, "write_ok has no value"),
     ("write", {"value": 1}, "its type must be 'write_ok'"),
     ("write", {"type": "write_ok", "msg_id": "1"}, "its msg_id must be an integer"),
+    ("write", {"type": "write_ok", "msg_id": True}, "its msg_id must be an integer"),
     ("cas", {"type": "cas_ok", "value": 1}, "cas_ok has no value"),
     ("write", error("11"), 'the code of an error must be an integer, not "11"'),
     ("write", error(True), "the code of an error must be an integer, not true"),

@@ -128,6 +128,8 @@ WRONG = {
     "check": "required: path",
     "check --budget many x": "many is no whole number of at least 1",
     "test --bin x --rate fast": "fast is no number of at least 0",
+    "test --bin x --rate 1e-300": "1e-300 is too small",
+    "test --bin x --time-limit 1e300": "1e300 is too large",
 }
 
 

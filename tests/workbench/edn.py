@@ -180,7 +180,8 @@ def numbered(text: str) -> Iterator[tuple[int, Any]]:
             else:
                 form = _READERS[kind](word)
         except ValueError as error:
-            raise fault(begin, str(error)) from None
+            cut = kind != "close" and bool(outer) and position == len(text)  # more was to come
+            raise fault(begin, str(error), cut_off=cut) from None
         if forms and forms[-1] is _DISCARD:
             forms.pop()
         elif outer:
@@ -275,8 +276,15 @@ def _hashable(form: Any) -> Any:
     if isinstance(form, list):
         return tuple(map(_hashable, form))
     if isinstance(form, dict):
-        return tuple((key, _hashable(value)) for key, value in form.items())
+        return _Frozen({key: _hashable(value) for key, value in form.items()})
     return form
+
+
+class _Frozen(dict[Any, Any]):
+    """A map that is a key, or in a set: whatever the order, it is the same one."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
 
 
 # Writing

@@ -210,14 +210,13 @@ def read(path: Path) -> list[Op]:
         raise HistoryError(f"{path} holds no history.edn: is it the folder of a run, in store/?")
     try:
         # Not final: a killed run may have cut off its last character, too.
-        text = codecs.utf_8_decode(path.read_bytes(), "strict", False)[0]
+        text = codecs.utf_8_decode(path.read_bytes(), "strict", False)[0].removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise HistoryError(f"{path} is no text, so no history of Jepsen's") from error
     except OSError as error:
         raise HistoryError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        # EDN begins with a map, a vector of maps or a tagged one; a log with words.
-        ops = list(_from_edn(text) if text.lstrip()[:1] in ("{", "[", "#") else _from_log(text))
+        ops = list(_from_edn(text) if EDN.match(text) else _from_log(text))
     except (edn.EDNError, HistoryError) as error:
         raise HistoryError(f"{path}: {error}") from error
     if any(later.index <= earlier.index for earlier, later in pairwise(ops)):
@@ -269,14 +268,21 @@ def _event(form: Any, index: int) -> Op:
 
 def _forms(text: str) -> Iterator[Any]:
     """The maps of a history; a last one that a killed run has cut off is left out."""
+    whole = 0
     try:
         for form in edn.load_all(text):
             yield from form if isinstance(form, list) else [form]
+            whole += 1
     except edn.EDNError as error:
         if not error.cut_off:
             raise
+        start = EDN.match(text)
+        if not whole and start and start[0][-1] in "[(":  # what was cut off is one sequence of all
+            yield from _forms(text[start.end() :])
 
 
+# It begins with a map, a sequence of maps or a tagged one, maybe after comments; a log with words.
+EDN = re.compile(r"(?:[\s,]|;[^\n]*\n)*[{\[(#]")
 LOG_LINE = re.compile(
     r"""(?:^|.*jepsen\.util\s*[-:]\s*)      # what a console or a log has in front
         (?P<process>\d+|:nemesis)\s+
@@ -300,6 +306,9 @@ def _from_log(text: str) -> Iterator[Op]:
             if process == ":nemesis" or number == len(lines):
                 continue  # a nemesis may say anything; a killed run cuts off its last line
             raise HistoryError(f"line {number}: {problem}: {line[:200]}") from problem
+        whole = match["rest"].rstrip().endswith("]") and (error or match["type"] != "fail")
+        if number == len(lines) and not whole:
+            continue  # cut off, maybe: of a value, or the error that says why it failed
         yield Op(
             process=int(process) if process.isdigit() else process[1:],
             type=match["type"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import selectors
 import time
 from collections.abc import Callable
 
 Action = Callable[[], object]
+MOST_FILES = 1024  # that select can wait for
 SECOND = 1_000_000_000  # nanoseconds, the unit of all times in a run, as in Jepsen's histories
 
 
@@ -53,7 +55,12 @@ class RealLoop(Loop):
         return time.monotonic_ns() - self._start
 
     def watch(self, file: int, action: Action, events: int = selectors.EVENT_READ) -> None:
-        """Calls action() whenever the file can be read (or written) without waiting."""
+        """Calls action() whenever the file can be read (or written) without waiting.
+
+        OSError if there are more of them than can be waited for.
+        """
+        if file >= MOST_FILES:
+            raise OSError(errno.EMFILE, "more nodes than can be waited for at once")
         self._selector.register(file, events, action)
 
     def unwatch(self, file: int) -> None:

@@ -20,6 +20,7 @@ under store/latest. Exit status: 0 valid, 1 invalid, 2 unknown, 255 the test cou
 With MAELSTROM_REPORT=no in the environment it writes no report.html.
 In the words for the binary {run} stands for the folder of the run: -- --data-dir {run}/data
 """
+MOST = 1e9  # of a number: 30 years, if seconds
 CRASHED = 255
 
 
@@ -69,7 +70,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def at_least(least: float) -> Callable[[str], float]:
-    """A converter for numbers from `least` on."""
+    """A converter for numbers from `least` on, 0 or such as can be reckoned with."""
 
     def number(text: str) -> float:
         try:
@@ -78,6 +79,8 @@ def at_least(least: float) -> Callable[[str], float]:
             value = math.nan
         if not least <= value < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is no number of at least {least:g}")
+        if value > MOST or 0 < value < 1 / MOST:
+            raise argparse.ArgumentTypeError(f"{text} is too {'large' if value > 1 else 'small'}")
         return value
 
     return number

@@ -113,9 +113,12 @@ def complaints(folder: Path) -> list[str]:
     """What to look at among the nodes' logs: those with a Python node's traceback."""
     found = []
     for log in sorted((folder / "node-logs").iterdir()):
-        lines = log.read_bytes().splitlines()
-        if any(line.startswith(b"Traceback") for line in lines):
-            found.append(f"{log.stem} wrote {len(lines)} lines to node-logs/{log.name}")
+        count, failed = 0, False
+        with log.open("rb") as lines:  # which may be more than the memory holds
+            for line in lines:
+                count, failed = count + 1, failed or line.startswith(b"Traceback")
+        if failed:
+            found.append(f"{log.stem} wrote {count} lines to node-logs/{log.name}")
     return found
 
 

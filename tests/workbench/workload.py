@@ -178,7 +178,7 @@ def expect(reply: Body, type: str, keys: set[str]) -> None:
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     if extra := reply.keys() - keys - {"type", "msg_id", "in_reply_to"}:
         raise ValueError(f"{type} has no {', '.join(sorted(extra))}")
-    if not isinstance(reply.get("msg_id", 0), int):
+    if reply.get("msg_id", 0).__class__ is not int:
         raise ValueError("its msg_id must be an integer")
 
 
