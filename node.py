@@ -39,7 +39,7 @@ Action = Callable[[], object]
 _quote = json.encoder.encode_basestring_ascii
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
-STDIN, STDOUT, STDERR, PIPE = 0, 1, 2, 1 << 16  # bytes that a pipe holds
+STDIN, STDOUT, STDERR, PIPE = 0, 1, 2, 1 << 16  # bytes in a full pipe; half of it, if in pieces
 RPC_TIMEOUT = 5.0  # seconds, as Maelstrom's own clients wait
 
 
@@ -202,7 +202,7 @@ class Node:
         unfinished, size = list[bytes](), 0  # the parts of a line whose end has not arrived
         with contextlib.suppress(KeyboardInterrupt):
             while chunk := os.read(STDIN, PIPE):
-                self.lags, size = PIPE in (size, len(chunk)), len(chunk)
+                self.lags, size = max(size, len(chunk)) >= PIPE // 2, len(chunk)
                 lines, newline, rest = chunk.rpartition(b"\n")
                 if newline:
                     self._turn(self._receive, b"".join([*unfinished, lines]))

@@ -263,8 +263,11 @@ class Snapshot:
         end, answers = offset + CHUNK_ENTRIES, len(self.answers)
         data = self.answers[offset:end]
         data += self.map.items(max(0, offset - answers), max(0, end - answers))
-        while len(data) > 1 and len(encode(data)) > CHUNK_BYTES:
-            del data[len(data) // 2 :]
+        size = 0
+        for count, record in enumerate(data):  # one by one: they may be large
+            size += len(encode(record))
+            if size > CHUNK_BYTES:
+                return data[: max(1, count)]
         return data
 
     def take(self, data: list[Any]) -> None:
@@ -1274,7 +1277,7 @@ class Raft(Server):
                 self.answers.add(self.last_applied, id, res)
             if self.awaiting and entry.term == self.term:
                 batch = self.awaiting[0]
-                if res and now < batch.until:
+                if res and now < batch.until - TICK:  # the turn takes some time, too
                     self.answer(entry.client, entry.msg_id, res)
                     self.answer_by = min(self.answer_by, batch.until)
                 if self.last_applied == batch.last_index:
@@ -1298,8 +1301,8 @@ class Raft(Server):
         acked = math.inf if by_lease else self.of_majority(math.inf, "acked")
         waiting = []
         for batch in self.waiting_reads:
-            if now >= batch.until:
-                continue  # its clients are gone
+            if now >= batch.until - TICK:
+                continue  # its clients are gone, or will be when the turn ends
             if acked <= batch.stamp:
                 waiting.append(batch)
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node import Node, RPCError
+from node import PIPE, Node, RPCError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -484,6 +485,21 @@ def test_help_and_unknown_options() -> None:
     assert "--fly" in unknown.stderr
 
 
+@pytest.mark.parametrize("size", [1, 40, 150, 700, 1500, 2100, 4000, 4096, 4097, 6000, 30_000])
+def test_a_pipe_that_is_full_holds_half_of_its_size_at_least(size: int) -> None:
+    """What a node takes for a full one; a message that does not fit begins another page."""
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(writer, b"x" * size) == size:
+                pass
+        assert len(os.read(reader, PIPE)) >= PIPE // 2
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def test_a_node_knows_when_more_may_have_come_than_it_has_read() -> None:
     peer = Peer("""
         import json, os
@@ -494,7 +510,7 @@ def test_a_node_knows_when_more_may_have_come_than_it_has_read() -> None:
 
         init = line(type="init", msg_id=1, node_id="n1", node_ids=["n1"])
         asked = [line(type="lags", msg_id=number) for number in range(2, 6)]
-        padded = asked[1][:-1].ljust(2**16 - 1) + b"\\n"
+        padded = asked[1][:-1].ljust(2**15 - 1) + b"\\n"
         chunks = [init, asked[0], padded, asked[2], asked[3], b""]
         os.read = lambda file, size: chunks.pop(0)
         node = Node()

@@ -1783,6 +1783,28 @@ def test_owner_how_far_the_leaders_clock_is_ahead_is_what_the_quickest_message_s
     assert scene.raft.ahead == pytest.approx(100.0)
 
 
+def test_owner_one_answer_that_comes_too_late_takes_no_other_with_it() -> None:
+    """A turn with a thousand answers takes a while, in which one of them may become too late."""
+    scene = ready_leader()
+    replicate = scene.raft.replicate_log
+
+    def slowly() -> None:
+        scene.world.time += 0.75 * TICK
+        replicate()
+
+    scene.raft.replicate_log = slowly  # type: ignore[method-assign]
+    soon = scene.node.now() + TICK / 2
+    scene.says(
+        "n1", forward(1, [], [["c1", 91, READ]], until=soon), forward(2, [], [["c1", 92, READ]])
+    )
+    assert [scene.answer(91) is None, scene.answer(92) is None] == [True, False]
+    soon = scene.node.now() + 2 * TICK  # half a tick after the turns of the next two messages
+    scene.says("n1", forward(3, [["c1", 93, write(1)]], until=soon))
+    scene.says("n1", forward(4, [["c1", 94, write(2)]]))
+    scene.acks("n1")
+    assert [scene.answer(93), scene.answer(94)] == [None, {"type": "write_ok"}]
+
+
 def test_owner_a_turn_that_is_stopped_before_its_answers_leave_takes_them_back() -> None:
     scene = ready_leader()
     assert scene.answer(scene.request(READ))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from test_raft import Scene, append, appended, entry, follower, no_op, ready_leader, write
 
+import node
 import raft
 from node import Body
 
@@ -79,6 +80,26 @@ def test_7_large_entries_are_forgotten_earlier(monkeypatch: pytest.MonkeyPatch) 
         scene.acks("n1", "n2")
         scene.advance(raft.TICK)
     assert 0 < scene.raft.log.size - scene.raft.log.start <= 25
+
+
+def test_7_of_large_records_only_those_are_encoded_that_go_into_a_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded = 0
+
+    def counted(value: Any) -> str:
+        nonlocal encoded
+        encoded += len(text := node.encode(value))
+        return text
+
+    monkeypatch.setattr(raft, "CHUNK_ENTRIES", 100)
+    monkeypatch.setattr(raft, "encode", counted)
+    large = raft.PersistentMap((number, "x" * (raft.CHUNK_BYTES // 3)) for number in range(99))
+    state = raft.Snapshot(map=large)
+    assert len(state.part(0)) == 2 and encoded <= 2 * raft.CHUNK_BYTES
+    assert len(state.part(98)) == 1
+    too_large = raft.PersistentMap((number, "x" * raft.CHUNK_BYTES) for number in range(3))
+    assert [len(raft.Snapshot(map=too_large).part(offset)) for offset in range(4)] == [1, 1, 1, 0]
 
 
 def test_7_what_entries_weigh_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
