@@ -39,7 +39,7 @@ Action = Callable[[], object]
 _quote = json.encoder.encode_basestring_ascii
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
-STDIN, STDOUT, STDERR, PIPE = 0, 1, 2, 1 << 16  # bytes in a full pipe; half of it, if in pieces
+STDIN, STDOUT, STDERR, PIPE = 0, 1, 2, 1 << 16  # bytes in a full pipe; half as many, with gaps
 RPC_TIMEOUT = 5.0  # seconds, as Maelstrom's own clients wait
 
 

@@ -396,8 +396,7 @@ class Raft(Server):
         if self.debug:
             self.node.log(f"{self.node.node_id} < {encode(msg)}")
         with self.lock:
-            if not self.heard:
-                self.hear()
+            self.hear()
             check_message(msg, self)
             getattr(self, msg["body"]["type"])(msg["src"], msg["body"])
 
@@ -486,8 +485,7 @@ class Raft(Server):
         """Takes a client's operation on; the leader answers it, or else `review_pending`."""
         body = msg["body"]
         with self.lock:
-            if not self.heard:
-                self.hear()
+            self.hear()
             operation = (msg["src"], body.get("msg_id"), check_operation(body))
             if self.storage and self.storage.failed:
                 self.turned_away.append(operation[:2])
@@ -504,6 +502,8 @@ class Raft(Server):
         first). After a long time they are many, so they are read for a while. If there is more than
         can be read at once, it may all have waited since there was not.
         """
+        if self.heard:
+            return
         self.heard = True
         now, (since, read_at) = self.node.now(), self.waited
         wait = 6 * self.rtt if self.node.other_node_ids else 0.0
@@ -1069,7 +1069,7 @@ class Raft(Server):
             needed.append(self.storage.index)
         start = self.log.start  # after a snapshot the disk may be behind it
         index = max(start, min([self.last_applied, *needed]))
-        many = KEPT_ENTRIES * 9 // 8  # few at a time: to free many takes long
+        many = KEPT_ENTRIES * 9 // 8  # no more, for to free thousands at once stops the node
         kept = index - KEPT_ENTRIES if index - start > many else start
         if self.log.bytes_between(kept, index) > KEPT_BYTES:
             kept = (kept + index + 1) // 2
@@ -1140,7 +1140,7 @@ class Raft(Server):
         # What was known grows old: clocks differ in speed.
         self.ahead = max(sent - now, self.ahead - (1 - LEASE) * (now - self.heard_leader_at))
         self.heard_leader_at = now
-        self.timeout = max(timeout, self.min_timeout)
+        self.timeout = max(timeout, self.min_timeout)  # of 0 a node would campaign without a pause
         self.rtt, self.patience = body["rtt"], body["patience"]
         return True
 
@@ -1728,7 +1728,7 @@ IS: Final[Mapping[str, Callable[[Any, Raft], bool]]] = {  # of a value, to whom 
     # Of a snapshot: answers, and items of the map.
     "records": lambda value, raft: value.__class__ is list and all(
         len(kinds := types(item)) == 2
-        or (kinds == [int, str, int, dict] and IS["index"](item[0], raft))
+        or (kinds == [int, str, int, dict] and IS["index"](item[0], raft) and is_body(item[3]))
         for item in value
     ),
     "entries": lambda value, raft: value.__class__ is list and are_entries(value, raft),
@@ -1739,7 +1739,7 @@ FIELDS: Final = {
 }
 
 
-TERM_BEFORE: Final = {  # of the entry that comes before what a message of a term tells of
+TERM_BEFORE: Final = {  # which field has an entry's term that is not later than the message's
     "append_entries": "prev_log_term",
     "install_snapshot": "last_term",
     "request_vote": "last_log_term",
@@ -1764,14 +1764,14 @@ def check_message(msg: Message, raft: Raft) -> None:
 def are_entries(values: list[Any], raft: Raft) -> bool:
     """Whether a log can hold them. What is no client's says who takes part."""
     latest = raft.log.size + MAX_AHEAD
-    for value in values:  # each follower gets each entry: a loop that calls nothing is quickest
+    for value in values:  # each follower gets each entry: a loop that calls little is quickest
         if value.__class__ is not list or len(value) != 5:
             return False
         term, birth, client, msg_id, body = value
         integers = term.__class__ is birth.__class__ is msg_id.__class__ is int
-        if not integers or not 0 <= birth <= latest or body.__class__ is not dict:
+        if not integers or not 0 <= birth <= latest:
             return False
-        if not is_body(body):
+        if body.__class__ is not dict or not is_body(body):
             return False
         is_ours = client is None and all(IS["starts"](starts, raft) for starts in body.values())
         if client.__class__ is not str and not is_ours:
@@ -1780,8 +1780,10 @@ def are_entries(values: list[Any], raft: Raft) -> bool:
 
 
 def is_body(body: Body) -> bool:
-    """Whether all in it is JSON. Error 12 for what is nested too deeply to be sent on."""
-    return PLAIN.issuperset(map(type, body.values())) or bool([*map(identity, body.values())])
+    """True, or error 12 if something in it is nested too deeply to be sent on."""
+    if not PLAIN.issuperset(map(type, body.values())):
+        deque(map(identity, body.values()), 0)
+    return True
 
 
 def types(value: Any) -> list[type]:

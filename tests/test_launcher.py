@@ -75,6 +75,13 @@ def clone(tmp_path: Path) -> Clone:
     return Clone(tmp_path)
 
 
+def test_ctrl_c_before_the_workbench_has_begun_is_no_verdict_and_no_traceback(clone: Clone) -> None:
+    main = clone.folder / "clone" / "tests" / "workbench" / "__main__.py"
+    main.write_text("raise KeyboardInterrupt")
+    status, out, said = clone.run("check", "store/latest")
+    assert (status, out, said) == (255, [], "")
+
+
 # The launcher
 
 

@@ -1520,20 +1520,27 @@ def test_check_absurd_times_raise_nothing_when_they_are_added() -> None:
     assert not any("Traceback" in line for line in scene.node.log_lines)
 
 
-@pytest.mark.parametrize("depth", [101, 500, *range(960, 1000)])
-def test_check_what_is_nested_too_deep_goes_into_no_log(depth: int) -> None:
-    deep = '"' + "@" + '"', "[" * depth + "]" * depth
-    operation = {"type": "write", "key": "x", "value": "@"}
-    scene, other = ready_leader(), Scene("n1")
-    for at, src, body in (
-        (scene, "n1", forward(1, [["c1", 5, operation]])),
-        (other, "n0", append(1, entries=[[1, 0, "c1", 5, operation]])),
-    ):
-        size = at.raft.log.size
-        text = json.dumps({"src": src, "dest": at.node_id, "body": body}).replace(*deep)
-        at.node.read(text.encode())
-        assert at.raft.log.size == size
-        at.advance(1.0)
+@pytest.mark.parametrize("where", ["forward", "append_entries", "install_snapshot"])
+def test_check_what_is_nested_too_deep_goes_into_no_state(where: str) -> None:
+    """It is parsed where there is a little more room than where it would be sent on or stored."""
+    record = [3, "c1", 5, {"type": "read_ok", "value": "@"}]
+    state = {
+        "type": "install_snapshot", "term": 1, "last_index": 3, "last_term": 1, "starts": {},
+        "floor": 0, "size": 1, "offset": 0, "data": [record],
+        "sent": 0.0, "timeout": TIMEOUT, "rtt": 0.0, "patience": 0.9,
+    }  # fmt: skip
+    said = {
+        "forward": forward(1, [["c1", 5, write("@")]]),
+        "append_entries": append(1, entries=[entry(1, write("@"), msg_id=5)]),
+        "install_snapshot": state,
+    }
+    for depth in (101, 500, *range(960, 1000)):
+        scene, src = (ready_leader(), "n1") if where == "forward" else (Scene("n1"), "n0")
+        size = scene.raft.log.size
+        text = json.dumps({"src": src, "dest": scene.node_id, "body": said[where]})
+        scene.node.read(text.replace('"@"', "[" * depth + "]" * depth).encode())
+        scene.advance(1.0)
+        assert scene.raft.log.size == size
 
 
 def test_check_a_leader_that_asks_for_no_patience_at_all_makes_nobody_restless() -> None:

@@ -83,21 +83,19 @@ class VirtualLoop(Loop):
 
     def __init__(self) -> None:
         super().__init__()
-        self.moment = 0  # what now() says; nodes ask often
+        self._now = 0
 
     def now(self) -> int:
-        return self.moment
+        return self._now
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Runs until done() is true, or nothing is left to do."""
-        due = self._due
-        while due and not done():
-            moment, _, action = heapq.heappop(due)
-            if moment > self.moment:
-                self.moment = moment
+        while self._due and not done():
+            moment, _, action = heapq.heappop(self._due)
+            self._now = max(self._now, moment)
             action()
 
     def run_to(self, moment: int) -> None:
         """Runs what is due until a moment, which it then is."""
         self.run_until(lambda: self._due[0][0] > moment)
-        self.moment = moment
+        self._now = moment

@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def at_least(least: float) -> Callable[[str], float]:
-    """A converter for numbers from `least` on, 0 or such as can be reckoned with."""
+    """A converter for numbers from `least` on; what might overflow is too large or too small."""
 
     def number(text: str) -> float:
         try:

@@ -28,7 +28,7 @@ import node as node_module
 from node import Node, encode
 
 from .cluster import Cluster, Listener
-from .loop import SECOND, VirtualLoop
+from .loop import SECOND, Loop
 from .runner import dice
 
 MAX_OFFSET = 1000.0  # seconds: no two machines have started at the same time
@@ -63,7 +63,7 @@ class VirtualNode(Node):
         write: Callable[[bytes], object],
         note: Callable[[str], object],
     ) -> None:
-        self.now, self._give, self._note = clock, write, note  # type: ignore[method-assign]
+        self._clock, self._give, self._note = clock, write, note
         super().__init__()
         self.random = rng
 
@@ -88,6 +88,9 @@ class VirtualNode(Node):
     def due(self) -> float:
         """When it must run, by its clock; never before its init."""
         return self._next_due() if self._early is None else NEVER
+
+    def now(self) -> float:
+        return self._clock()
 
     def log(self, text: str) -> None:
         self._note(text)
@@ -115,13 +118,13 @@ class VirtualNode(Node):
 class Clock:
     """A machine's clock: it shows seconds, and may be fast or slow."""
 
-    def __init__(self, loop: VirtualLoop, shows: float) -> None:
+    def __init__(self, loop: Loop, shows: float) -> None:
         self._loop = loop
         self._rate = 1.0
         self._since, self._shown = loop.now(), shows  # when the rate began, and what it showed
 
     def now(self) -> float:
-        return self._shown + (self._loop.moment - self._since) * self._rate / SECOND
+        return self._shown + (self._loop.now() - self._since) * self._rate / SECOND
 
     def set_rate(self, rate: float) -> None:
         """From now on it gains so many seconds in a second; it does not jump."""
@@ -156,7 +159,7 @@ class Machine:
     def __init__(
         self,
         node_id: str,
-        loop: VirtualLoop,
+        loop: Loop,
         rng: Random,
         turn_rng: Random,
         kill_rng: Random,
@@ -389,7 +392,7 @@ class SimulatedCluster(Cluster):
 
     def __init__(
         self,
-        loop: VirtualLoop,
+        loop: Loop,
         binary: Path,
         args: Sequence[str],
         logs: Path,
