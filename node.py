@@ -90,14 +90,13 @@ class Node:
 
     def __init__(self) -> None:
         self.node_id = ""
-        self.node_ids: list[str] = []
-        self.other_node_ids: list[str] = []
+        self.node_ids, self.other_node_ids = list[str](), list[str]()
+        self._head = ""  # of each line that it sends
         self.random = Random()  # where a node takes its chances
         self._stdout = self._take_stdout()
         self._early: deque[Message] | None = deque(maxlen=100_000)  # none after init
         self._handlers: dict[str, Handler] = {"init": self._init}
-        self._init_handlers: deque[Action] = deque()
-        self._drained_handlers: list[Action] = []
+        self._init_handlers, self._drained_handlers = deque[Action](), list[Action]()
         self._callbacks: dict[int, tuple[Handler, Timer]] = {}
         self._msg_ids = itertools.count(1)
         self._timers: list[tuple[float, int, Timer]] = []  # a heap by deadline
@@ -270,21 +269,21 @@ class Node:
             self.log(traceback.format_exc())
 
     def _line(self, dest: str, body: Body) -> str:
-        if not self.node_id:
+        if not self._head:
             raise RuntimeError("this node has no id before init: it cannot send")
-        return f'{{"src":{_quote(self.node_id)},"dest":{_quote(dest)},"body":{encode(body)}}}\n'
+        return f'{self._head}{_quote(dest)},"body":{encode(body)}}}\n'
 
     def _receive(self, data: bytes) -> None:
         """Handles lines: parsed all at once, and one by one if something is wrong."""
         lines = data.split(b"\n")
         try:
-            messages = _decode(f"[{data.decode()}]".replace("\n", ",\n"))
-            if len(messages) != len(lines):
+            messages, end = _scan(text := f"[{data.decode()}]".replace("\n", ",\n"), 0)
+            if (len(messages), end) != (len(lines), len(text)):
                 raise ValueError("a line must be one JSON object")
             for msg in messages:
                 if msg["src"].__class__ is not str or msg["body"].__class__ is not dict:
                     raise TypeError("src must be a string and body an object")
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError, StopIteration) as error:
             if len(lines) > 1:
                 for line in lines:
                     self._receive(line)
@@ -335,6 +334,7 @@ class Node:
         if self.node_id and (node_id, node_ids) != (self.node_id, self.node_ids):
             raise RPCError.malformed_request(f"this is {self.node_id} of {self.node_ids} already")
         self.node_id, self.node_ids = node_id, node_ids
+        self._head = f'{{"src":{_quote(node_id)},"dest":'
         self.other_node_ids = [other for other in node_ids if other != node_id]
         while self._init_handlers:
             self._init_handlers.popleft()()
@@ -397,4 +397,4 @@ def _make_encoder() -> Callable[[Any], str]:
 
 
 encode = _make_encoder()
-_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
+_scan = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).scan_once  # type: ignore[attr-defined]

@@ -21,9 +21,9 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, get_type_hints
 from weakref import ref
 
 from node import Body, Message, Node, RPCError, encode
@@ -115,49 +115,48 @@ NEAR = 0.004  # a round trip that is worth waiting for
 SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
 FIRST_ROUND_TRIP = 0.15  # taken for granted, until enough of them are known
 KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
-
-CHUNK_ENTRIES, CHUNK_BYTES = 1000, 1 << 18  # in one message; one entry may be larger
-WINDOW_ENTRIES, WINDOW_BYTES = 8000, 1 << 22  # on the way to a follower
-EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
-ENTRY_BYTES = 60  # of an entry besides its strings
-REMEMBERED = 16_384  # answers
-CHECKPOINT = 1000  # entries between two of what is stored
-FORMAT = 2  # of the file
-ROW = "SELECT max(key) FROM entry WHERE key <= ?"  # of the file: that which has an entry
-KEPT_ENTRIES, KEPT_BYTES = 10_000, 1 << 26  # of the log, behind what is applied: for who lags
 GONE = 10.0  # seconds of silence after which nothing is kept for a follower
+
+# Sizes are in bytes of memory, about; in a message it is a fifth of that, but for strings.
+OPERATION_BYTES = 500  # besides its strings
+CHUNK_BYTES = 1 << 19  # in one message; one entry may be larger
+WINDOW_BYTES = 1 << 22  # on the way to a follower
+KEPT_BYTES = 1 << 23  # of the log, behind what is applied: for who lags
+CHECKPOINT_BYTES = 1 << 19  # of the log between two of what is stored
+EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
+REMEMBERED = 16_384  # answers
+FORMAT = 3  # of the file
 MAX_AHEAD = 10**9  # terms, or entries, that a message can be ahead
 MAX_TIME = 10**12  # that a clock can show
 
 Operation = Sequence[Any]  # client, msg_id, body
-Arrived = tuple[list[Operation], list[Operation]]
 OPERATIONS: Final = {  # the fields that each must have
-    "read": ("type", "key"),
-    "write": ("type", "key", "value"),
-    "cas": ("type", "key", "from", "to"),
+    "read": frozenset(["type", "msg_id", "key"]),
+    "write": frozenset(["type", "msg_id", "key", "value"]),
+    "cas": frozenset(["type", "msg_id", "key", "from", "to"]),
 }
 
 
 class Entry(NamedTuple):
-    """One place in the log: an operation, and the term of the leader that appended it.
+    """One place in the log: a batch of operations, and the term of the leader that appended it.
 
-    `birth` is a commit index that its owner knew of when the operation first left it. `client` is
-    None in the no-op that starts a term.
+    One without an owner starts a term, or says who takes part from then on: its operations are
+    node, start, and nothing.
     """
 
     term: int
-    birth: int = 0
-    client: str | None = None
-    msg_id: int = 0
-    body: Body = {}  # noqa: RUF012 (nobody changes it)
+    owner: str = ""  # the node whose clients they are from
+    seq: int = 0  # of the owner's batch
+    birth: int = 0  # a commit index that the owner knew of when the batch first left it
+    operations: Sequence[Operation] = ()
 
 
 class Log:
-    """The sequence of operations that all nodes agree on, one after the other.
+    """The sequence of operations that all nodes agree on, some with each entry.
 
         index    0   1     2     3     4     5
         term     0   1     1     1     3     3       (2 had no leader, or one whose entries
-        body     -   -    x=1   y=2    -    x=3       were lost)
+        writes   -   -    x=1   y=2    -    x=3       were lost)
 
     Indexes begin at 1; at 0 there is a sentinel of term 0. Invariants:
 
@@ -170,9 +169,9 @@ class Log:
     def __init__(self) -> None:
         self.start = 0  # what came before is in a snapshot (section 7); here stands its last term
         self.size = 0  # the index of the last entry
-        self._entries = [Entry(0)]
-        self._bytes = [0]  # about how much all entries up to one weigh; of as many as were asked
         self.stable = 0  # up to here it is on the disk, if that is where it is kept
+        self._entries = [Entry(0)]
+        self._bytes = [0]  # of all entries up to one
 
     @property
     def last(self) -> Entry:
@@ -183,7 +182,9 @@ class Log:
         return self._entries[index - self.start]
 
     def append(self, entries: Iterable[Entry]) -> None:
-        self._entries.extend(entries)
+        for entry in entries:
+            self._entries.append(entry)
+            self._bytes.append(self._bytes[-1] + weight(entry.operations))
         self.size = self.start + len(self._entries) - 1
 
     def from_index(self, index: int, end: int) -> list[Entry]:
@@ -197,19 +198,15 @@ class Log:
 
     def compact(self, index: int, term: int) -> None:
         """Forgets all up to an entry of this term (section 7), or all if it has another there."""
-        kept = self._entries[index + 1 - self.start :] if self.term_of(index) == term else []
-        self.stable = max(self.stable, index) if kept else index
-        self._bytes = (self._bytes[index - self.start :] if kept else []) or [0]
-        self.start, self.size, self._entries = index, index + len(kept), [Entry(term), *kept]
-
-    def term_of(self, index: int) -> int | None:
-        """None if the log has no such entry."""
-        return self[index].term if self.start <= index <= self.size else None
+        at = index - self.start
+        if index > self.size or self[index].term != term:
+            self._entries, self._bytes, self.size, self.stable, at = [], [0], index, index, 0
+        self._entries[: at + 1] = [Entry(term)]
+        del self._bytes[:at]
+        self.start, self.stable = index, max(self.stable, index)
 
     def bytes_between(self, index: int, end: int) -> int:
-        """About how much the entries after `index` up to `end` weigh in a message."""
-        for entry in self._entries[len(self._bytes) : end + 1 - self.start]:
-            self._bytes.append(self._bytes[-1] + weight(entry.body))
+        """About how much the entries after `index` up to `end` weigh."""
         return self._bytes[end - self.start] - self._bytes[max(0, index - self.start)]
 
 
@@ -217,24 +214,22 @@ class Log:
 class Batch:
     """The operations that clients sent to a node, their owner, in one turn.
 
-    It is what is forwarded, tried again and kept track of, as a whole.
+    It is what is forwarded, tried again and kept track of, as a whole; its writes are an entry.
     """
 
     owner: str
     seq: int  # tells it from the owner's other ones, even from those before a crash
+    birth: int
     until: float  # nothing may be answered from then on, in the time of who has it
     reads: list[Operation]
     writes: list[Operation]
-    birth: int = 0
     # At its owner
-    left: bool = False  # another node may have it: from then on a write may happen
-    sent_at: float = -math.inf
-    sent_to: str = ""
+    sent_at: float = -math.inf  # until then no other node has it: no write can happen
+    tried: bool = False  # the leader was asked
     # At the leader
     via: str = ""  # the node that it came from: the owner, or one that passed it on
     stamp: float = -math.inf  # of the last messages sent before it came
-    last_index: int = 0  # of its writes
-    done: bool = False
+    todo: int = 0  # how much of reads and writes is not done
 
 
 @dataclass
@@ -260,14 +255,14 @@ class Snapshot:
 
     def part(self, offset: int) -> list[Any]:
         """Records from one on, as many as one message carries, or one that is larger."""
-        end, answers = offset + CHUNK_ENTRIES, len(self.answers)
-        data = self.answers[offset:end]
-        data += self.map.items(max(0, offset - answers), max(0, end - answers))
-        size = 0
-        for count, record in enumerate(data):  # one by one: they may be large
-            size += len(encode(record))
-            if size > CHUNK_BYTES:
-                return data[: max(1, count)]
+        end, answers = offset + 1 + CHUNK_BYTES // OPERATION_BYTES, len(self.answers)
+        items = self.map.items(max(0, offset - answers), max(0, end - answers))
+        data, size = list[Any](), 0
+        for record in chain(self.answers[offset:end], items):
+            size += OPERATION_BYTES + len(encode(record))
+            if data and size > CHUNK_BYTES:
+                break
+            data.append(record)
         return data
 
     def take(self, data: list[Any]) -> None:
@@ -292,7 +287,6 @@ class Follower:
     readmitted: int | None = None  # the start whose return was appended
     acked: float = -math.inf  # stamp of the latest message that it answered
     promised: float = -math.inf  # until when it votes for nobody, by our clock
-    sent_at: float = -math.inf
     stamp: float = -math.inf  # of the latest message to it
     backed: float = -math.inf  # stamp of the last step back
     answered: list[Any] = field(default_factory=list)  # batches it is to hear of: owner, seq
@@ -307,16 +301,14 @@ class Raft(Server):
 
     Messages and timers change fields; what follows from all of a turn's is done once, when it is
     drained. Messages between servers are one-way: losing, doubling or reordering them is the
-    normal case and not an exception. Every time is read from the clock where it is stored.
+    normal case and not an exception. The handler of a type of message has its name, and its fields
+    for parameters. Every time is read from the clock where it is stored.
     """
 
     def __init__(
-        self,
-        node: Node | None = None,
-        reads: str = "lease",
-        debug: bool = False,
+        self, node: Node | None = None, reads: str = "lease", debug: bool = False,
         storage: Storage | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(node)
         self.reads = reads  # how a leader makes sure that a read is not stale
         self.debug = debug
@@ -330,12 +322,14 @@ class Raft(Server):
         # Who takes part: without a storage, a node that comes back has forgotten what it promised.
         self.start = 0  # a number of this start of the node; 0: it forgets nothing
         self.members: dict[str, int] = {}  # their starts; none are known before it is founded
-        self.founder: Body = {}  # and its start, if it has this node's vote in this term
+        self.voted_start = 0  # of the node that this one voted for
         self.began = -math.inf  # this start of the node
 
         # Volatile state on all servers
         self.role = "follower"  # or "candidate", or "leader"
         self.leader: str | None = None  # of this term, if it was heard
+        self.led = 0  # the latest term that another node leads, perhaps only by hearsay
+        self.ahead = (-math.inf, 0.0)  # its clock of ours, at least, and when that was learned
         self.commit_index = 0
         self.known_commit = 0  # the largest that was heard of
         self.last_applied = 0
@@ -353,29 +347,24 @@ class Raft(Server):
         self.early: dict[int, list[Entry]] = {}  # entries that overtook others, by prev_log_index
         self.incoming = Snapshot()  # part by part; of index 0 if there is none
         self.ack: Body = {}  # to be sent when the input is drained
-        self.ahead = -math.inf  # by how much the leader's clock is ahead of ours, at least
-        self.heard_leader_at = 0.0
 
         # Volatile state on leaders
         self.followers: dict[str, Follower] = {}
         self.term_start = 0  # the index of this term's no-op
         self.stamp = -math.inf  # of the latest messages, strictly increasing
         self.accepted: dict[tuple[str, int], Batch] = {}  # in this term, lately
-        self.awaiting: deque[Batch] = deque()  # those with writes not yet applied, in order
         self.waiting_reads: list[Batch] = []
 
         # Operations of this node's clients
-        self.arrived: Arrived = ([], [])  # in this turn: reads, writes
-        self.turned_away: list[tuple[str, int]] = []  # while nothing can be stored
+        self.arrived: tuple[list[Operation], list[Operation]] = ([], [])  # now: reads, writes
+        self.turned_away: list[Operation] = []  # while nothing can be stored
         self.answer_by = math.inf  # when the answers of this turn must have left
         self.pending: dict[int, Batch] = {}
         self.seq = 0
-        self.routes: dict[str, float] = {}  # who hears a leader, and how far its clock is ahead
-        self.new_route = False  # to a leader, found in this turn
-        self.relayed: dict[str, list[int]] = {}  # seqs that the leader has done, by their owner
+        self.new_leader = False  # heard of in this turn
 
         # Times, in seconds; a follower has them from its leader
-        self.rtt = FIRST_ROUND_TRIP  # of a message and its answer; a follower's is its leader's
+        self.rtt = FIRST_ROUND_TRIP  # of a message and its answer
         self.samples = deque([FIRST_ROUND_TRIP] * 25, maxlen=51)  # of it
         self.sampled = -math.inf
         self.min_heartbeat = HEARTBEAT
@@ -392,13 +381,12 @@ class Raft(Server):
             self.node.on(type, self.receive)
 
     def receive(self, msg: Message) -> None:
-        """Another server's message; its handler has the name of its type."""
+        """Another server's message."""
         if self.debug:
             self.node.log(f"{self.node.node_id} < {encode(msg)}")
         with self.lock:
             self.hear()
-            check_message(msg, self)
-            getattr(self, msg["body"]["type"])(msg["src"], msg["body"])
+            getattr(self, msg["body"]["type"])(msg["src"], *fields(msg, self))
 
     def init(self) -> None:
         """The nodes are known. The first one leads, if all is new: nobody else can.
@@ -409,29 +397,28 @@ class Raft(Server):
         with self.lock:
             if self.storage:
                 self.storage.open(self)
-            self.began = now = self.node.now()
-            self.seq = int(now * 1e6)
-            if self.storage:
                 self.members = dict.fromkeys(self.node.node_ids, self.start)
             else:
                 self.start = self.node.random.getrandbits(48)
+            self.began = now = self.node.now()
+            self.seq = int(now * 1e6)
             self.heard = True  # what comes in this turn may have waited since before the start
             self.input_at, self.ticked = self.input_at if self.node.lags else now, (now, now)
-            others = len(self.node.node_ids) - 1
+            others = len(self.node.other_node_ids)
             self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
             self.timeout = self.min_timeout
             self.node.every(TICK, self.tick)
             if self.is_first() and self.log.size == self.term == 0:
                 self.become_candidate()
             else:
-                self.set_deadline(now + FIRST_ELECTION + self.random_timeout())
+                self.reset_election_deadline(FIRST_ELECTION)
 
     def drained(self) -> None:
         """What follows from the messages and timers of a turn; then its output leaves."""
         with self.lock:
             self.heard = False
-            if self.new_route:
-                self.new_route = False
+            if self.new_leader:
+                self.new_leader = False
                 self.hand_over_pending()
             if any(self.arrived):
                 self.hand_over_arrived()
@@ -447,9 +434,8 @@ class Raft(Server):
                 self.acknowledge()
             if self.storage and self.storage.failed:
                 self.node.withdraw()  # it may depend on what a crash would make us forget
-            for client, msg_id in self.turned_away:
-                self.answer(client, msg_id, self.unavailable())
-                self.answer_by = min(self.answer_by, self.answerable())
+            for client, msg_id, _ in self.turned_away:
+                self.answer(client, msg_id, self.unavailable(), self.answerable())
             self.turned_away.clear()
             if self.node.now() >= self.answer_by:
                 self.node.withdraw()  # it was stopped since it looked whether it may still answer
@@ -463,7 +449,6 @@ class Raft(Server):
                 self.storage.save(self)
             if self.role == "leader":
                 self.review_followers(now)
-                self.readmit()
                 self.adapt_patience()
                 if self.of_majority(now, "heard_of") < now - 2 * self.timeout:
                     self.forget_leader()  # its clients may do better elsewhere
@@ -483,15 +468,14 @@ class Raft(Server):
 
     def client_req(self, msg: Message) -> None:
         """Takes a client's operation on; the leader answers it, or else `review_pending`."""
-        body = msg["body"]
         with self.lock:
             self.hear()
-            operation = (msg["src"], body.get("msg_id"), check_operation(body))
+            body = check_operation(msg["body"])
+            operation = [msg["src"], body.pop("msg_id"), body]
             if self.storage and self.storage.failed:
-                self.turned_away.append(operation[:2])
-                return
-            is_write = body["type"] != "read" or self.reads == "log"
-            self.arrived[is_write].append(operation)
+                self.turned_away.append(operation)
+            else:
+                self.arrived[body["type"] != "read" or self.reads == "log"].append(operation)
 
     def hear(self) -> None:
         """Notes since when what has come in this turn may have waited to be heard.
@@ -521,40 +505,37 @@ class Raft(Server):
     def hand_over_arrived(self) -> None:
         """Makes a batch of the operations that came in this turn, and sends it on its way."""
         self.seq += 1
-        batch = Batch(self.node.node_id, self.seq, self.answerable(), *self.arrived)
+        batch = Batch(self.node.node_id, self.seq, 0, self.answerable(), *self.arrived)
         self.pending[self.seq] = batch
         self.arrived = ([], [])
         self.hand_over(batch)
 
     def hand_over(self, batch: Batch) -> None:
-        """Gives a batch to the leader, to one that hears it, or to nobody for now.
+        """Gives a batch to the leader, or to nobody for now.
 
-        The second try goes through another node, for the link to the leader may be cut; so does
-        the first one when only others hear the leader.
+        The second try goes to all others, for the link to the leader may be cut, and who hears the
+        leader passes it on; so does the first one when only others hear it.
         """
-        if not batch.left:
+        if batch.sent_at == -math.inf:
             batch.birth = self.known_commit
         if self.role == "leader":
-            batch.left, batch.sent_to = True, self.node.node_id
             self.accept_batch(batch, self.node.node_id)
+        elif not self.led:
             return
-        ways = [self.leader] if self.leader else [*self.routes]
-        if self.leader and batch.sent_to:
-            ways = self.node.other_node_ids
-        if not (ways := [way for way in ways if way != batch.sent_to] or ways):
-            return
-        dest = self.node.random.choice(ways)
-        clock, ahead = (self.leader, self.ahead) if self.leader else (dest, self.routes[dest])
-        batch.left, batch.sent_to, batch.sent_at = True, dest, self.node.now()
-        self.send(
-            dest, "forward", owner=batch.owner, seq=batch.seq, birth=batch.birth, clock=clock,
-            until=batch.until + ahead, reads=batch.reads, writes=batch.writes,
-        )  # fmt: skip
+        else:
+            way = [self.leader] if self.leader and not batch.tried else self.node.other_node_ids
+            for dest in way:
+                self.send(
+                    dest, "forward", term=self.led, owner=batch.owner, seq=batch.seq,
+                    birth=batch.birth, until=batch.until + self.leader_ahead(), reads=batch.reads,
+                    writes=batch.writes,
+                )  # fmt: skip
+        batch.tried, batch.sent_at = True, self.node.now()
 
     def hand_over_pending(self) -> None:
-        """There is another leader, or another way to one: everything goes there, at once."""
+        """There is another leader: everything goes there, at once."""
         for batch in self.pending.values():
-            batch.sent_to = ""
+            batch.tried = False
             self.hand_over(batch)
 
     def review_pending(self, now: float) -> None:
@@ -568,12 +549,11 @@ class Raft(Server):
         for batch in list(self.pending.values()):
             if now >= batch.until:
                 del self.pending[batch.seq]
-                in_vain = batch.reads if batch.left else batch.reads + batch.writes
+                may_happen = batch.sent_at > -math.inf
                 if now < batch.until + 2 * TICK:
-                    for client, msg_id, _ in in_vain:
-                        self.answer(client, msg_id, self.unavailable())
-                    self.answer_by = min(self.answer_by, batch.until + 2 * TICK)
-            elif now - batch.sent_at > retry and batch.sent_to != self.node.node_id:
+                    for client, msg_id, _ in batch.reads + ([] if may_happen else batch.writes):
+                        self.answer(client, msg_id, self.unavailable(), batch.until + 2 * TICK)
+            elif now - batch.sent_at > retry and self.role != "leader":
                 self.hand_over(batch)
 
     def unavailable(self) -> Body:
@@ -583,30 +563,35 @@ class Raft(Server):
             why = f"{self.node.node_id} cannot store it: {self.storage.failed}"
         return RPCError.temporarily_unavailable(why).to_json()
 
-    def answer(self, client: str, msg_id: int, res: Body) -> None:
+    def answer(self, client: str, msg_id: int, res: Body, until: float) -> None:
         """Answers a client, whichever node it had asked: it looks at in_reply_to alone."""
         self.node.send(client, {**res, "in_reply_to": msg_id})
+        if until < self.answer_by:
+            self.answer_by = until
 
-    def answered(self, src: str, body: Body) -> None:
-        """A node that had passed batches on says that the leader has done them."""
-        self.known_commit = max(self.known_commit, body["commit"])
-        for seq in body["seqs"]:
-            self.pending.pop(seq, None)
+    def answered(self, src: str, seq: Number, commit: Index) -> None:
+        """A node that had passed a batch on says that the leader has done it."""
+        self.known_commit = max(self.known_commit, commit)
+        self.pending.pop(seq, None)
 
-    def forward(self, src: str, body: Body) -> None:
-        """Another node's batch. The leader takes it; who hears the leader passes it on, once.
+    def forward(
+        self, src: str, term: Term, owner: NodeId, seq: Number, birth: Index, until: Time,
+        reads: Operations, writes: Operations,
+    ) -> None:  # fmt: skip
+        """Another node's batch, for the leader of this term, in whose time `until` is.
 
-        Both only if they can tell until when it may be answered: `until` is in the time of
-        `clock`. To another one the answer is who leads now.
+        Who hears that leader passes it on, once; else the answer is who leads now.
         """
-        me, owner, clock = self.node.node_id, body["owner"], body["clock"]
-        if self.role == "leader" and clock == me:
-            names = ("owner", "seq", "until", "reads", "writes", "birth")
-            self.accept_batch(Batch(*[body[name] for name in names]), src)
-        elif owner == src and self.leader not in (None, src, me) and clock in (me, self.leader):
-            until = body["until"] + (self.ahead if clock == me else 0)
-            self.node.send(self.leader, {**body, "clock": self.leader, "until": until})
-        elif owner == src:
+        if self.role == "leader" and term == self.term:
+            self.accept_batch(Batch(owner, seq, birth, until, reads, writes), src)
+        elif owner != src:
+            return
+        elif term == self.term and self.leader not in (None, src, self.node.node_id):
+            self.send(
+                self.leader, "forward", term=term, owner=owner, seq=seq, birth=birth, until=until,
+                reads=reads, writes=writes,
+            )  # fmt: skip
+        else:
             self.send_vote(src, False, self.term, False, None)
 
     # Client operations: the leader
@@ -616,23 +601,26 @@ class Raft(Server):
         key = (batch.owner, batch.seq)
         if accepted := self.accepted.get(key):
             accepted.via = via  # the way that it came by last is the best one back
-            if accepted.done:
-                self.finish(accepted)
+            if not accepted.todo:
+                self.tell_done(accepted)
         elif (now := self.node.now()) < batch.until:  # else the clients are gone
             batch.until = min(batch.until, now + MAX_TIMEOUT)
             self.accepted[key] = batch
-            batch.via, batch.stamp, batch.last_index, batch.done = via, self.stamp, 0, False
+            batch.via, batch.stamp = via, self.stamp
+            batch.todo = bool(batch.reads) + bool(batch.writes)
             if batch.writes:
                 birth = min(batch.birth, self.log.size)  # else other logs might not take them
-                self.log.append(Entry(self.term, birth, *write) for write in batch.writes)
-                batch.last_index = self.log.size
-                self.awaiting.append(batch)
+                self.log.append([Entry(self.term, *key, birth, batch.writes)])
             if batch.reads:
                 self.waiting_reads.append(batch)
 
     def finish(self, batch: Batch) -> None:
-        """A batch whose reads are served and whose writes are applied: its owner is to know."""
-        batch.done = True
+        """Its reads are served, or its writes are applied; after both, its owner is to know."""
+        batch.todo -= 1
+        if not batch.todo:
+            self.tell_done(batch)
+
+    def tell_done(self, batch: Batch) -> None:
         if batch.owner == self.node.node_id:
             self.pending.pop(batch.seq, None)
         elif follower := self.followers.get(batch.via):
@@ -656,31 +644,13 @@ class Raft(Server):
         """Whether this node is the one that founds."""
         return self.node.node_id == self.node.node_ids[0]
 
-    def found(self) -> None:
-        """Asks for the votes that are missing still, in another term if one was refused."""
-        if self.role == "candidate" and (False, self.term) in self.votes:
-            self.request_votes(pre=False)
-        else:
-            self.become_candidate()
-
-    def starts(self) -> dict[str, int]:
-        """Who takes part, as far as this node knows; else itself."""
-        return self.members or {self.node.node_id: self.start}
-
     def is_member(self) -> bool:
         """Whether this node takes part: has not forgotten what it may have promised."""
         return self.members.get(self.node.node_id) == self.start
 
-    def readmit(self) -> None:
-        """Appends the return of those that have what was committed when they came back, once each.
-
-        What is committed now is no measure: under load only the quickest has it.
-        """
-        for id, follower in self.followers.items():
-            known = follower.start in (self.members.get(id), follower.readmitted)
-            if not known and follower.match_index >= follower.lacked:
-                follower.readmitted = follower.start
-                self.log.append([Entry(self.term, body={"return": {id: follower.start}})])
+    def starts(self) -> dict[str, int]:
+        """Who takes part, as far as this node knows; else itself."""
+        return self.members or {self.node.node_id: self.start}
 
     def admit(self, starts: Mapping[str, int]) -> None:
         """Learns who takes part."""
@@ -690,6 +660,10 @@ class Raft(Server):
             self.log_role(f"{self.role}, takes part")
             self.reset_election_deadline()
 
+    def append_starts(self, starts: Mapping[str, Any]) -> None:
+        """An entry that says who takes part; of nobody it is a mere no-op."""
+        self.log.append([Entry(self.term, operations=[[*start, {}] for start in starts.items()])])
+
     # Elections (sections 5.1, 5.2, 5.4.1; PreVote: thesis 9.6)
 
     def of_majority(self, mine: float, what: str) -> Any:
@@ -697,12 +671,11 @@ class Raft(Server):
 
         Who has forgotten what it said, and is not readmitted, has reached nothing.
         """
-        starts = self.members
-        theirs = [
-            getattr(follower, what) if follower.start == starts.get(id, ABSENT) else -math.inf
-            for id, follower in self.followers.items()
-        ]
-        return median([mine, *theirs])
+        starts, values = self.members, [mine]
+        for id, follower in self.followers.items():
+            is_known = follower.start == starts.get(id, ABSENT)
+            values.append(getattr(follower, what) if is_known else -math.inf)
+        return sorted(values)[-majority(len(values))]
 
     @property
     def heartbeat(self) -> float:
@@ -714,26 +687,19 @@ class Raft(Server):
         """Almost two heartbeats: the election timeout on a network without latency."""
         return 1.8 * self.min_heartbeat
 
-    def random_timeout(self) -> float:
-        """Random, so that votes are seldom split (section 5.2); longer after each failure."""
-        longer = float(1.4 ** max(0, min(self.failures - 1, 6)))
-        return self.timeout * longer * self.node.random.uniform(1, 1.5)
+    def reset_election_deadline(self, wait: float = 0.0) -> None:
+        """Don't start an election for a while, which is random so that votes are seldom split.
 
-    def reset_election_deadline(self) -> None:
-        """Don't start an election for a while."""
-        self.set_deadline(self.node.now() + self.random_timeout())
-
-    def set_deadline(self, deadline: float) -> None:
-        """Moves the next election, but not before the end of a promise: it binds us, too.
-
-        A timer that fires earlier looks where the deadline is by then: moving it costs nothing.
+        (Section 5.2.) It is longer after each failure, and ends no earlier than a promise.
         """
-        self.deadline = max(deadline, self.promise)
-        if self.deadline < self.election_timer.deadline:
-            self.election_timer.cancel()
+        longer = float(1.4 ** max(0, min(self.failures - 1, 6)))
+        wait += self.timeout * longer * self.node.random.uniform(1, 1.5)
+        self.deadline = max(self.node.now() + wait, self.promise)
+        if self.deadline < self.election_timer.deadline:  # else that one will look at it again
             self.await_deadline()
 
     def await_deadline(self) -> None:
+        self.election_timer.cancel()
         wait = max(0.0, self.deadline - self.node.now())
         self.election_timer = self.node.after(wait, self.election_timer_fires)
 
@@ -744,7 +710,10 @@ class Raft(Server):
                 if self.role != "leader" and self.is_member():
                     self.campaign()
                 elif self.is_first() and not self.members:
-                    self.found()
+                    if (False, self.term) in self.votes:
+                        self.request_votes(pre=False)
+                    else:  # one of them was refused
+                        self.become_candidate()
             self.await_deadline()
 
     def advance_term(self, term: int) -> None:
@@ -763,18 +732,16 @@ class Raft(Server):
 
     def forget_leader(self) -> None:
         """What was known of a leader, or was about to be said to it, is of no use any more."""
-        self.leader = None
+        self.leader, self.led = None, 0
         self.verified = self.commit_index
         self.early.clear()
         self.incoming = Snapshot()
         self.ack = {}
-        self.ahead = -math.inf
 
     def become_follower(self, why: str) -> None:
         self.role = "follower"
         self.followers.clear()
         self.accepted.clear()
-        self.awaiting.clear()
         self.waiting_reads.clear()
         self.log_role(f"follower, {why}")
         self.reset_election_deadline()
@@ -786,7 +753,7 @@ class Raft(Server):
         """
         if self.leader:
             self.log_role(f"{self.role}, lost {self.leader}")
-        self.forget_leader()
+            self.forget_leader()
         self.failures += 1
         self.reset_election_deadline()
         self.request_votes(pre=True)
@@ -800,13 +767,12 @@ class Raft(Server):
         self.request_votes(pre=False)
 
     def become_leader(self) -> None:
-        self.role = "leader"
+        votes = self.votes.pop((False, self.term))
         self.forget_leader()
-        self.leader = self.node.node_id
-        self.log_role(f"leader, elected by {' '.join(sorted(self.votes[False, self.term]))}")
-        self.members = self.members or self.votes[False, self.term]
+        self.role, self.leader = "leader", self.node.node_id
+        self.log_role(f"leader, elected by {' '.join(sorted(votes))}")
+        self.members = self.members or votes
         self.votes.clear()
-        self.routes.clear()
         self.failures = 0
         self.adapt_timeout()
         now, last = self.node.now(), self.log.size
@@ -814,10 +780,11 @@ class Raft(Server):
             id: Follower(self.members.get(id), last + 1, now, now)
             for id in self.node.other_node_ids
         }
-        # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8).
-        self.log.append([Entry(self.term, body={"founded": self.members.copy()})])
+        # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8). The
+        # first one of all says who takes part.
+        self.append_starts({} if self.log.size or self.storage else self.members)
         self.term_start = self.log.size
-        self.new_route = True
+        self.new_leader = True
 
     def request_votes(self, pre: bool) -> None:
         """Asks the others for their votes in this term, or whether they would vote in the next.
@@ -838,9 +805,13 @@ class Raft(Server):
             last_log_index=self.log.size, last_log_term=self.log.last.term, starts=self.starts(),
         )  # fmt: skip
 
-    def request_vote(self, src: str, body: Body) -> None:
+    def request_vote(
+        self, src: str, pre: bool, term: Term, last_log_index: Index, last_log_term: Term,
+        sent: Time, starts: Starts,
+    ) -> None:  # fmt: skip
         """A candidate asks for this node's vote, or whether it would get it."""
-        pre, term, starts, granted = body["pre"], body["term"], body["starts"], False
+        check_order(last_log_term, term)
+        granted = False
         if not self.members and starts.get(self.node.node_id) == self.start:
             self.admit(starts)
         may_vote = not self.members if len(starts) == 1 else self.is_member()
@@ -850,13 +821,13 @@ class Raft(Server):
             if not pre:
                 self.maybe_step_down(term, f"{src} asks for a vote")
             # Section 5.4.1: the candidate's log must be at least as up-to-date as this one.
-            theirs = (body["last_log_term"], body["last_log_index"])
+            theirs = (last_log_term, last_log_index)
             ours = (self.log.last.term, self.log.size)
             if theirs >= ours and pre:
                 granted = self.pre_vote(src, term, (*theirs, src) > (*ours, self.node.node_id))
             elif theirs >= ours:
-                granted = self.vote(src, term, starts)
-        self.send_vote(src, pre, term if granted else self.term, granted, body["sent"])
+                granted = self.vote(src, term, starts.get(src, ABSENT))
+        self.send_vote(src, pre, term if granted else self.term, granted, sent)
 
     def pre_vote(self, src: str, term: int, is_larger: bool) -> bool:
         """Whether a candidate would get a vote (thesis 9.6).
@@ -873,12 +844,12 @@ class Raft(Server):
             self.ask_for_vote(src, pre=True)
         return granted
 
-    def vote(self, src: str, term: int, starts: Body) -> bool:
+    def vote(self, src: str, term: int, start: Any) -> bool:
         """Votes for a candidate of this term, unless it has voted for another (section 5.2)."""
-        asks_again = self.voted_for == src and self.founder in ({}, starts)
+        asks_again = (self.voted_for, self.voted_start) == (src, start)
         granted = term == self.term and (self.voted_for is None or asks_again)
         if granted:
-            self.voted_for, self.founder = src, starts if len(starts) == 1 else {}
+            self.voted_for, self.voted_start = src, start
             self.reset_election_deadline()
         return granted
 
@@ -891,34 +862,37 @@ class Raft(Server):
 
     def send_vote(self, dest: str, pre: bool, term: int, granted: bool, sent: float | None) -> None:
         """Yes, or no and who leads. The no is also the answer to a forward that leads nowhere."""
+        leader = self.leader if not granted and self.is_led() else None
+        ahead = self.leader_ahead() if leader and self.role != "leader" else 0.0
         self.send(
             dest, "request_vote_res", pre=pre, term=term, granted=granted, sent=sent,
-            leader=self.leader if not granted and self.is_led() else None,
-            now=self.node.now(), commit=self.known_commit, starts=self.starts(),
+            leader=leader, clock=self.node.now() + ahead, commit=self.known_commit,
+            starts=self.starts(),
         )  # fmt: skip
 
-    def request_vote_res(self, src: str, body: Body) -> None:
-        """A vote, or a refusal, which may say that there is a leader."""
-        pre, term, leader = body["pre"], body["term"], body["leader"]
-        self.known_commit = max(self.known_commit, body["commit"])
-        if (sent := body["sent"]) is not None:
+    def request_vote_res(
+        self, src: str, pre: bool, term: Term, granted: bool, leader: MaybeNodeId,
+        sent: MaybeTime, clock: Time, commit: Index, starts: Starts,
+    ) -> None:  # fmt: skip
+        """A vote, or a refusal, which may say that there is a leader, and what its clock shows."""
+        self.known_commit = max(self.known_commit, commit)
+        if sent is not None:
             if sent < self.began:
                 return  # it is an answer to the node that this one has forgotten that it was
             self.measure(sent)
-        if not body["granted"] and not self.members:  # nothing is founded in this term,
+        if granted and (pre, term) in self.votes:
+            self.votes[pre, term][src] = starts.get(src, 0)
+            self.count_votes(pre, term)
+        if granted:
+            return
+        if not self.members:  # nothing is founded in this term,
             self.votes.clear()
-            if len(body["starts"]) > 1:  # nor in another: this node comes back
-                self.admit(body["starts"])
-        if body["granted"]:
-            if (pre, term) in self.votes:
-                self.votes[pre, term][src] = body["starts"].get(src, 0)
-                self.count_votes(pre, term)
-        elif leader is None:
-            self.routes.pop(src, None)
+            self.admit(starts if len(starts) > 1 else {})  # nor in another: this node comes back
+        if leader is None:
             self.maybe_step_down(term, f"{src} is in a later term")
-        elif not self.leader and leader != self.node.node_id:
-            self.new_route = self.new_route or not self.routes
-            self.routes[src] = body["now"] - self.node.now()  # at least
+        elif not self.leader and leader != self.node.node_id and term >= self.led:
+            self.new_leader |= term > self.led
+            self.hear_clock(term, clock)
 
     def count_votes(self, pre: bool, term: int) -> None:
         """A majority of pre-votes makes a candidate, one of votes a leader (section 5.2).
@@ -938,12 +912,12 @@ class Raft(Server):
 
     def replicate_log(self) -> None:
         """Sends to each follower what it lacks, or a heartbeat if it is time for one."""
-        now, heartbeat = self.node.now(), self.heartbeat
+        now = self.node.now()
         self.stamp = max(now, math.nextafter(self.stamp, math.inf))
-        asked = max((accepted.stamp for accepted in self.waiting_reads), default=-math.inf)
+        asked = max((batch.stamp for batch in self.waiting_reads), default=-math.inf)
         for node_id, follower in self.followers.items():
             # Reads wait for the answer to a later message.
-            due = follower.stamp <= asked or now - follower.sent_at >= heartbeat
+            due = follower.stamp <= asked or now - follower.stamp >= self.heartbeat
             if follower.next_index <= self.log.start:
                 if now - follower.heard_of <= GONE:
                     self.send_snapshot(node_id, follower, due)
@@ -955,19 +929,15 @@ class Raft(Server):
 
     def last_to_send(self, follower: Follower, now: float) -> int:
         """The last index of the entries to send now; 0 for none."""
-        next_index, match_index, log = follower.next_index, follower.match_index, self.log
-        if next_index > log.size:
-            return 0
-        if now - follower.heard_of > self.timeout:
-            return 0  # heartbeats will do, until it answers one
-        under_way = next_index - 1 - match_index
-        if under_way and self.rtt < NEAR and now - follower.sent_at < self.rtt:
+        log, sent, match_index = self.log, follower.next_index - 1, follower.match_index
+        if sent == log.size or now - follower.heard_of > self.timeout:
+            return 0  # to who is silent, until it answers one, heartbeats will do
+        if sent > match_index and self.rtt < NEAR and self.stamp - follower.stamp < self.rtt:
             return 0  # Nagle's rule: the answer comes soon, and until then there will be more
-        if under_way and log.bytes_between(match_index, next_index - 1) > WINDOW_BYTES:
-            return 0
-        last = min(log.size, next_index - 1 + CHUNK_ENTRIES, match_index + WINDOW_ENTRIES)
-        while last > next_index and log.bytes_between(next_index - 1, last) > CHUNK_BYTES:
-            last = (next_index + last) // 2
+        room = WINDOW_BYTES - log.bytes_between(match_index, sent)
+        last = log.size if room > 0 else 0
+        while last > sent + 1 and log.bytes_between(sent, last) > min(room, CHUNK_BYTES):
+            last = (sent + 1 + last) // 2
         return last
 
     def send_entries(self, node_id: str, follower: Follower, last: int) -> None:
@@ -986,52 +956,43 @@ class Raft(Server):
 
     def send_follower(self, node_id: str, type: str, **fields: Any) -> None:
         """Sends what a leader says to a follower, with what it always says."""
-        follower = self.followers[node_id]
-        follower.sent_at, follower.stamp = self.node.now(), self.stamp
+        self.followers[node_id].stamp = self.stamp
         self.send(
-            node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout,
-            rtt=self.rtt, patience=self.patience, **fields,
+            node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout, rtt=self.rtt,
+            patience=self.patience, **fields,
         )  # fmt: skip
 
-    def hear_follower(self, src: str, body: Body) -> Follower | None:
-        """Any answer to this leader's message; None if it is one of an earlier term."""
-        term, sent = body["term"], body["sent"]
-        self.maybe_step_down(term, f"{src} is in a later term")
-        if self.role != "leader" or term != self.term:
-            return None
-        if sent > self.stamp:
-            raise RPCError.malformed_request(f"nothing was sent at {sent}")
-        self.measure(sent)
-        follower = self.followers[src]
-        if follower.start != body["start"]:  # it has forgotten what it had
-            heard = (follower.heard_of, follower.progress)
-            follower = Follower(body["start"], 1, *heard, lacked=self.commit_index)
-            self.followers[src] = follower
-        follower.heard_of = self.node.now()
-        follower.acked = max(follower.acked, sent)
-        # The timeout of that very message: today's may be longer than what was promised then.
-        follower.promised = max(follower.promised, sent + body["timeout"] * LEASE)
-        return follower
-
-    def append_entries_res(self, src: str, body: Body) -> None:
+    def append_entries_res(
+        self, src: str, term: Term, success: bool, match: Index, sent: Time, timeout: Seconds,
+        start: Number, snapshot: Index, offset: Number,
+    ) -> None:  # fmt: skip
         """A follower says how far its log equals the leader's, or where to go on.
 
         If it gets a snapshot, it says how much of it has come.
         """
-        match, sent = body["match"], body["sent"]
-        if not (follower := self.hear_follower(src, body)):
+        self.maybe_step_down(term, f"{src} is in a later term")
+        if self.role != "leader" or term != self.term:
             return
-        if match > self.log.size:
-            raise RPCError.malformed_request(f"nothing was sent up to {match}")
-        if body["success"]:
+        if sent > self.stamp or match > self.log.size:
+            raise RPCError.malformed_request(f"nothing was sent at {sent}, or up to {match}")
+        self.measure(sent)
+        follower = self.followers[src]
+        if follower.start != start:  # it has forgotten what it had
+            heard = (follower.heard_of, follower.progress)
+            follower = Follower(start, 1, *heard, lacked=self.commit_index)
+            self.followers[src] = follower
+        follower.heard_of = self.node.now()
+        follower.acked = max(follower.acked, sent)
+        # The timeout of that very message: today's may be longer than what was promised then.
+        follower.promised = max(follower.promised, sent + timeout * LEASE)
+        if success:
             if match > follower.match_index:
                 follower.match_index, follower.progress = match, follower.heard_of
                 follower.next_index = max(follower.next_index, match + 1)
-            snapshot = follower.snapshot
-            if snapshot and match >= self.log.start:  # it needs no more than entries
+            if match >= self.log.start:  # it needs no more than entries
                 follower.snapshot = None
-            elif snapshot and body["snapshot"] == snapshot.index and sent == follower.acked:
-                follower.offset = body["offset"]  # else it says what was the case before
+            elif (part := follower.snapshot) and (part.index, follower.acked) == (snapshot, sent):
+                follower.offset = offset  # else it says what was the case before
         elif sent > follower.backed:  # else it answers what was sent before the last step back
             follower.backed = self.stamp
             follower.next_index = max(follower.match_index, match) + 1
@@ -1057,31 +1018,35 @@ class Raft(Server):
 
     def snapshot(self) -> Snapshot:
         """The state as it is now."""
-        index, answers, map = self.last_applied, self.answers, self.state_machine.map
-        term, members = self.log[index].term, self.members.copy()
-        return Snapshot(index, term, members, answers.floor, list(answers.records), map)
+        index, answers = self.last_applied, self.answers
+        term, members, records = self.log[index].term, self.members.copy(), list(answers.records)
+        return Snapshot(index, term, members, answers.floor, records, self.state_machine.map)
 
     def compact(self) -> None:
         """Forgets what is applied of the log (section 7), but what a follower may lack still."""
-        snapshots = [follower.snapshot for follower in self.followers.values()]
+        log, snapshots = self.log, [follower.snapshot for follower in self.followers.values()]
         needed = [snapshot.index for snapshot in snapshots if snapshot]
         if self.storage:
             needed.append(self.storage.index)
-        start = self.log.start  # after a snapshot the disk may be behind it
-        index = max(start, min([self.last_applied, *needed]))
-        many = KEPT_ENTRIES * 9 // 8  # no more, for to free thousands at once stops the node
-        kept = index - KEPT_ENTRIES if index - start > many else start
-        if self.log.bytes_between(kept, index) > KEPT_BYTES:
-            kept = (kept + index + 1) // 2
-        if kept > start:
-            self.log.compact(kept, self.log[kept].term)
+        kept, end = log.start, max(log.start, min([self.last_applied, *needed]))
+        if log.bytes_between(kept, end) > KEPT_BYTES:
+            kept += (end - kept + 7) // 8  # no more, for to free thousands at once stops the node
+            log.compact(kept, log[kept].term)
 
     def review_followers(self, now: float) -> None:
-        """Sends again what was not acknowledged in time; forgets the batches of long ago."""
-        stall = 2 * self.rtt + TICK
-        for follower in self.followers.values():
-            if follower.next_index - 1 > follower.match_index and now - follower.progress > stall:
+        """Sends again what was not acknowledged in time; forgets the batches of long ago.
+
+        Appends the return, once each, of those that have what was committed when they came back.
+        What is committed now is no measure: under load only the quickest has it.
+        """
+        for id, follower in self.followers.items():
+            waits = follower.next_index - 1 > follower.match_index
+            if waits and now - follower.progress > 2 * self.rtt + TICK:
                 follower.next_index = follower.match_index + 1
+            known = (None, self.members.get(id), follower.readmitted)
+            if follower.start not in known and follower.match_index >= follower.lacked:
+                follower.readmitted = follower.start
+                self.append_starts({id: follower.start})
         while self.accepted:
             oldest = next(iter(self.accepted.values()))
             if now < oldest.until + KEPT_BATCHES:
@@ -1110,80 +1075,93 @@ class Raft(Server):
 
     # Replication: the follower
 
-    def append_entries(self, src: str, body: Body) -> None:
+    def append_entries(
+        self, src: str, term: Term, prev_log_index: Index, prev_log_term: Term, entries: Entries,
+        leader_commit: Index, sent: Time, timeout: Seconds, rtt: Seconds, patience: Seconds,
+        answered: Batches,
+    ) -> None:  # fmt: skip
         """The leader's entries, or its heartbeat."""
-        if not self.hear_leader(src, body):
+        check_order(prev_log_term, *[entry[0] for entry in entries], term)
+        if not self.hear_leader(src, term, sent, timeout, rtt, patience):
             return
-        for owner, seq in body["answered"]:
+        for owner, seq in answered:
             if owner == self.node.node_id:
                 self.pending.pop(seq, None)
             else:
-                self.relayed.setdefault(owner, []).append(seq)
-        entries = [*map(Entry._make, body["entries"])]
-        refused = self.accept(body["prev_log_index"], body["prev_log_term"], entries)
+                self.send(owner, "answered", seq=seq, commit=leader_commit)
+        refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
         # The leader's commit index says nothing of entries that may differ from its own.
-        self.commit_index = max(self.commit_index, min(body["leader_commit"], self.verified))
-        self.known_commit = max(self.known_commit, body["leader_commit"])
-        self.agree(body, refused)
+        self.commit_index = max(self.commit_index, min(leader_commit, self.verified))
+        self.known_commit = max(self.known_commit, leader_commit)
+        self.agree(sent, timeout, refused)
 
-    def hear_leader(self, src: str, body: Body) -> bool:
+    def hear_leader(
+        self, src: str, term: int, sent: float, timeout: float, rtt: float, patience: float
+    ) -> bool:
         """Any message of a leader; False if it is one of an earlier term, which is refused."""
-        term, sent, timeout = body["term"], body["sent"], body["timeout"]
         if term < self.term:
-            self.send_leader(src, sent, timeout, False, 0)
+            self.send_leader(src, sent=sent, timeout=timeout, success=False, match=0)
             return False
         self.maybe_step_down(term, f"{src} leads")
         if self.leader != src:
             self.follow(src)
-        now = self.node.now()
-        self.promise = max(self.promise, now + timeout)
-        # What was known grows old: clocks differ in speed.
-        self.ahead = max(sent - now, self.ahead - (1 - LEASE) * (now - self.heard_leader_at))
-        self.heard_leader_at = now
+        self.promise = max(self.promise, self.node.now() + timeout)
+        self.hear_clock(term, sent)
         self.timeout = max(timeout, self.min_timeout)  # of 0 a node would campaign without a pause
-        self.rtt, self.patience = body["rtt"], body["patience"]
+        self.rtt, self.patience = rtt, patience
         return True
 
-    def agree(self, body: Body, refused: int | None = None) -> None:
+    def hear_clock(self, term: int, shown: float) -> None:
+        """Learns what a leader's clock shows, or has shown."""
+        now = self.node.now()
+        known = self.leader_ahead() if term == self.led else -math.inf
+        self.led, self.ahead = term, (max(shown - now, known), now)
+
+    def leader_ahead(self) -> float:
+        """By how much a leader's clock is ahead of ours, at least: clocks differ in speed."""
+        ahead, known_at = self.ahead
+        return ahead - (1 - LEASE) * (self.node.now() - known_at)
+
+    def agree(self, sent: float, timeout: float, refused: int | None = None) -> None:
         """Says how far the log is known to be the leader's, when the input is drained.
 
         There is one answer for all of a turn's messages, to the latest.
         """
-        latest = self.ack if self.ack and self.ack["sent"] > body["sent"] else body
-        self.ack = {
-            "sent": latest["sent"], "timeout": latest["timeout"], "success": refused is None,
-            "match": self.verified if refused is None else refused,
-        }  # fmt: skip
+        if self.ack and self.ack["sent"] > sent:
+            sent, timeout = self.ack["sent"], self.ack["timeout"]
+        match = self.verified if refused is None else refused
+        self.ack = {"sent": sent, "timeout": timeout, "success": refused is None, "match": match}
 
-    def send_leader(
-        self, leader: str, sent: float, timeout: float, success: bool, match: int
-    ) -> None:
+    def send_leader(self, leader: str, **fields: Any) -> None:
         """Answers a leader; also how much has come of the snapshot that this node gets."""
         self.send(
-            leader, "append_entries_res", term=self.term, success=success, match=match, sent=sent,
-            timeout=timeout, start=self.start, snapshot=self.incoming.index,
-            offset=self.incoming.size,
+            leader, "append_entries_res", term=self.term, start=self.start,
+            snapshot=self.incoming.index, offset=self.incoming.size, **fields,
         )  # fmt: skip
 
-    def install_snapshot(self, src: str, body: Body) -> None:
+    def install_snapshot(
+        self, src: str, term: Term, last_index: Index, last_term: Term, starts: Starts,
+        floor: Index, size: Number, offset: Number, data: Records, sent: Time, timeout: Seconds,
+        rtt: Seconds, patience: Seconds,
+    ) -> None:  # fmt: skip
         """A part of the leader's state: this node lacks what the leader's log has no more.
 
         (Section 7.) Parts come in order; one that is not the next is answered with which that is.
         """
-        if not self.hear_leader(src, body):
+        check_order(last_term, term)
+        if not self.hear_leader(src, term, sent, timeout, rtt, patience):
             return
-        index = body["last_index"]
-        if index > self.commit_index:  # a node never goes back
-            if index > self.incoming.index:
-                self.incoming = Snapshot(index, body["last_term"], body["starts"], body["floor"])
+        if last_index > self.commit_index:  # a node never goes back
+            if last_index > self.incoming.index:
+                self.incoming = Snapshot(last_index, last_term, starts, floor)
             incoming = self.incoming
-            if (index, body["offset"]) == (incoming.index, incoming.size):
-                incoming.take(body["data"])
-            if index == incoming.index and incoming.size >= body["size"]:
-                self.log.compact(index, incoming.term)
+            if (last_index, offset) == (incoming.index, incoming.size):
+                incoming.take(data)
+            if last_index == incoming.index and incoming.size >= size:
+                self.log.compact(last_index, incoming.term)
                 self.install(incoming)
-                self.log_role(f"follower of {src}, with its state up to {index}")
-        self.agree(body)
+                self.log_role(f"follower of {src}, with its state up to {last_index}")
+        self.agree(sent, timeout)
 
     def install(self, snapshot: Snapshot) -> None:
         """Takes a state that has come in the place of its own."""
@@ -1203,8 +1181,7 @@ class Raft(Server):
         self.role, self.leader = "follower", leader
         self.failures = 0
         self.votes.clear()
-        self.routes.clear()
-        self.new_route = True
+        self.new_leader = True
         self.log_role(f"follower of {leader}")
 
     def accept(self, previous: int, previous_term: int, entries: list[Entry]) -> int | None:
@@ -1241,20 +1218,15 @@ class Raft(Server):
                 self.log.append(entries[index - previous - 1 :])
                 break
         self.verified = max(self.verified, previous + len(entries))
-        if not self.members and self.log.start < 1 <= self.log.size:
-            first = self.log[1]  # of all logs it says who founds
-            self.admit(first.body.get("founded", {}) if first.client is None else {})
+        if not self.members and self.log.start < 1 <= self.log.size and not self.log[1].owner:
+            self.admit_all(self.log[1])  # it says who founds
 
     def acknowledge(self) -> None:
-        """Answers the leader's messages of this turn; tells others what it has done for them."""
+        """Answers the leader's messages of this turn."""
         if self.ack and self.leader:
             self.send_leader(self.leader, **self.ack)
-            self.reset_election_deadline()  # so what comes of a snapshot is not dropped with it
+            self.reset_election_deadline()
         self.ack = {}
-        for owner, seqs in self.relayed.items():
-            if owner in self.node.other_node_ids:  # a message to nobody would make us mute
-                self.send(owner, "answered", seqs=seqs, commit=self.known_commit)
-        self.relayed.clear()
 
     # The state machine
 
@@ -1262,28 +1234,30 @@ class Raft(Server):
         """Applies what is committed (section 5.3), and answers what this leader has appended."""
         if self.last_applied == self.commit_index:
             return
-        now = self.node.now()
+        now, answers = self.node.now(), self.answers
         for entry in self.log.from_index(self.last_applied + 1, self.commit_index + 1):
             self.last_applied += 1
-            if entry.client is None:
-                founded, returned = entry.body.get("founded", {}), entry.body.get("return", {})
-                self.admit(founded | self.members | returned)
+            if not entry.owner:
+                self.admit_all(entry)
                 continue
-            # An operation takes effect once, however often it is in the log (section 8), or never.
-            id = (entry.client, entry.msg_id)
-            res = self.answers.get(id)
-            if not res and entry.birth >= self.answers.floor:  # else it may have been forgotten
-                self.state_machine, res = self.state_machine.apply(entry.body)
-                self.answers.add(self.last_applied, id, res)
-            if self.awaiting and entry.term == self.term:
-                batch = self.awaiting[0]
-                if res and now < batch.until - TICK:  # the turn takes some time, too
-                    self.answer(entry.client, entry.msg_id, res)
-                    self.answer_by = min(self.answer_by, batch.until)
-                if self.last_applied == batch.last_index:
-                    self.awaiting.popleft()
-                    if not batch.reads:
-                        self.finish(batch)
+            batch = self.accepted.get((entry.owner, entry.seq))
+            if batch and entry.term != self.term:
+                batch = None  # that is another entry of it
+            in_time = batch and now < batch.until - TICK  # the turn takes some time, too
+            for client, msg_id, body in entry.operations:
+                # It takes effect once, however often it is in the log (section 8), or never.
+                res = answers.get((client, msg_id))
+                if not res and entry.birth >= answers.floor:  # else it may have been forgotten
+                    self.state_machine, res = self.state_machine.apply(body)
+                    answers.add(self.last_applied, (client, msg_id), res)
+                if res and batch and in_time:
+                    self.answer(client, msg_id, res, batch.until)
+            if batch:
+                self.finish(batch)
+
+    def admit_all(self, entry: Entry) -> None:
+        """Learns from an entry without an owner who takes part."""
+        self.admit({node_id: start for node_id, start, _ in entry.operations})
 
     # Reads (section 8; thesis 6.4)
 
@@ -1306,13 +1280,9 @@ class Raft(Server):
             if acked <= batch.stamp:
                 waiting.append(batch)
                 continue
-            self.answer_by = min(self.answer_by, batch.until)
             for client, msg_id, body in batch.reads:
-                _, res = self.state_machine.apply(body)
-                self.answer(client, msg_id, res)
-            batch.reads = []
-            if batch.last_index <= self.last_applied:
-                self.finish(batch)
+                self.answer(client, msg_id, self.state_machine.apply(body)[1], batch.until)
+            self.finish(batch)
         self.waiting_reads = waiting
 
     # Times
@@ -1325,6 +1295,12 @@ class Raft(Server):
             self.samples.append(min(max(0.0, now - sent), MAX_TIMEOUT / 3))
             self.adapt_timeout()
 
+    def adapt_timeout(self) -> None:
+        """Few long round trips are a pause of a node, and not the network's: the median counts."""
+        self.rtt = sorted(self.samples)[len(self.samples) // 2]
+        if self.role == "leader":
+            self.timeout = min(max(self.min_timeout, 2.5 * self.rtt), MAX_TIMEOUT)
+
     def adapt_patience(self) -> None:
         """How long clients surely wait: Maelstrom's do for 10 times the latency between servers.
 
@@ -1333,12 +1309,6 @@ class Raft(Server):
         quick = sorted(self.samples)[len(self.samples) // 4]
         wanted = min(3 * self.rtt, 5 * quick, self.patience + MORE_PATIENCE * TICK)
         self.patience = max(PATIENCE, wanted)
-
-    def adapt_timeout(self) -> None:
-        """Few long round trips are a pause of a node, and not the network's: the median counts."""
-        self.rtt = median(self.samples)
-        if self.role == "leader":
-            self.timeout = min(max(self.min_timeout, 2.5 * self.rtt), MAX_TIMEOUT)
 
 
 # From here on: what the chapter does not have. A Ruby Hash takes any key and tells 1 from true.
@@ -1500,9 +1470,11 @@ class Answers:
         return self._by_id.get(id)
 
     def add(self, index: int, id: tuple[str, int], res: Body) -> None:
-        if len(self.records) >= REMEMBERED:
-            self.floor, client, msg_id, _ = self.records.popleft()
-            self._by_id.pop((client, msg_id), None)
+        if len(self.records) >= REMEMBERED and self.records[0][0] < index:
+            self.floor = self.records[0][0]
+            while self.records and self.records[0][0] == self.floor:  # all of an entry at once
+                _, client, msg_id, _ = self.records.popleft()
+                self._by_id.pop((client, msg_id), None)
         self.records.append([index, *id, res])
         self._by_id[id] = res
 
@@ -1516,8 +1488,7 @@ class Storage:
         item   the map, and
         answer the answers, both as of the checkpoint: when all up to its index was applied; a row
                has those that were new at one, and its index
-        entry  the log, up to `last`: what came after it, and what was not forgotten before; a row
-               has those of a turn, and the index of the first
+        entry  the log, up to `last`: what came after it, and what was not forgotten before
         state  term, vote, and what is to be known of all these
 
     SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
@@ -1525,9 +1496,11 @@ class Storage:
     """
 
     def __init__(self, folder: str) -> None:
+        import sqlite3  # what keeps its state in memory need not load it
+
         # A node may be started elsewhere than where the command was typed: Maelstrom does.
         self.folder = Path(os.environ.get("PWD", ".")).joinpath(folder)
-        self.connect: Callable[..., Any] = connect  # a simulation takes its place
+        self.connect: Callable[..., Any] = sqlite3.connect  # a simulation takes its place
         self.failed = ""  # why it could not be written last; nothing may leave the node
         self.index = -1  # of the checkpoint: the log after it is needed still; -1: there is none
         self._map = PersistentMap()  # likewise
@@ -1569,7 +1542,7 @@ class Storage:
         self._open(new)
         for table in ("item", "answer", "entry", "state"):
             self._db.execute(f"CREATE TABLE {table} (key PRIMARY KEY, value, crc) WITHOUT ROWID")
-        self._saved = me | {"promised": 0.0, "commits": 0}
+        self._saved = me | {"promised": 0.0, "commits": 0, "last": 0}
         self._save(raft)
         self._db.close()
         new.rename(path)
@@ -1594,8 +1567,7 @@ class Storage:
         records = [record for row in answers.values() for record in row if record[0] > floor]
         snapshot = Snapshot(self.index, 0, {}, floor, records, self._map)
         raft.log.compact(start, start_term)
-        for first, row in entries.items():
-            raft.log.append(Entry(*entry) for entry in row[max(0, start + 1 - first) :])
+        raft.log.append(Entry(*entry) for entry in entries.values())
         if (raft.log.size, snapshot.size) != (saved["last"], size):
             raise ValueError("it is damaged: something is missing")
         raft.log.stable = raft.log.size
@@ -1620,7 +1592,8 @@ class Storage:
     def _save(self, raft: Raft) -> None:
         db, log, saved = self._db, raft.log, self._saved
         promised = max(0.0, raft.promise - raft.node.now())
-        overdue = raft.last_applied - self.index >= CHECKPOINT or log.start > self.index
+        new = log.bytes_between(self.index, raft.last_applied)
+        overdue = new >= CHECKPOINT_BYTES or log.start > self.index
         state = saved | {"term": raft.term, "vote": raft.voted_for, "last": log.size}
         if overdue or promised > saved["promised"]:
             state["promised"] = 2 * promised  # so that it need not be written each time
@@ -1630,14 +1603,9 @@ class Storage:
             db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
         state["commits"] += 1
-        first = log.stable + 1
-        if first <= saved.get("last", 0):  # the log was cut, maybe in the midst of a row
-            of = f"SELECT key, value FROM entry WHERE key = ({ROW})"
-            row, entries = db.execute(of, (first,)).fetchone()
-            db.execute("DELETE FROM entry WHERE key >= ?", (row,))
-            self._put("entry", [(row, json.loads(entries)[: first - row])])
-        if first <= log.size:
-            self._put("entry", [(first, log.from_index(first, log.size + 1))])
+        if log.stable < saved["last"]:  # the log was cut
+            db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
+        self._put("entry", enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1))
         if overdue:
             state["checkpoint"] = self._checkpoint(raft)
         self._put("state", [(0, state)])
@@ -1659,7 +1627,7 @@ class Storage:
         self._put("answer", [(snapshot.index, new[::-1])])
         self._db.execute("DELETE FROM answer WHERE key <= ?", (snapshot.floor,))
         start = raft.log.start
-        self._db.execute(f"DELETE FROM entry WHERE key < ({ROW})", (start + 1,))
+        self._db.execute("DELETE FROM entry WHERE key <= ?", (start,))
         return [start, raft.log[start].term, snapshot.index, snapshot.floor, snapshot.size]
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:
@@ -1678,111 +1646,105 @@ class Storage:
         return rows
 
 
-def connect(path: str, **options: Any) -> Any:
-    """Opens a database. What keeps its state in memory need not load the module."""
-    import sqlite3
-
-    return sqlite3.connect(path, **options)
-
-
 def checksum(table: str, key: Any, text: Any) -> int:
     return zlib.crc32(f"{table} {key} {text}".encode())
 
 
-# What the servers say to each other: the fields of each type of message, each with its kind if
-# that does not have the field's name.
+# What the fields of messages are, and how a node that gets one tells that it is right: the
+# parameters of their handlers name these kinds.
+Number = Annotated[int, lambda x, _: x.__class__ is int and x >= 0]
+Term = Annotated[int, lambda x, raft: x.__class__ is int and 0 <= x <= raft.term + MAX_AHEAD]
+Index = Annotated[int, lambda x, raft: x.__class__ is int and 0 <= x <= raft.log.size + MAX_AHEAD]
+Time = Annotated[float, lambda x, _: is_time(x)]
+MaybeTime = Annotated[float | None, lambda x, _: x is None or is_time(x)]
+Seconds = Annotated[float, lambda x, _: x.__class__ in (float, int) and 0 <= x <= MAX_TIMEOUT]
+NodeId = Annotated[str, lambda x, raft: x in raft.node.node_ids]
+MaybeNodeId = Annotated[str | None, lambda x, raft: x is None or x in raft.node.node_ids]
+Starts = Annotated[dict[str, int], lambda x, raft: x.__class__ is dict and are_starts(x, raft)]
+Batches = Annotated[list[Any], lambda x, raft: x.__class__ is list and are_batches(x, raft)]
+Operations = Annotated[list[Operation], lambda x, _: x.__class__ is list and are_operations(x)]
+Records = Annotated[list[Any], lambda x, raft: x.__class__ is list and are_records(x, raft)]
+Entries = Annotated[list[Any], lambda x, raft: x.__class__ is list and are_entries(x, raft)]
 MESSAGES: Final = {
-    "request_vote": "pre:bool term last_log_index:index last_log_term:term sent:time starts",
-    "request_vote_res": "pre:bool term granted:bool leader:node? sent:time? now:time commit:index "
-    "starts",
-    "append_entries": "term prev_log_index:index prev_log_term:term entries leader_commit:index "
-    "sent:time timeout:seconds rtt:seconds patience:seconds answered:batches",
-    "append_entries_res": "term success:bool match:index sent:time timeout:seconds start:number "
-    "snapshot:index offset:number",
-    "install_snapshot": "term last_index:index last_term:term starts floor:index size:number "
-    "offset:number data:records sent:time timeout:seconds rtt:seconds patience:seconds",
-    "forward": "owner:node seq:number birth:index clock:node until:time reads:operations "
-    "writes:operations",
-    "answered": "seqs:numbers commit:index",
-}
-IS: Final[Mapping[str, Callable[[Any, Raft], bool]]] = {  # of a value, to whom it is sent
-    "bool": lambda value, _: value.__class__ is bool,
-    "number": lambda value, _: value.__class__ is int and value >= 0,
-    "numbers": lambda value, _: value.__class__ is list and all(IS["number"](n, _) for n in value),
-    # Nobody can be that far ahead.
-    "term": lambda value, raft: value.__class__ is int and 0 <= value <= raft.term + MAX_AHEAD,
-    "index": lambda value, raft: value.__class__ is int and 0 <= value <= raft.log.size + MAX_AHEAD,
-    "node": lambda value, raft: value in raft.node.node_ids,
-    "node?": lambda value, raft: value is None or value in raft.node.node_ids,
-    "time": lambda value, _: value.__class__ in (float, int) and -MAX_TIME <= value <= MAX_TIME,
-    "time?": lambda value, _: value is None or IS["time"](value, _),
-    "seconds": lambda value, _: value.__class__ in (float, int) and 0 <= value <= MAX_TIMEOUT,
-    # Of a node: its start, or a batch of its own.
-    "start": lambda value, raft: value[0] in raft.node.node_ids and IS["number"](value[1], raft),
-    "starts": lambda value, raft: value.__class__ is dict
-    and all(IS["start"](item, raft) for item in value.items()),
-    "batches": lambda value, raft: value.__class__ is list
-    and all(len(types(item)) == 2 and IS["start"](item, raft) for item in value),
-    "operations": lambda value, _: value.__class__ is list
-    and all([types(item) == [str, int, dict] and is_body(item[2]) for item in value]),
-    # Of a snapshot: answers, and items of the map.
-    "records": lambda value, raft: value.__class__ is list and all(
-        len(kinds := types(item)) == 2
-        or (kinds == [int, str, int, dict] and IS["index"](item[0], raft) and is_body(item[3]))
-        for item in value
-    ),
-    "entries": lambda value, raft: value.__class__ is list and are_entries(value, raft),
-}
-FIELDS: Final = {
-    type: [(field.split(":")[0], IS[field.split(":")[-1]]) for field in fields.split()]
-    for type, fields in MESSAGES.items()
-}
+    handler.__name__: [
+        (name, getattr(kind, "__metadata__", [lambda x, _: x.__class__ is bool])[0])
+        for name, kind in get_type_hints(handler, include_extras=True).items()
+        if name not in ("src", "return")
+    ]
+    for handler in (
+        Raft.request_vote, Raft.request_vote_res, Raft.append_entries, Raft.append_entries_res,
+        Raft.install_snapshot, Raft.forward, Raft.answered,
+    )
+}  # fmt: skip
 
 
-TERM_BEFORE: Final = {  # which field has an entry's term that is not later than the message's
-    "append_entries": "prev_log_term",
-    "install_snapshot": "last_term",
-    "request_vote": "last_log_term",
-}
-
-
-def check_message(msg: Message, raft: Raft) -> None:
-    """Error 12 unless a message is of another server, and has what its type must have."""
-    src, body, type = msg["src"], msg["body"], msg["body"]["type"]
+def fields(msg: Message, raft: Raft) -> list[Any]:
+    """What another server's message says. Error 12 if it is none, or lacks something."""
+    src, body, type, found = msg["src"], msg["body"], msg["body"]["type"], []
     if src not in raft.node.other_node_ids:
         raise RPCError.malformed_request(f"{show(src)} is not another server")
-    for name, is_right in FIELDS[type]:
-        if not is_right(body.get(name, ABSENT), raft):
+    for name, is_right in MESSAGES[type]:
+        if not is_right(value := body.get(name, ABSENT), raft):
             what = show(body.get(name, "missing"))
             raise RPCError.malformed_request(f"{name} of {type} is wrong: {what}")
-    if before := TERM_BEFORE.get(type):
-        terms = [body[before], *[entry[0] for entry in body.get("entries", ())], body["term"]]
-        if terms != sorted(terms):
-            raise RPCError.malformed_request("terms never decrease")
+        found.append(value)
+    return found
 
 
-def are_entries(values: list[Any], raft: Raft) -> bool:
-    """Whether a log can hold them. What is no client's says who takes part."""
+def check_order(*terms: int) -> None:
+    """Error 12 if terms decrease."""
+    if list(terms) != sorted(terms):
+        raise RPCError.malformed_request("terms never decrease")
+
+
+def is_time(value: Any) -> bool:
+    return value.__class__ in (float, int) and -MAX_TIME <= value <= MAX_TIME
+
+
+def are_batches(items: list[Any], raft: Raft) -> bool:
+    """Each a node, and a number of its own."""
+    known = raft.node.node_ids
+    return all(types(x) == [str, int] and x[0] in known and x[1] >= 0 for x in items)
+
+
+def are_starts(items: dict[str, Any], raft: Raft) -> bool:
+    return are_batches([*map(list, items.items())], raft)
+
+
+def are_records(items: list[Any], raft: Raft) -> bool:
+    """Of a snapshot: items of the map, and answers."""
     latest = raft.log.size + MAX_AHEAD
-    for value in values:  # each follower gets each entry: a loop that calls little is quickest
-        if value.__class__ is not list or len(value) != 5:
+    return all(
+        len(kinds := types(x)) == 2
+        or (kinds == [int, str, int, dict] and 0 <= x[0] <= latest and are_operations([x[1:]]))
+        for x in items
+    )
+
+
+def are_operations(items: list[Any]) -> bool:
+    """Error 12 if something is nested too deeply to be sent on."""
+    for item in items:  # each follower gets each operation: a loop that calls little is quickest
+        if item.__class__ is not list or len(item) != 3:
             return False
-        term, birth, client, msg_id, body = value
-        integers = term.__class__ is birth.__class__ is msg_id.__class__ is int
-        if not integers or not 0 <= birth <= latest:
+        client, msg_id, body = item
+        if client.__class__ is not str or msg_id.__class__ is not int or body.__class__ is not dict:
             return False
-        if body.__class__ is not dict or not is_body(body):
-            return False
-        is_ours = client is None and all(IS["starts"](starts, raft) for starts in body.values())
-        if client.__class__ is not str and not is_ours:
-            return False
+        if not PLAIN.issuperset(map(type, body.values())):
+            deque(map(identity, body.values()), 0)
     return True
 
 
-def is_body(body: Body) -> bool:
-    """True, or error 12 if something in it is nested too deeply to be sent on."""
-    if not PLAIN.issuperset(map(type, body.values())):
-        deque(map(identity, body.values()), 0)
+def are_entries(items: list[Any], raft: Raft) -> bool:
+    """What has no owner says of nodes that they take part."""
+    known = raft.node.node_ids
+    for item in items:
+        if types(item) != [int, str, int, int, list]:
+            return False
+        _, owner, seq, birth, operations = item
+        if seq < 0 or not 0 <= birth <= raft.log.size + MAX_AHEAD or not are_operations(operations):
+            return False
+        if not (owner in known if owner else are_batches([x[:2] for x in operations], raft)):
+            return False
     return True
 
 
@@ -1792,38 +1754,32 @@ def types(value: Any) -> list[type]:
 
 
 def check_operation(body: Body) -> Body:
-    """What the log keeps of a client's request: not its msg_id. Error 12 if it lacks something."""
-    if "msg_id" not in body:
-        raise RPCError.malformed_request("nobody waits for the answer of a request without msg_id")
-    operation = {}
-    for name in OPERATIONS[body["type"]]:
-        if name not in body:
+    """A client's request without what it need not have. Error 12 if it lacks something."""
+    names = OPERATIONS[body["type"]]
+    if body.keys() != names:
+        for name in names - body.keys():
             raise RPCError.malformed_request(f"the operation lacks {name}")
-        operation[name] = value = body[name]
-        if value.__class__ not in PLAIN:
-            identity(value)
-    if "create_if_not_exists" in body and may_create(body):
-        operation["create_if_not_exists"] = True
-    return operation
+        create = {"create_if_not_exists": True} if may_create(body) else {}
+        body = {name: body[name] for name in body if name in names} | create
+    if not PLAIN.issuperset(map(type, body.values())):
+        deque(map(identity, body.values()), 0)
+    return body
 
 
-def weight(body: Body) -> int:
-    """About how many bytes an entry takes in a message."""
-    size = ENTRY_BYTES
-    for value in body.values():
-        if value.__class__ is not int:
-            size += len(value) if value.__class__ is str else len(encode(value))
+def weight(operations: Iterable[Operation]) -> int:
+    """About how many bytes of memory an entry takes."""
+    size = OPERATION_BYTES
+    for _, _, body in operations:
+        size += OPERATION_BYTES
+        for value in body.values():
+            if value.__class__ is not int:
+                size += len(value) if value.__class__ is str else len(encode(value))
     return size
 
 
 def majority(count: int) -> int:
     """How many of so many are more than half."""
     return count // 2 + 1
-
-
-def median(values: Sequence[Any]) -> Any:
-    """The highest value that a majority has reached."""
-    return sorted(values)[-majority(len(values))]
 
 
 def main() -> None:

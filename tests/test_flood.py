@@ -1,8 +1,8 @@
 """A cluster under a flood of garbage: it refuses what no server can mean, and serves on.
 
-Messages are made from raft.MESSAGES, the table of what servers say: right in every field but at
-least one, or from a source that is no other server. What a real server could have said is left
-out: no Raft survives a server that lies.
+Messages are made from the parameters of raft.py's handlers, which say what servers say: right in
+every field but at least one, or from a source that is no other server. What a real server could
+have said is left out: no Raft survives a server that lies.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from in_process import World
+from test_raft import follower
 from workbench.checker import check_history
 from workbench.client import outcome
 from workbench.history import Op
@@ -31,37 +32,43 @@ NODES = ("n0", "n1", "n2")
 CLIENTS = ("c0", "c1", "c2", "c3", "c4")
 MALFORMED = 12
 HUGE = 10**18
+LIE = [["c1", 1, {"type": "write", "key": 0, "value": "a lie"}]]
 NESTED = "arrays within arrays, deeper than Python goes, or almost"
 NO_INTEGERS: list[Any] = [None, True, "1", 1.5, 1e308, [], [1], {}, {"a": 1}]
 NO_INDEXES = [*NO_INTEGERS, -1, -HUGE, HUGE, 10**400]
 NO_LISTS: list[Any] = [None, False, 0, "", {}]
+NO_OPERATIONS: list[Any] = [
+    *NO_LISTS, [None], [[]], [{}], [["c1", 1]], [["c1", "1", {}]], [[1, 1, {}]], [["c1", 1, []]],
+    [["c1", True, {}]], [["c1", 1, {}], 0], [["c1", 1, {"type": "read", "key": NESTED}]],
+]  # fmt: skip
 ABSURD: dict[str, list[Any]] = {  # by kind of field: what it cannot be
     "bool": [None, 0, 1, "true", [], {}],
-    "term": NO_INDEXES,
-    "index": NO_INDEXES,
-    "number": [*NO_INTEGERS, -1, -HUGE],
-    "numbers": [*NO_LISTS, [-1], [1, None], [1, -HUGE], [[1]], [True]],
-    "node": [None, 7, True, [], ["n0"], {}, "", "n9", "c1", "\ud800"],
-    "node?": [7, False, [], ["n0"], {}, "", "n9", "c1"],
-    "time": [None, True, "1", [], {}, 10**13, -HUGE, 1e308, -1e308, 10**400],
-    "time?": [True, "1", [], {}, 10**13, -HUGE, 1e308, -1e308, 10**400],
-    "seconds": [None, True, "1", [], {}, -1, -0.5, 61, HUGE, 1e308],
-    "entries": [
-        *NO_LISTS, [None], [[]], [{}], [[1, 0, None, 0]], [[1, 2, 3, 4, 5]],
-        [["1", 0, None, 0, {}]], [[HUGE, 0, None, 0, {}]], [[-1, 0, None, 0, {}]],
-        [[1, HUGE, None, 0, {}]], [[1, -1, None, 0, {}]], [[1, 0, 7, 0, {}]], [[1, 0, None, 0, []]],
-        [[1, 0, "c1", 1.5, {}]], [[True, 0, None, 0, {}]], [[1, 0, None, 0, {}], None],
+    "Term": NO_INDEXES,
+    "Index": NO_INDEXES,
+    "Number": [*NO_INTEGERS, -1, -HUGE],
+    "NodeId": [None, 7, True, [], ["n0"], {}, "", "n9", "c1", "\ud800"],
+    "MaybeNodeId": [7, False, [], ["n0"], {}, "", "n9", "c1"],
+    "Time": [None, True, "1", [], {}, 10**13, -HUGE, 1e308, -1e308, 10**400],
+    "MaybeTime": [True, "1", [], {}, 10**13, -HUGE, 1e308, -1e308, 10**400],
+    "Seconds": [None, True, "1", [], {}, -1, -0.5, 61, HUGE, 1e308],
+    "Entries": [
+        *NO_LISTS, [None], [[]], [{}], [[1, "", 0, 0]], [[1, 2, 3, 4, 5]],
+        [["1", "", 0, 0, []]], [[HUGE, "", 0, 0, []]], [[-1, "", 0, 0, []]],
+        [[1, "n0", 1, HUGE, []]], [[1, "n0", 1, -1, []]], [[1, "n0", -1, 0, []]],
+        [[1, "n0", "1", 0, []]], [[1, None, 0, 0, []]], [[1, "n9", 1, 0, []]],
+        [[1, "c1", 1, 0, []]], [[1, "n0", 1.5, 0, []]], [[True, "", 0, 0, []]],
+        [[1, "", 0, 0, []], None], [[1, "", 0, 0, {}]], [[1, "", 0, 0, [["n9", 1, {}]]]],
+        [[1, "", 0, 0, [["n0", None, {}]]]],
+        *([[1, "n0", 1, 0, operations]] for operations in NO_OPERATIONS),
     ],
-    "starts": [None, 0, [], "n0", {"n9": 1}, {"n0": -1}, {"n0": None}, {"n0": "1"}],
-    "records": [
+    "Starts": [None, 0, [], "n0", {"n9": 1}, {"n0": -1}, {"n0": None}, {"n0": "1"}],
+    "Records": [
         *NO_LISTS, [None], [[]], [{}], [[1]], [["c1", 1, {}]], [[1, "c1", 1, []]],
-        [["1", "c1", 1, {}]], [[HUGE, "c1", 1, {}]], [[1, "c1", "1", {}]],
+        [["1", "c1", 1, {}]], [[1, "c1", "1", {}]], [[HUGE, "c1", 1, {}]], [[-1, "c1", 1, {}]],
+        [[1, "c1", 1, {"value": NESTED}]],
     ],
-    "operations": [
-        *NO_LISTS, [None], [[]], [{}], [["c1", 1]], [["c1", "1", {}]], [[1, 1, {}]],
-        [["c1", 1, []]], [["c1", True, {}]], [["c1", 1, {}], 0],
-    ],
-    "batches": [*NO_LISTS, [1], [None], [[]], [["n0"]], [["n0", -1]], [[0, "n0"]], [["n9", 1]]],
+    "Operations": NO_OPERATIONS,
+    "Batches": [*NO_LISTS, [1], [None], [[]], [["n0"]], [["n0", -1]], [[0, "n0"]], [["n9", 1]]],
 }  # fmt: skip
 CLIENT_GARBAGE: list[Body] = [
     {}, {"type": None}, {"type": 7}, {"type": ["read"]}, {"type": {}},
@@ -73,13 +80,14 @@ CLIENT_GARBAGE: list[Body] = [
 ]  # fmt: skip
 
 
-def kinds_by_name(fields: str) -> dict[str, str]:
-    """Of the fields of a type of message: one without a kind is of the kind that has its name."""
-    return {field.split(":")[0]: field.split(":")[-1] for field in fields.split()}
+def kinds_by_name(type: str) -> dict[str, str]:
+    """Of the fields of a type of message."""
+    kinds = getattr(Raft, type).__annotations__
+    return {name: kind for name, kind in kinds.items() if name not in ("src", "return")}
 
 
 # Fields of one type of message that others do not have: there they mean nothing.
-FIELDS = {type: kinds_by_name(fields) for type, fields in raft.MESSAGES.items()}
+FIELDS = {type: kinds_by_name(type) for type in raft.MESSAGES}
 OTHERS = sorted({name for kinds in FIELDS.values() for name in kinds})
 
 
@@ -104,26 +112,28 @@ class Flood:
         match kind:
             case "bool":
                 return self.rng.random() < 0.5
-            case "term":
+            case "Term":
                 return term
-            case "index" | "number":
+            case "Index" | "Number":
                 return self.rng.choice([0, size])
-            case "node" | "node?":
+            case "NodeId" | "MaybeNodeId":
                 return self.rng.choice(NODES)
-            case "time" | "time?":
+            case "Time" | "MaybeTime":
                 return self.rng.choice([0.0, 1, -5.5])
-            case "seconds":
+            case "Seconds":
                 return self.rng.choice([0, 0.3, 60.0])
-            case "entries":
-                return [[term, 0, None, 0, {}]] * self.rng.randrange(3)
-            case "starts":
+            case "Entries":
+                no_op, batch = [term, "", 0, 0, []], [term, "n1", 1, 0, LIE]
+                return self.rng.choices([no_op, batch], k=self.rng.randrange(3))
+            case "Starts":
                 return {"n1": 1}
-            case "records":
+            case "Records":
                 return [[1, "c1", 1, {"type": "write_ok"}]] * self.rng.randrange(2)
-            case "operations":
-                return [["c1", 1, {"type": "write", "key": 0, "value": "a lie"}]]
-            case _:
-                return [1] * self.rng.randrange(3)
+            case "Operations":
+                return LIE
+            case "Batches":
+                return [["n1", 1]] * self.rng.randrange(3)
+        raise ValueError(f"what is a {kind}?")
 
     def wrong(self, kind: str) -> Any:
         if self.rng.random() < 0.05:
@@ -135,7 +145,7 @@ class Flood:
         type = self.rng.choice([type for type, kinds in FIELDS.items() if kinds])
         kinds = FIELDS[type]
         body = {name: self.right(kind, term, size) for name, kind in kinds.items()}
-        strange = {name: self.wrong("index") for name in self.rng.sample(OTHERS, 2)}
+        strange = {name: self.wrong("Index") for name in self.rng.sample(OTHERS, 2)}
         if type == "append_entries":
             body["prev_log_term"] = 0  # so that the terms of absurd entries may follow it
         peers = [peer for peer in NODES if peer != node]
@@ -174,6 +184,24 @@ class Flood:
         depth = self.rng.randrange(850, 1000)
         deep = line.replace(json.dumps(NESTED).encode(), b"[" * depth + b"]" * depth)
         return Sent(deep, src if asks else None, self.msg_id, asks and line == deep)
+
+
+@pytest.mark.parametrize(
+    ("type", "name"), [(type, name) for type, kinds in FIELDS.items() for name in kinds]
+)
+def test_a_message_is_refused_if_one_field_is_what_it_cannot_be(type: str, name: str) -> None:
+    scene, flood = follower(), Flood(1)
+    right = {name: flood.right(kind, 1, 1) for name, kind in FIELDS[type].items()}
+    deep = "[" * (raft.MAX_NESTING + 1) + "]" * (raft.MAX_NESTING + 1)
+    if type == "append_entries":
+        right["prev_log_term"] = 0
+    for value in ABSURD[FIELDS[type][name]]:
+        wrong = json.loads(json.dumps(value).replace(json.dumps(NESTED), deep))
+        scene.says("n0", {**right, "type": type, "msg_id": 1, name: wrong})
+        (error,) = scene.sent("error", "n0")
+        assert error["code"] == MALFORMED
+        texts = (f"{name} of {type} is wrong", "terms never decrease", "nested deeper than")
+        assert error["text"].startswith(texts), (value, error)
 
 
 def check_refusals(garbage: list[Sent], answers: list[Message]) -> None:
@@ -267,7 +295,8 @@ class Cluster:
         return (
             node.role, node.term, node.voted_for, node.leader, node.log.size, node.verified,
             node.commit_index, node.known_commit, node.promise, node.timeout, node.ahead,
-            node.rtt, dict(node.routes), list(node.pending), list(node.accepted),
+            node.rtt, node.led, node.members.copy(), list(node.pending), list(node.accepted),
+            list(node.early), node.incoming.index, node.incoming.size,
             [follower.match_index for follower in node.followers.values()],
         )  # fmt: skip
 

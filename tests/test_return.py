@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 from in_process import World
-from test_raft import LONG, READ, Scene, append, appended, ask, vote, write
+from test_raft import (
+    LONG,
+    READ,
+    Scene,
+    append,
+    appended,
+    ask,
+    become_leader,
+    no_op,
+    vote,
+    write,
+)
 from test_snapshot import part
 
 from node import Body
@@ -21,9 +32,9 @@ FOUNDER = {"n0": 10}
 N1, N2, AGAIN = 11, 12, 99  # starts of n1 and n2, and of one that comes back
 
 
-def founded(term: int = 1, **starts: int) -> list[Any]:
-    """A leader's first entry."""
-    return [term, 0, None, 0, {"founded": starts}]
+def take_part(**starts: int) -> list[Any]:
+    """An entry of term 1 that says who takes part: the founder's first one, or a return."""
+    return [1, "", 0, 0, [[node_id, start, {}] for node_id, start in starts.items()]]
 
 
 def founder() -> Scene:
@@ -46,7 +57,7 @@ def leader() -> Scene:
 def member() -> Scene:
     """n1 follows n0, and knows from its log who takes part."""
     scene = Scene("n1", forgets=True)
-    scene.says("n0", append(1, entries=[founded(n0=1, n1=scene.raft.start, n2=N2)]))
+    scene.says("n0", append(1, entries=[take_part(n0=1, n1=scene.raft.start, n2=N2)]))
     assert scene.raft.is_member()
     scene.advance(LONG)  # its promise ends
     scene.world.inbox.clear()
@@ -94,7 +105,7 @@ def test_to_found_takes_the_votes_of_all() -> None:
     scene.says("n2", vote(1, starts={"n2": N2}))
     assert scene.raft.role == "leader"
     first = scene.sent("append_entries", "n1")[0]["entries"][0]
-    assert first == founded(n0=scene.raft.start, n1=N1, n2=N2)
+    assert first == take_part(n0=scene.raft.start, n1=N1, n2=N2)
 
 
 def test_a_founder_asks_again_for_the_votes_that_it_has_not() -> None:
@@ -206,8 +217,8 @@ def test_a_node_that_comes_back_does_not_vote() -> None:
 def test_it_votes_again_when_its_return_is_committed() -> None:
     scene = Scene("n1", forgets=True)
     starts = {"n0": 1, "n1": N1, "n2": N2}
-    back = [1, 0, None, 0, {"return": {"n1": scene.raft.start}}]
-    scene.says("n0", append(1, entries=[founded(**starts), back], commit=1))
+    back = take_part(n1=scene.raft.start)
+    scene.says("n0", append(1, entries=[take_part(**starts), back], commit=1))
     scene.advance(LONG)
     assert not scene.sent("request_vote")
     scene.says("n0", append(1, (2, 1), commit=2))
@@ -217,10 +228,19 @@ def test_it_votes_again_when_its_return_is_committed() -> None:
 def test_a_later_leader_that_has_not_heard_of_a_return_does_not_undo_it() -> None:
     scene = Scene("n1", forgets=True)
     starts = {"n0": 1, "n1": N1, "n2": N2}
-    back = [1, 0, None, 0, {"return": {"n1": scene.raft.start}}]
-    entries = [founded(**starts), back, founded(2, **starts)]
-    scene.says("n0", append(2, entries=entries, commit=3))
+    back = take_part(n1=scene.raft.start)
+    scene.says("n0", append(2, entries=[take_part(**starts), back, no_op(2)], commit=3))
     assert scene.raft.last_applied == 3 and scene.raft.is_member()
+
+
+def test_only_the_founder_and_a_return_say_who_takes_part() -> None:
+    """A later leader may know of a return only what was before it: its first entry says nothing."""
+    scene = member()
+    scene.says("n0", append(1, (1, 1), [take_part(n2=AGAIN)], sent=1.0))  # not committed
+    scene.advance(LONG)
+    become_leader(scene)
+    assert scene.raft.members["n2"] == N2
+    assert [*scene.raft.log.last] == no_op(scene.raft.term)
 
 
 def test_it_returns_though_others_are_always_quicker_to_have_the_newest_entry() -> None:
@@ -231,7 +251,8 @@ def test_it_returns_though_others_are_always_quicker_to_have_the_newest_entry() 
         scene.says("n2", appended(1, log.size, scene.raft.stamp, start=N2))
         scene.says("n1", appended(1, max(0, log.size - 3), scene.raft.stamp, start=AGAIN))
         scene.advance(0.04)
-    assert [log[index].body for index in range(1, log.size + 1)].count({"return": {"n1": AGAIN}})
+    entries = [[*log[index]] for index in range(1, log.size + 1)]
+    assert entries.count(take_part(n1=AGAIN)) == 1
 
 
 def test_it_does_not_return_before_it_has_what_was_committed_when_it_came() -> None:
@@ -246,7 +267,7 @@ def test_it_does_not_return_before_it_has_what_was_committed_when_it_came() -> N
         assert scene.raft.log.size == size
     scene.says("n1", appended(1, size, scene.raft.stamp, start=AGAIN))
     scene.advance(0.04)
-    assert scene.raft.log.last.body == {"return": {"n1": AGAIN}}
+    assert [*scene.raft.log.last] == take_part(n1=AGAIN)
 
 
 def test_what_it_says_does_not_count_before_its_return_is_committed() -> None:
@@ -256,7 +277,7 @@ def test_what_it_says_does_not_count_before_its_return_is_committed() -> None:
     assert scene.raft.commit_index == 1
     scene.advance(0.1)
     size = scene.raft.log.size
-    assert scene.raft.log[size].body == {"return": {"n1": AGAIN}}
+    assert [*scene.raft.log[size]] == take_part(n1=AGAIN)
     scene.acks("n1", start=AGAIN)
     scene.advance(0.1)
     assert scene.raft.commit_index == 1 and scene.raft.log.size == size  # once is enough

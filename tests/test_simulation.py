@@ -317,21 +317,21 @@ def test_the_others_soon_serve_when_the_leader_is_cut_off() -> None:
 MUTANTS = {
     "commit: ": ("    return count // 2 + 1\n", "    return count // 2\n"),
     "leader completeness: ": (
-        'theirs = (body["last_log_term"], body["last_log_index"])', "theirs = (10**9, 0)"
+        "theirs = (last_log_term, last_log_index)", "theirs = (10**9, 0)"
     ),
     "one vote: ": (
         "        self.followers.clear()\n",
         "        self.followers.clear()\n        self.voted_for = None\n",
     ),
     "state machine safety: ": (
-        'min(body["leader_commit"], self.verified)',
-        'min(body["leader_commit"], self.log.size)',
+        "min(leader_commit, self.verified)",
+        "min(leader_commit, self.log.size)",
     ),
     "no stale read: ": (
         'by_lease = self.reads == "lease" and now < self.of_majority(math.inf, "promised")',
         "by_lease = True",
     ),
-    "at most once: ": ("res = self.answers.get(id)\n", "res = None\n"),
+    "at most once: ": ("res = answers.get((client, msg_id))\n", "res = None\n"),
 }
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from in_process import World
 from test_raft import Scene, append, ask, entry, no_op, vote, write
-from test_snapshot import part
+from test_snapshot import ENTRY, KEPT, part
 from workbench.simulation import Ended
 
 import raft
@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raft, "KEPT_ENTRIES", 4)
-    monkeypatch.setattr(raft, "CHECKPOINT", 5)
+    monkeypatch.setattr(raft, "KEPT_BYTES", KEPT * ENTRY)
+    monkeypatch.setattr(raft, "CHECKPOINT_BYTES", 5000)  # five entries, or ten without operations
     monkeypatch.setattr(raft, "REMEMBERED", 7)  # more than a checkpoint brings
 
 
@@ -150,8 +150,9 @@ def as_it_was(scene: Scene, disk: Disk) -> None:
 # What is kept
 
 
+@pytest.mark.parametrize("most", [1, 3], ids=["single", "batches"])
 @pytest.mark.parametrize("seed", range(4))
-def test_all_is_as_it_was_after_the_end_of_any_turn(disk: Disk, seed: int) -> None:
+def test_all_is_as_it_was_after_the_end_of_any_turn(disk: Disk, seed: int, most: int) -> None:
     rng, scene = Random(seed), follower(disk)
     term, log, commit, msg_id = 0, list[Any](), 0, 0
     for _ in range(60):
@@ -180,8 +181,11 @@ def test_all_is_as_it_was_after_the_end_of_any_turn(disk: Disk, seed: int) -> No
         previous = (len(log), log[-1][0] if log else 0)
         new = []
         for _ in range(rng.randint(1, 4)):
-            msg_id += 1
-            new.append([term, commit, "c1", msg_id, write(msg_id, f"k{rng.randrange(3)}")])
+            operations = []
+            for _ in range(rng.randint(1, most)):
+                msg_id += 1
+                operations.append(["c1", msg_id, write(msg_id, f"k{rng.randrange(3)}")])
+            new.append([term, "n0", msg_id, commit, operations])
         log += new
         commit = rng.randint(commit, len(log))
         scene.says("n0", append(term, previous, new, commit))
@@ -211,9 +215,9 @@ def test_what_leaves_is_committed_before(disk: Disk, monkeypatch: pytest.MonkeyP
     assert "PRAGMA synchronous = full" in disk.statements
 
 
-def test_a_row_whose_first_entries_are_forgotten_can_still_be_cut(disk: Disk) -> None:
+def test_a_log_whose_first_entries_are_forgotten_can_still_be_cut(disk: Disk) -> None:
     scene = follower(disk)
-    entries = [[1, 0, "c1", number, write(number)] for number in range(1, 13)]
+    entries = [entry(1, number) for number in range(1, 13)]
     scene.says("n0", append(1, entries=entries, commit=10))
     scene.advance(3 * raft.TICK)  # a checkpoint, then the log is cut
     assert 0 < scene.raft.log.start < 10
@@ -342,12 +346,12 @@ def test_a_promise_of_long_ago_does_not_bind_for_ever(disk: Disk) -> None:
     scene.says("n0", append(1, timeout=60.0))
     scene.advance(100.0)
     term = scene.raft.term + 1
-    scene.says("n0", append(term, entries=[no_op(term)] * 6, commit=6))
+    scene.says("n0", append(term, entries=[no_op(term)] * 10, commit=10))
     scene.advance(raft.TICK)
-    assert scene.raft.storage and scene.raft.storage.index == 6
+    assert scene.raft.storage and scene.raft.storage.index == 10
     scene = follower(disk.after_crash())
     scene.advance(1.0)
-    scene.says("n2", ask(term + 1, (6, term)))
+    scene.says("n2", ask(term + 1, (10, term)))
     assert scene.sent("request_vote_res", "n2")[-1]["granted"]
 
 
@@ -361,33 +365,55 @@ def test_a_lone_node_that_comes_back_serves(disk: Disk) -> None:
 
 
 def test_a_checkpoint_writes_what_has_changed_since_the_last_one(disk: Disk) -> None:
-    scene = written(disk, 39, keys=30)
+    scene = written(disk, 40, keys=30)
     scene.advance(raft.TICK)
-    assert scene.raft.storage and scene.raft.storage.index == 40
+    assert scene.raft.storage and scene.raft.storage.index == 41
     disk.rows.clear()
     for value in range(5):
         scene.request(write(value, f"k{value % 2}"))
     scene.advance(raft.TICK)
-    assert scene.raft.storage.index == 45
+    assert scene.raft.storage.index == 46
     assert disk.rows == {"entry": 5, "state": 6, "item": 2, "answer": 1}
 
 
 def test_a_checkpoint_cuts_the_log_and_forgets_answers_as_the_node_does(disk: Disk) -> None:
     scene = written(disk, 60)
-    scene.advance(raft.TICK)
+    scene.advance(1.0)  # the log is cut
+    for value in range(6):
+        scene.request(write(value))  # then comes a checkpoint
     scene = written(disk_after := disk.after_crash(), 5)
     log = scene.raft.log
     tables = sqlite3.connect(disk_after.after_crash().folder / "n0.db")
     assert log.start >= 50 and len(scene.raft.answers.records) == raft.REMEMBERED
     (entries,) = tables.execute("SELECT count(*) FROM entry").fetchone()
     (answers,) = tables.execute("SELECT count(*) FROM answer").fetchone()
-    assert entries <= 4 * raft.KEPT_ENTRIES and answers <= 3
+    assert entries <= 4 * KEPT and answers <= 3
     tables.close()
+
+
+def test_a_node_comes_back_that_has_forgotten_a_part_of_a_batch_s_answers(disk: Disk) -> None:
+    scene, entries = follower(disk), []
+    for number in range(1, 9):
+        writes = [[f"c{client}", number, write(number)] for client in range(3)]
+        entries.append([1, "n0", number, number - 1, writes])
+    scene.says("n0", append(1, entries=entries, commit=8))
+    scene.advance(raft.TICK)
+    assert scene.raft.storage and scene.raft.storage.index == 8
+    as_it_was(scene, disk)
+
+
+def test_the_log_is_not_cut_before_there_is_a_checkpoint(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raft, "CHECKPOINT_BYTES", 20 * ENTRY)
+    scene = written(disk, 19)
+    scene.advance(1.0)
+    assert scene.raft.storage and scene.raft.storage.index == scene.raft.log.start == 0
 
 
 @pytest.mark.parametrize("table", ["item", "answer", "state"])
 def test_a_checkpoint_that_ends_in_its_midst_leaves_the_one_before(disk: Disk, table: str) -> None:
-    scene = written(disk, 9)
+    scene = written(disk, 10)  # the next one brings a checkpoint
     before = known(scene.raft)
     disk.fails("no", f"INSERT OR REPLACE INTO {table}")
     for value in range(6):
@@ -463,7 +489,7 @@ def test_a_file_that_lacks_a_row_is_refused(disk: Disk, table: str, which: str) 
 
 def test_a_file_of_a_newer_format_is_refused(disk: Disk) -> None:
     sound(disk, format=99)
-    assert "its format is 99, and this is 2" in refused(disk)
+    assert "its format is 99, and this is 3" in refused(disk)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"not a database" * 1000])
@@ -529,8 +555,8 @@ def outcome(path: Path, expected: dict[str, Any]) -> str:
 def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a node that was killed: a database and a -wal file, both with a past."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raft, "CHECKPOINT", 200)
-        patch.setattr(raft, "KEPT_ENTRIES", 20)
+        patch.setattr(raft, "CHECKPOINT_BYTES", 200 * ENTRY)
+        patch.setattr(raft, "KEPT_BYTES", 20 * ENTRY)
         patch.setattr(raft, "REMEMBERED", 32)
         disk = Disk(tmp_path_factory.mktemp("big") / "data")
         scene = lone(disk)
@@ -540,7 +566,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
                 scene.advance(raft.TICK)
         sound = disk.after_crash()
         other = Scene("n0", 1, storage=sound.after_crash().storage())
-        assert scene.raft.log.start > 0 and other.raft.last_applied == 2200
+        assert scene.raft.log.start > 0 and other.raft.last_applied == 2201
         return sound.folder, known(other.raft)
 
 

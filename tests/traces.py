@@ -109,7 +109,7 @@ def figure_8_to_c() -> Story:
     story.first("S1")
     story.chapter("(c)  S1 restarts, S2 and S3 elect it, and its entry 2 reaches S3.")
     story.lose(term=4, to="S4")
-    with patch("raft.CHUNK_ENTRIES", 1):  # else its entries 2 and 3 would leave in one message
+    with patch("raft.CHUNK_BYTES", 1):  # else its entries 2 and 3 would leave in one message
         story.restart("S1")
         story.has("S3", "1 2")
         story.passes(0.05)

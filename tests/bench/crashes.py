@@ -52,7 +52,7 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 import raft
 
-raft.CHECKPOINT = raft.KEPT_ENTRIES = 200
+raft.CHECKPOINT_BYTES = raft.KEPT_BYTES = 200_000
 
 def telling(owner, name, begin, end):
     method = getattr(owner, name)

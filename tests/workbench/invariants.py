@@ -89,22 +89,22 @@ class Reference:
         return len(self.entries) - 1
 
     def commit(self, entry: Any) -> None:
-        """The next entry. Broken if its operation was there before and is done again."""
+        """The next entry. Broken if an operation of it was there before and is done again."""
         self.entries.append(entry)
-        id = entry.client, entry.msg_id
-        if entry.client is None or self._answers.get(id) or entry.birth < self._answers.floor:
-            return
-        if id in self.index_of:
-            raise Broken(
-                f"at most once: {entry} at {self.size} was done at {self.index_of[id]} already"
-            )
-        self.index_of[id] = self.size
-        self._map, answer = self._map.apply(entry.body)
-        self._answers.add(self.size, id, answer)
-        key = entry.body["key"]
-        indexes, values = self._versions.setdefault(json.dumps(key), ([], []))
-        indexes.append(self.size)
-        values.append(self._map.map.get(key, NO_VALUE))
+        for client, msg_id, body in entry.operations if entry.owner else ():
+            id = client, msg_id
+            if self._answers.get(id) or entry.birth < self._answers.floor:
+                continue
+            if id in self.index_of:
+                raise Broken(
+                    f"at most once: {entry} at {self.size} was done at {self.index_of[id]} already"
+                )
+            self.index_of[id] = self.size
+            self._map, answer = self._map.apply(body)
+            self._answers.add(self.size, id, answer)
+            indexes, values = self._versions.setdefault(json.dumps(body["key"]), ([], []))
+            indexes.append(self.size)
+            values.append(self._map.map.get(body["key"], NO_VALUE))
 
     def value(self, key: Any, index: int) -> Any:
         """What the key held when all up to this index was applied; NO_VALUE if it was absent."""
@@ -342,8 +342,8 @@ class Invariants(Watcher):
 
     def _keys(self, entries: list[Any]) -> Iterator[Any]:
         for entry in entries:
-            if entry.client is not None:
-                yield entry.body["key"]
+            for _, _, body in entry.operations if entry.owner else ():
+                yield body["key"]
 
     def _check_answer(self, node_id: str, seen: Seen, message: dict[str, Any]) -> None:
         """A read is no older than what was acknowledged before it was asked (thesis 6.4)."""

@@ -185,7 +185,7 @@ def parser() -> Parser:
         help="run the nodes in this process and in virtual time, so that a --seed always gives the "
         "same run; the binary must be a Python program on node.py (this option is its own)")
     add("--constants", type=constants, default={}, metavar="NAME=NUMBER,...",
-        help="with --simulate: other values of the binary's constants, such as CHUNK_ENTRIES=2")
+        help="with --simulate: other values of the binary's constants, such as CHUNK_BYTES=2000")
     add("--seed", type=whole(0), help="for the workbench's dice (this option is its own)")
     return p  # fmt: skip
 

@@ -153,16 +153,14 @@ def starts(rng: Random) -> Choice:
 
 def constants(rng: Random) -> dict[str, int]:
     """Other values of some of raft.py's: so small that what they bound is met all the time."""
-    chunk = rng.choice([1, 2, 5, 20])
+    chunk = rng.choice([1, 2000, 5000, 20_000])
     small = {
-        "CHUNK_ENTRIES": chunk,
-        "WINDOW_ENTRIES": chunk * rng.choice([1, 2, 8]),
-        "CHUNK_BYTES": rng.choice([100, 300, 1000]),
-        "WINDOW_BYTES": rng.choice([300, 1000, 5000]),
+        "CHUNK_BYTES": chunk,
+        "WINDOW_BYTES": chunk * rng.choice([1, 2, 8]),
         "EARLY_APPENDS": rng.choice([0, 1, 3]),
         "REMEMBERED": rng.choice([4, 8, 16, 32]),
-        "KEPT_ENTRIES": rng.choice([1, 5, 20]),
-        "CHECKPOINT": rng.choice([1, 5, 20]),
+        "KEPT_BYTES": rng.choice([1, 5000, 20_000]),
+        "CHECKPOINT_BYTES": rng.choice([1, 5000, 20_000]),
     }
     return {name: small[name] for name in some(rng, small, 0)}
 
