@@ -112,6 +112,7 @@ BACKLOG = 0.5  # that requests wait at most where more comes than can be read at
 STARTUP = 0.3  # that this program may have taken to begin, while requests waited for it
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
 NEAR = 0.004  # a round trip that is worth waiting for
+SPARE = 8  # of them, where an append is not needed to commit
 SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
 FIRST_ROUND_TRIP = 0.15  # taken for granted, until enough of them are known
 KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
@@ -915,6 +916,7 @@ class Raft(Server):
         now = self.node.now()
         self.stamp = max(now, math.nextafter(self.stamp, math.inf))
         asked = max((batch.stamp for batch in self.waiting_reads), default=-math.inf)
+        needed = majority(len(self.node.node_ids)) - (not self.storage)  # of followers, to commit
         for node_id, follower in self.followers.items():
             # Reads wait for the answer to a later message.
             due = follower.stamp <= asked or now - follower.stamp >= self.heartbeat
@@ -923,17 +925,23 @@ class Raft(Server):
                     self.send_snapshot(node_id, follower, due)
                     continue
                 follower.snapshot, follower.next_index = None, self.log.size + 1
-            last = self.last_to_send(follower, now)
+            last = self.last_to_send(follower, now, needed > 0)
+            needed -= now - follower.heard_of <= self.timeout
             if last >= follower.next_index or due:
                 self.send_entries(node_id, follower, last)
 
-    def last_to_send(self, follower: Follower, now: float) -> int:
-        """The last index of the entries to send now; 0 for none."""
+    def last_to_send(self, follower: Follower, now: float, is_needed: bool) -> int:
+        """The last index of the entries to send now; 0 for none.
+
+        On a near network an append waits while the answer to the last one is to come soon (Nagle's
+        rule), and longer to a follower that it does not take to commit: there will be more by then.
+        """
         log, sent, match_index = self.log, follower.next_index - 1, follower.match_index
         if sent == log.size or now - follower.heard_of > self.timeout:
             return 0  # to who is silent, until it answers one, heartbeats will do
-        if sent > match_index and self.rtt < NEAR and self.stamp - follower.stamp < self.rtt:
-            return 0  # Nagle's rule: the answer comes soon, and until then there will be more
+        may_wait = self.rtt < NEAR and (sent > match_index or not is_needed)
+        if may_wait and self.stamp - follower.stamp < self.rtt * (1 if is_needed else SPARE):
+            return 0
         room = WINDOW_BYTES - log.bytes_between(match_index, sent)
         last = log.size if room > 0 else 0
         while last > sent + 1 and log.bytes_between(sent, last) > min(room, CHUNK_BYTES):

@@ -1647,6 +1647,38 @@ def test_cost_on_a_near_network_writes_wait_for_a_round_trip_and_no_longer() -> 
     assert len(scene.sent("append_entries", "n1")[-1]["entries"]) == 2
 
 
+def test_cost_on_a_near_network_who_is_not_needed_to_commit_gets_several_writes_at_once() -> None:
+    scene = new_leader(5)
+    scene.knows_latency(0.002)
+    scene.world.time += 0.002
+    scene.acks(*scene.peers)
+    for value in range(2):
+        scene.world.time += 0.0021
+        scene.request(write(value))
+        for needed in ("n1", "n2", "n3"):  # for the leader's disk may be the slowest
+            assert len(scene.sent("append_entries", needed)) == 1
+    assert not scene.sent("append_entries", "n4")
+    scene.world.time += raft.SPARE * 0.002
+    scene.request(write(3))
+    (sent,) = scene.sent("append_entries", "n4")
+    assert len(sent["entries"]) == 3
+
+
+def test_cost_on_a_near_network_another_is_needed_for_one_that_is_silent() -> None:
+    scene = new_leader(5)
+    scene.knows_latency(0.002)
+    scene.world.time += 0.002
+    scene.acks(*scene.peers)
+    while scene.world.time < TIMEOUT + 0.1:  # n1 is silent
+        scene.world.time += 0.1
+        scene.request(write(1))
+        scene.acks("n2", "n3", "n4")
+    for value in range(2):
+        scene.world.time += 0.0021
+        scene.request(write(value))
+        assert len(scene.sent("append_entries", "n4")) == 1
+
+
 def test_cost_on_a_far_network_no_write_waits() -> None:
     scene = new_leader()
     scene.knows_latency(0.1)
