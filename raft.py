@@ -323,7 +323,7 @@ class Raft(Server):
         # Who takes part: without a storage, a node that comes back has forgotten what it promised.
         self.start = 0  # a number of this start of the node; 0: it forgets nothing
         self.members: dict[str, int] = {}  # their starts; none are known before it is founded
-        self.voted_start = 0  # of the node that this one voted for
+        self.voted_start: int | None = 0  # of the node that this one voted for
         self.began = -math.inf  # this start of the node
 
         # Volatile state on all servers
@@ -347,7 +347,7 @@ class Raft(Server):
         self.verified = 0  # the log equals this term's leader's up to here
         self.early: dict[int, list[Entry]] = {}  # entries that overtook others, by prev_log_index
         self.incoming = Snapshot()  # part by part; of index 0 if there is none
-        self.ack: Body = {}  # to be sent when the input is drained
+        self.ack: tuple[Any, ...] = ()  # to be sent when the input is drained
 
         # Volatile state on leaders
         self.followers: dict[str, Follower] = {}
@@ -369,7 +369,7 @@ class Raft(Server):
         self.samples = deque([FIRST_ROUND_TRIP] * 25, maxlen=51)  # of it
         self.sampled = -math.inf
         self.min_heartbeat = HEARTBEAT
-        self.timeout = 0.0  # of elections
+        self.timeout = self.min_timeout = 0.0  # of elections
         self.ticked = (0.0, 0.0)  # when the last two ticks were
         self.patience = PATIENCE  # until an operation is given up
         self.input_at = self.node.now() - STARTUP  # when all that had come was read
@@ -407,7 +407,7 @@ class Raft(Server):
             self.input_at, self.ticked = self.input_at if self.node.lags else now, (now, now)
             others = len(self.node.other_node_ids)
             self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
-            self.timeout = self.min_timeout
+            self.timeout = self.min_timeout = 1.8 * self.min_heartbeat  # two are late then
             self.node.every(TICK, self.tick)
             if self.is_first() and self.log.size == self.term == 0:
                 self.become_candidate()
@@ -602,8 +602,8 @@ class Raft(Server):
         key = (batch.owner, batch.seq)
         if accepted := self.accepted.get(key):
             accepted.via = via  # the way that it came by last is the best one back
-            if not accepted.todo:
-                self.tell_done(accepted)
+            if accepted.todo <= 0:
+                self.finish(accepted)
         elif (now := self.node.now()) < batch.until:  # else the clients are gone
             batch.until = min(batch.until, now + MAX_TIMEOUT)
             self.accepted[key] = batch
@@ -618,13 +618,9 @@ class Raft(Server):
     def finish(self, batch: Batch) -> None:
         """Its reads are served, or its writes are applied; after both, its owner is to know."""
         batch.todo -= 1
-        if not batch.todo:
-            self.tell_done(batch)
-
-    def tell_done(self, batch: Batch) -> None:
-        if batch.owner == self.node.node_id:
+        if batch.todo <= 0 and batch.owner == self.node.node_id:
             self.pending.pop(batch.seq, None)
-        elif follower := self.followers.get(batch.via):
+        elif batch.todo <= 0 and (follower := self.followers.get(batch.via)):
             follower.answered.append((batch.owner, batch.seq))
 
     # Who takes part: return without memory
@@ -683,11 +679,6 @@ class Raft(Server):
         """Seconds between the messages to a follower."""
         return max(self.min_heartbeat, self.timeout / 4)
 
-    @property
-    def min_timeout(self) -> float:
-        """Almost two heartbeats: the election timeout on a network without latency."""
-        return 1.8 * self.min_heartbeat
-
     def reset_election_deadline(self, wait: float = 0.0) -> None:
         """Don't start an election for a while, which is random so that votes are seldom split.
 
@@ -737,7 +728,7 @@ class Raft(Server):
         self.verified = self.commit_index
         self.early.clear()
         self.incoming = Snapshot()
-        self.ack = {}
+        self.ack = ()
 
     def become_follower(self, why: str) -> None:
         self.role = "follower"
@@ -826,8 +817,11 @@ class Raft(Server):
             ours = (self.log.last.term, self.log.size)
             if theirs >= ours and pre:
                 granted = self.pre_vote(src, term, (*theirs, src) > (*ours, self.node.node_id))
-            elif theirs >= ours:
-                granted = self.vote(src, term, starts.get(src, ABSENT))
+            elif theirs >= ours and term == self.term:
+                asks_again = (self.voted_for, self.voted_start) == (src, starts.get(src))
+                if granted := self.voted_for is None or asks_again:  # one vote in a term: 5.2
+                    self.voted_for, self.voted_start = src, starts.get(src)
+                    self.reset_election_deadline()
         self.send_vote(src, pre, term if granted else self.term, granted, sent)
 
     def pre_vote(self, src: str, term: int, is_larger: bool) -> bool:
@@ -843,15 +837,6 @@ class Raft(Server):
             self.reset_election_deadline()
         elif rival:
             self.ask_for_vote(src, pre=True)
-        return granted
-
-    def vote(self, src: str, term: int, start: Any) -> bool:
-        """Votes for a candidate of this term, unless it has voted for another (section 5.2)."""
-        asks_again = (self.voted_for, self.voted_start) == (src, start)
-        granted = term == self.term and (self.voted_for is None or asks_again)
-        if granted:
-            self.voted_for, self.voted_start = src, start
-            self.reset_election_deadline()
         return granted
 
     def is_led(self) -> bool:
@@ -1108,7 +1093,7 @@ class Raft(Server):
     ) -> bool:
         """Any message of a leader; False if it is one of an earlier term, which is refused."""
         if term < self.term:
-            self.send_leader(src, sent=sent, timeout=timeout, success=False, match=0)
+            self.send_leader(src, sent, timeout, False, 0)
             return False
         self.maybe_step_down(term, f"{src} leads")
         if self.leader != src:
@@ -1135,16 +1120,17 @@ class Raft(Server):
 
         There is one answer for all of a turn's messages, to the latest.
         """
-        if self.ack and self.ack["sent"] > sent:
-            sent, timeout = self.ack["sent"], self.ack["timeout"]
-        match = self.verified if refused is None else refused
-        self.ack = {"sent": sent, "timeout": timeout, "success": refused is None, "match": match}
+        sent, timeout = max((sent, timeout), self.ack[:2])
+        self.ack = (sent, timeout, refused is None, self.verified if refused is None else refused)
 
-    def send_leader(self, leader: str, **fields: Any) -> None:
+    def send_leader(
+        self, leader: str, sent: float, timeout: float, success: bool, match: int
+    ) -> None:
         """Answers a leader; also how much has come of the snapshot that this node gets."""
         self.send(
-            leader, "append_entries_res", term=self.term, start=self.start,
-            snapshot=self.incoming.index, offset=self.incoming.size, **fields,
+            leader, "append_entries_res", term=self.term, success=success, match=match, sent=sent,
+            timeout=timeout, start=self.start, snapshot=self.incoming.index,
+            offset=self.incoming.size,
         )  # fmt: skip
 
     def install_snapshot(
@@ -1232,9 +1218,9 @@ class Raft(Server):
     def acknowledge(self) -> None:
         """Answers the leader's messages of this turn."""
         if self.ack and self.leader:
-            self.send_leader(self.leader, **self.ack)
+            self.send_leader(self.leader, *self.ack)
             self.reset_election_deadline()
-        self.ack = {}
+        self.ack = ()
 
     # The state machine
 

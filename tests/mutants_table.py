@@ -73,8 +73,7 @@ MUTANTS = [
     Mutant(
         "two votes in a term",
         "paper 5.2", "one vote, election safety",
-        [("granted = term == self.term and (self.voted_for is None or asks_again)",
-          "granted = term == self.term")],
+        [("if granted := self.voted_for is None or asks_again:", "if granted := True:")],
     ),
     Mutant(
         "reads without confirmation",
