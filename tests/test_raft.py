@@ -1780,7 +1780,7 @@ def test_owner_what_came_before_init_may_have_waited_for_the_program_to_begin() 
     world.nodes["n1"] = world.nodes["n0"]  # of which nothing is heard
     msg_id = world.request("n0", READ)
     world.init("n0")
-    world.advance(0.55)
+    world.advance(0.35)
     assert world.answer(msg_id) is None
     world.advance(0.15)
     assert (world.answer(msg_id) or {})["code"] == 11
