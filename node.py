@@ -205,8 +205,8 @@ class Node:
                 lines, newline, rest = chunk.rpartition(b"\n")
                 if newline:
                     self._turn(self._receive, b"".join([*unfinished, lines]))
-                    unfinished.clear()
-                unfinished.append(rest)
+                unfinished = [rest] if newline else [*unfinished, rest]
+                os.sched_yield()  # who waits for a core goes first: so more is read at once
             self._turn(self._receive, b"".join(unfinished))
 
     # What touches the world: a simulation replaces just these, and calls turns itself
