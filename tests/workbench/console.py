@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from datetime import datetime, timezone
+from functools import lru_cache
 
 from .history import Op, to_txt
 from .loop import SECOND
@@ -83,5 +84,10 @@ class Console:
 
     def _line(self, level: str, thread: str, text: str) -> None:
         now = time.time()
-        clock = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-        self.print(f"{clock},{int(now % 1 * 1000):03d}{{GMT}}\t{level}\t[{thread}] {text}")
+        millisecond = int(now % 1 * 1000)
+        self.print(f"{_clock(int(now))},{millisecond:03d}{{GMT}}\t{level}\t[{thread}] {text}")
+
+
+@lru_cache(maxsize=1)  # a simulation has thousands of lines in a second
+def _clock(second: int) -> str:
+    return datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")

@@ -300,10 +300,12 @@ def dumps(value: Any, sort_keys: bool = False) -> str:
     TypeError if there is no EDN for it."""
     if value is None:
         return "nil"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
+    if isinstance(value, int):  # what a history is full of comes first
+        if value is True or value is False:
+            return "true" if value else "false"
         return str(value) if -(2**63) <= value < 2**63 else f"{value}N"
+    if isinstance(value, (list, tuple)):
+        return f"[{' '.join([dumps(item, sort_keys) for item in value])}]"
     if isinstance(value, str):
         return f'"{_UNSAFE.sub(_escape, value)}"'
     if isinstance(value, (Keyword, Symbol, Fraction)):
@@ -312,8 +314,6 @@ def dumps(value: Any, sort_keys: bool = False) -> str:
         return _float(value)
     if isinstance(value, Decimal):
         return f"{value}M"
-    if isinstance(value, (list, tuple)):
-        return f"[{' '.join([dumps(item, sort_keys) for item in value])}]"
     if isinstance(value, (set, frozenset)):
         return f"#{{{' '.join(sorted(dumps(item, sort_keys) for item in value))}}}"
     if isinstance(value, dict):

@@ -70,12 +70,12 @@ def write(
         _save(folder / "timeline.html", timeline.html(operations(clients(history)), title, nemesis))
     except HistoryError:  # of a run that was cut off: the history itself is there to be read
         pass
-    keys = by_key(history) if workload.analyses else {}
-    for key, analysis in workload.analyses.items():
-        if analysis.valid is False:
-            picture = folder / "independent" / str(key) / "linear.svg"
-            picture.parent.mkdir(parents=True)
-            _save(picture, linear.svg(operations(keys[key]), analysis, f"key {key}"))
+    invalid = {key: found for key, found in workload.analyses.items() if found.valid is False}
+    keys = by_key(history) if invalid else {}
+    for key, analysis in invalid.items():
+        picture = folder / "independent" / str(key) / "linear.svg"
+        picture.parent.mkdir(parents=True)
+        _save(picture, linear.svg(operations(keys[key]), analysis, f"key {key}"))
     _link(folder.parent / "latest", folder)
     _link(folder.parent.parent / "latest", folder)
 

@@ -14,6 +14,7 @@ MILLISECOND = 1_000_000  # ns
 MOST = 10_000  # operations; a browser has to draw them
 ROW = 16  # pixels of an event
 COLUMN = 130
+NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -164,4 +165,4 @@ def details(op: Operation) -> str:
 
 def markup(text: str) -> str:
     """The text for HTML or XML; what XML has no place for becomes a replacement character."""
-    return escape(re.sub("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text))
+    return escape(NO_XML.sub("\ufffd", text))
