@@ -192,8 +192,10 @@ class Network:
             self._hand_over(message)
 
     def _is_cut(self, message: Message) -> bool:
-        src, dest = message["src"], message["dest"]
-        return any([src in grudge.get(dest, ()) for grudge in self.grudges.values()])
+        for grudge in self.grudges.values():
+            if message["src"] in grudge.get(message["dest"], ()):
+                return True
+        return False
 
     def _hand_over(self, message: Message) -> None:
         servers = self._between_servers(message)
@@ -288,4 +290,15 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
 
-_decode = json.JSONDecoder(parse_constant=_no_constant).decode  # to make one takes its time
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)  # to make one takes its time
+
+
+def _decode(text: str) -> Any:
+    """A JSON text. ValueError or RecursionError if it is none."""
+    try:
+        value, end = _DECODER.scan_once(text, 0)  # type: ignore[attr-defined]
+        if end == len(text):
+            return value
+    except StopIteration:
+        pass
+    return _DECODER.decode(text)  # there is space around it, or something wrong
