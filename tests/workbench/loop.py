@@ -90,9 +90,11 @@ class VirtualLoop(Loop):
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Runs until done() is true, or nothing is left to do."""
-        while self._due and not done():
-            moment, _, action = heapq.heappop(self._due)
-            self._now = max(self._now, moment)
+        due, take = self._due, heapq.heappop
+        while due and not done():
+            moment, _, action = take(due)
+            if moment > self._now:
+                self._now = moment
             action()
 
     def run_to(self, moment: int) -> None:

@@ -268,7 +268,7 @@ class Runner:
         self._report_progress()
         self.loop.at(self._end, self._heal)
         self.loop.run_until(
-            lambda: self._broken() or (self._healed and not self._busy and not self._inits)
+            lambda: (self._healed and not self._busy and not self._inits) or self._broken()
         )
         if not self._broken():
             self.record.rate_note = self._rate_note()
