@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from node import encode
+
 from .loop import SECOND, Loop
 from .simulation import Machine, Watcher
 from .words import told
@@ -82,7 +84,7 @@ class Reference:
         self.index_of: dict[Id, int] = {}  # where an operation took effect
         self._map = type(raft.state_machine)()
         self._answers = type(raft.answers)()
-        self._versions: dict[Any, tuple[list[int], list[Any]]] = {}  # by key: indexes and values
+        self._versions: dict[str, tuple[list[int], list[Any]]] = {}  # by key, as JSON
 
     @property
     def size(self) -> int:
@@ -102,13 +104,13 @@ class Reference:
             self.index_of[id] = self.size
             self._map, answer = self._map.apply(body)
             self._answers.add(self.size, id, answer)
-            indexes, values = self._versions.setdefault(json.dumps(body["key"]), ([], []))
+            indexes, values = self._versions.setdefault(encode(body["key"]), ([], []))
             indexes.append(self.size)
             values.append(self._map.map.get(body["key"], NO_VALUE))
 
     def value(self, key: Any, index: int) -> Any:
         """What the key held when all up to this index was applied; NO_VALUE if it was absent."""
-        indexes, values = self._versions.get(json.dumps(key), ([], []))
+        indexes, values = self._versions.get(encode(key), ([], []))
         place = bisect_right(indexes, index)
         return values[place - 1] if place else NO_VALUE
 
