@@ -74,7 +74,11 @@ class VirtualNode(Node):
 
     def handle(self, messages: Sequence[dict[str, Any]]) -> None:
         """One turn for these messages, which nobody else has. Ended if the node does."""
-        self._turn(lambda: deque(map(self._handle, messages), 0))
+        self._turn(self._handle_all, messages)
+
+    def _handle_all(self, messages: Sequence[dict[str, Any]]) -> None:
+        for message in messages:
+            self._handle(message)
 
     def run(self) -> None:
         """One turn for the timers that are due. Ended if the node does."""
@@ -316,7 +320,7 @@ class Machine:
     def _read(self) -> None:
         self._turn_at = NEVER
         if self.node and self._arrived and not self._paused:
-            self._turn(self.node, partial(self.node.handle, self._arrived.popleft()))
+            self._turn(self.node, self.node.handle, self._arrived.popleft())
             self._read_soon()
 
     def _look_soon(self) -> None:
@@ -334,15 +338,16 @@ class Machine:
         self._wake_at = NEVER
         if self._paused or not self.node:
             return
-        if self.node.due <= self.clock.now():
+        due = self.node.due
+        if due <= self.clock.now():
             self._turn(self.node, self.node.run)
-        elif self.node.due < NEVER:  # it is not quite the moment, or it was called off
-            self._wake_at = max(moment + 1, self.clock.moment(self.node.due))
+        elif due < NEVER:  # it is not quite the moment, or it was called off
+            self._wake_at = max(moment + 1, self.clock.moment(due))
             self._loop.at(self._wake_at, partial(self._look, self._wake_at))
 
-    def _turn(self, node: VirtualNode, turn: Callable[[], object]) -> None:
+    def _turn(self, node: VirtualNode, turn: Callable[..., object], *args: object) -> None:
         try:
-            turn()
+            turn(*args)
         except Ended as error:
             self.end(str(error))
             return
