@@ -158,7 +158,7 @@ class Invariants(Watcher):
                 self._check_state(node_id, seen)
             for line in lines:
                 if b'"in_reply_to"' in line:
-                    self._check_answer(node_id, seen, json.loads(line))
+                    self._check_answer(node_id, seen, json.loads(line.decode()))
         except Broken as broken:
             self._done = True
             at = self._loop.now() / SECOND
