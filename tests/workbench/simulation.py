@@ -28,7 +28,7 @@ import node as node_module
 from node import Node, encode
 
 from .cluster import Cluster, Listener
-from .loop import SECOND, Loop
+from .loop import SECOND, VirtualLoop
 from .runner import dice
 
 MAX_OFFSET = 1000.0  # seconds: no two machines have started at the same time
@@ -120,17 +120,17 @@ class VirtualNode(Node):
 class Clock:
     """A machine's clock: it shows seconds, and may be fast or slow."""
 
-    def __init__(self, loop: Loop, shows: float) -> None:
-        self._time = loop.now
+    def __init__(self, loop: VirtualLoop, shows: float) -> None:
+        self._loop = loop
         self._rate = 1.0
-        self._since, self._shown = loop.now(), shows  # when the rate began, and what it showed
+        self._since, self._shown = loop.time, shows  # when the rate began, and what it showed
 
     def now(self) -> float:
-        return self._shown + (self._time() - self._since) * self._rate / SECOND
+        return self._shown + (self._loop.time - self._since) * self._rate / SECOND
 
     def set_rate(self, rate: float) -> None:
         """From now on it gains so many seconds in a second; it does not jump."""
-        self._shown, self._since, self._rate = self.now(), self._time(), rate
+        self._shown, self._since, self._rate = self.now(), self._loop.time, rate
 
     def moment(self, shown: float) -> int:
         """When, by the loop, it shows so much; give or take a rounding."""
@@ -161,7 +161,7 @@ class Machine:
     def __init__(
         self,
         node_id: str,
-        loop: Loop,
+        loop: VirtualLoop,
         rng: Random,
         turn_rng: Random,
         kill_rng: Random,
@@ -314,8 +314,8 @@ class Machine:
 
     def _read_soon(self) -> None:
         if self._arrived and self._turn_at == NEVER:
-            self._turn_at = self._loop.now()
-            self._loop.at(self._loop.now(), self._read)
+            self._turn_at = now = self._loop.now()
+            self._loop.at(now, self._read)
 
     def _read(self) -> None:
         self._turn_at = NEVER
@@ -395,7 +395,7 @@ class SimulatedCluster(Cluster):
 
     def __init__(
         self,
-        loop: Loop,
+        loop: VirtualLoop,
         binary: Path,
         args: Sequence[str],
         logs: Path,
