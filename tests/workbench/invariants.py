@@ -63,11 +63,11 @@ class Seen:
 
     def changed(self) -> bool:
         """Whether there is anything new since this was asked last: mostly there is not."""
-        raft = self.raft
+        raft, log = self.raft, self.raft.log
         look = (
-            *(raft.term, raft.voted_for, raft.role, raft.commit_index, raft.last_applied),
-            *(raft.log.size, id(raft.log.last)),
-        )
+            raft.term, raft.voted_for, raft.role, raft.commit_index, raft.last_applied,
+            log.size, id(log.last),
+        )  # fmt: skip
         self.last_look, before = look, self.last_look
         return look != before
 
