@@ -943,17 +943,17 @@ class Raft(Server):
         self.send_follower(
             node_id, "append_entries", prev_log_index=previous,
             prev_log_term=self.log[previous].term, entries=entries,
-            leader_commit=self.commit_index, answered=follower.answered,
+            leader_commit=self.commit_index,
         )  # fmt: skip
-        follower.answered = []
 
     def send_follower(self, node_id: str, type: str, **fields: Any) -> None:
         """Sends what a leader says to a follower, with what it always says."""
-        self.followers[node_id].stamp = self.stamp
+        follower = self.followers[node_id]
         self.send(
             node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout, rtt=self.rtt,
-            patience=self.patience, **fields,
+            patience=self.patience, answered=follower.answered, **fields,
         )  # fmt: skip
+        follower.stamp, follower.answered = self.stamp, []
 
     def append_entries_res(
         self, src: str, term: Term, success: bool, match: Index, sent: Time, timeout: Seconds,
@@ -1075,22 +1075,18 @@ class Raft(Server):
     ) -> None:  # fmt: skip
         """The leader's entries, or its heartbeat."""
         check_order(prev_log_term, *[entry[0] for entry in entries], term)
-        if not self.hear_leader(src, term, sent, timeout, rtt, patience):
+        self.known_commit = max(self.known_commit, leader_commit)
+        if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered):
             return
-        for owner, seq in answered:
-            if owner == self.node.node_id:
-                self.pending.pop(seq, None)
-            else:
-                self.send(owner, "answered", seq=seq, commit=leader_commit)
         refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
         # The leader's commit index says nothing of entries that may differ from its own.
         self.commit_index = max(self.commit_index, min(leader_commit, self.verified))
-        self.known_commit = max(self.known_commit, leader_commit)
         self.agree(sent, timeout, refused)
 
     def hear_leader(
-        self, src: str, term: int, sent: float, timeout: float, rtt: float, patience: float
-    ) -> bool:
+        self, src: str, term: int, sent: float, timeout: float, rtt: float, patience: float,
+        answered: list[Any],
+    ) -> bool:  # fmt: skip
         """Any message of a leader; False if it is one of an earlier term, which is refused."""
         if term < self.term:
             self.send_leader(src, sent, timeout, False, 0)
@@ -1102,6 +1098,11 @@ class Raft(Server):
         self.hear_clock(term, sent)
         self.timeout = max(timeout, self.min_timeout)  # of 0 a node would campaign without a pause
         self.rtt, self.patience = rtt, patience
+        for owner, seq in answered:
+            if owner == self.node.node_id:
+                self.pending.pop(seq, None)
+            else:  # this node had passed it on
+                self.send(owner, "answered", seq=seq, commit=self.known_commit)
         return True
 
     def hear_clock(self, term: int, shown: float) -> None:
@@ -1136,14 +1137,14 @@ class Raft(Server):
     def install_snapshot(
         self, src: str, term: Term, last_index: Index, last_term: Term, starts: Starts,
         floor: Index, size: Number, offset: Number, data: Records, sent: Time, timeout: Seconds,
-        rtt: Seconds, patience: Seconds,
+        rtt: Seconds, patience: Seconds, answered: Batches,
     ) -> None:  # fmt: skip
         """A part of the leader's state: this node lacks what the leader's log has no more.
 
         (Section 7.) Parts come in order; one that is not the next is answered with which that is.
         """
         check_order(last_term, term)
-        if not self.hear_leader(src, term, sent, timeout, rtt, patience):
+        if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered):
             return
         if last_index > self.commit_index:  # a node never goes back
             if last_index > self.incoming.index:

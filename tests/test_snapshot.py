@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from test_raft import Scene, append, appended, entry, follower, no_op, ready_leader, write
+from test_raft import (
+    Scene, append, appended, entry, follower, forward, no_op, ready_leader, write,
+)  # fmt: skip
 
 import node
 import raft
@@ -43,7 +45,7 @@ def part(
     return {
         "type": "install_snapshot", "term": term, "last_index": index, "last_term": last_term,
         "starts": {}, "floor": floor, "size": size, "offset": offset, "data": data,
-        "sent": 1.0, "timeout": 0.3, "rtt": 0.0, "patience": 0.9,
+        "sent": 1.0, "timeout": 0.3, "rtt": 0.0, "patience": 0.9, "answered": [],
     }  # fmt: skip
 
 
@@ -188,6 +190,19 @@ def test_7_meanwhile_the_leader_serves_and_its_snapshot_stays_what_it_was() -> N
         (body,) = scene.sent("install_snapshot", "n2")
         items += [record for record in body["data"] if len(record) == 2]
     assert dict(items)["k4"] == 19 and body["last_index"] == first["last_index"]
+
+
+def test_7_meanwhile_a_follower_that_passes_operations_on_hears_what_is_done() -> None:
+    scene = leader_without_its_past()
+    scene.until_sent("install_snapshot", "n2")
+    scene.says("n2", forward(1, [["c7", 1, write(7, "k7")]], owner="n2"))
+    scene.acks("n1")
+    assert scene.until_sent("install_snapshot", "n2")["answered"] == [["n2", 1]]
+    owner = follower()
+    msg_id = owner.request(write(7))
+    (sent,) = owner.sent("forward", "n0")
+    owner.says("n0", {**part([]), "answered": [["n1", sent["seq"]]]})
+    assert not owner.raft.pending and owner.answer(msg_id) is None
 
 
 def test_7_of_a_lost_part_the_next_heartbeat_asks() -> None:
