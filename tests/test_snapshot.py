@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 from test_raft import (
-    Scene, append, appended, entry, follower, forward, no_op, ready_leader, write,
-)  # fmt: skip
+    Scene,
+    append,
+    appended,
+    entry,
+    follower,
+    forward,
+    no_op,
+    ready_leader,
+    write,
+)
 
 import node
 import raft
