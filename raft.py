@@ -111,8 +111,8 @@ MORE_PATIENCE = 0.3  # seconds a second: peers that were paused look like a slow
 BACKLOG = 0.5  # that requests wait at most where more comes than can be read at once
 STARTUP = 0.5  # that this program may have taken to begin, while requests waited for it
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
-NEAR = 0.004  # a round trip that is worth waiting for
-SPARE = 8  # of them, where an append is not needed to commit
+NEAR = 0.004  # a round trip that is worth waiting for: for these parts of it, where an append
+URGENT, SPARE = 0.5, 8.0  # is needed to commit, and where it is not
 SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
 FIRST_ROUND_TRIP = 0.15  # taken for granted, until enough of them are known
 KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
@@ -925,7 +925,7 @@ class Raft(Server):
         if sent == log.size or now - follower.heard_of > self.timeout:
             return 0  # to who is silent, until it answers one, heartbeats will do
         may_wait = self.rtt < NEAR and (sent > match_index or not is_needed)
-        if may_wait and self.stamp - follower.stamp < self.rtt * (1 if is_needed else SPARE):
+        if may_wait and self.stamp - follower.stamp < self.rtt * (URGENT if is_needed else SPARE):
             return 0
         room = WINDOW_BYTES - log.bytes_between(match_index, sent)
         last = log.size if room > 0 else 0

@@ -1633,13 +1633,13 @@ def test_cost_on_a_near_network_writes_wait_for_the_answer_to_the_last_append() 
     assert len(second["entries"]) == 2
 
 
-def test_cost_on_a_near_network_writes_wait_for_a_round_trip_and_no_longer() -> None:
+def test_cost_on_a_near_network_writes_wait_for_half_a_round_trip_and_no_longer() -> None:
     scene = new_leader()
     scene.knows_latency(0.002)
     scene.world.time += 0.002
     scene.acks(*scene.peers)
     scene.request(write(1))
-    scene.world.time += 0.0019
+    scene.world.time += 0.0009
     scene.request(write(2))
     assert len(scene.sent("append_entries", "n1")) == 1
     scene.world.time += 0.0002  # the answer may be lost
