@@ -1305,6 +1305,17 @@ def test_forward_is_passed_on_once_and_only_to_the_leader_of_its_term() -> None:
     assert (answer["leader"], answer["term"]) == ("n0", 2)
 
 
+def test_forward_is_not_passed_on_where_no_leader_is_heard_nor_back_to_it() -> None:
+    scene = Scene("n1")
+    scene.says("n0", ask(1))
+    scene.says("n2", forward(5, owner="n2"))
+    assert not scene.sent("forward")
+    assert scene.sent("request_vote_res", "n2")[-1]["leader"] is None
+    scene = follower()
+    scene.says("n0", forward(5, owner="n0"))
+    assert not scene.sent("forward")
+
+
 def test_forward_an_inherited_entry_is_answered_by_its_owners_next_try() -> None:
     operation = ["c1", 5, cas(1, 2)]
     scene = follower(entries=[entry(1, 1), [1, "n2", 1, 0, [operation]]])
@@ -1462,8 +1473,10 @@ def test_check_no_index_is_absurdly_far_ahead(message: Body) -> None:
 def test_check_no_entry_was_born_absurdly_late() -> None:
     scene = follower(entries=[no_op(1)])
     for birth in (-1, 10**18):
-        scene.says("n0", append(1, prev=(1, 1), entries=[[1, birth, "c9", 7, write(7)]]))
+        scene.says("n0", append(1, prev=(1, 1), entries=[entry(1, 7, birth=birth)]))
     assert scene.raft.log.size == 1
+    scene.says("n0", append(1, prev=(1, 1), entries=[entry(1, 7, birth=raft.MAX_AHEAD)]))
+    assert scene.raft.log.size == 2
 
 
 @pytest.mark.parametrize("stranger", ["n9", "c1", ""])
@@ -1477,8 +1490,8 @@ def test_check_batches_are_of_servers_for_an_answer_to_nobody_mutes_a_node(stran
 
 
 NUMBERS = (
-    "sent", "now", "until", "last_log_index", "prev_log_index", "leader_commit", "birth", "seq",
-    "commit", "match",
+    "sent", "clock", "until", "timeout", "rtt", "patience", "last_log_index", "prev_log_index",
+    "leader_commit", "birth", "seq", "commit", "match",
 )  # fmt: skip
 
 
@@ -1553,7 +1566,8 @@ def test_check_a_leader_that_asks_for_no_patience_at_all_makes_nobody_restless()
 
 def test_check_what_a_server_says_is_committed_keeps_no_entry_out_of_other_logs() -> None:
     scene = ready_leader()
-    scene.says("n1", {"type": "answered", "seqs": [], "commit": raft.MAX_AHEAD + 1})
+    scene.says("n1", {"type": "answered", "seq": 1, "commit": raft.MAX_AHEAD + 1})
+    assert scene.raft.known_commit == raft.MAX_AHEAD + 1
     scene.request(write(1))
     entries = scene.sent("append_entries", "n2")[-1]["entries"]
     other = Scene("n2")
@@ -1590,8 +1604,9 @@ def test_check_a_candidate_s_log_ends_before_its_term() -> None:
 
 def test_check_who_takes_part_is_no_client_s_to_say() -> None:
     scene = Scene("n1", forgets=True)
-    scene.says("n0", append(1, entries=[entry(1, {**write(1), "founded": {"n1": 1}})]))
-    assert not scene.raft.members
+    told = entry(1, write(1), msg_id=scene.raft.start, client="n1")  # what n1's return looks like
+    scene.says("n0", append(1, entries=[told], commit=1))
+    assert scene.value == 1 and not scene.raft.members
     assert not any("Traceback" in line for line in scene.node.log_lines)
 
 
