@@ -1281,6 +1281,29 @@ def test_forward_is_acknowledged_to_its_owner_the_way_that_it_came() -> None:
     assert [body["answered"] for body in scene.sent("append_entries", "n2")] == [[["n1", 6]]]
 
 
+def test_forward_that_comes_again_is_acknowledged_again_the_way_that_it_came_by_last() -> None:
+    scene = ready_leader()
+    done = forward(5, [["c1", 1, write(1)]])
+    scene.says("n1", done)
+    scene.acks("n1", "n2")
+    assert scene.until_sent("append_entries", "n1")["answered"] == [["n1", 5]]
+    for via in ("n2", "n1", "n1"):
+        scene.sent("append_entries")
+        scene.says(via, done, appended(1, 2, scene.raft.stamp))
+        assert scene.until_sent("append_entries", via)["answered"] == [["n1", 5]]
+    assert scene.raft.log.size == 2
+
+
+def test_forward_is_acknowledged_when_both_its_reads_and_its_writes_are_done() -> None:
+    scene = ready_leader()
+    scene.says("n1", forward(5, [["c1", 1, write(1)]], [["c1", 2, READ]]))
+    assert scene.answer(2)
+    assert scene.until_sent("append_entries", "n1")["answered"] == []
+    scene.acks("n2")
+    assert scene.answer(1)
+    assert scene.until_sent("append_entries", "n1")["answered"] == [["n1", 5]]
+
+
 def test_forward_a_relay_tells_the_owner_what_the_leader_has_done() -> None:
     scene = follower()
     scene.says("n0", append(1, answered=[["n2", 7]], commit=4))
