@@ -1187,6 +1187,15 @@ def test_owner_everything_goes_to_a_new_leader_at_once() -> None:
     assert len(scene.sent("forward", "n2")) == 2
 
 
+def test_owner_what_a_leader_has_done_by_half_goes_to_the_next_one() -> None:
+    scene = ready_leader()
+    requests = [{"msg_id": 1, **READ}, {"msg_id": 2, **write(1)}]
+    scene.hears(*({"src": "c1", "dest": "n0", "body": body} for body in requests))
+    assert scene.answer(1)
+    scene.says("n2", append(2, prev=(1, 1), entries=[no_op(2)]))
+    assert scene.sent("forward", "n2")[0]["writes"] == [["c1", 2, write(1)]]
+
+
 def test_owner_a_new_leader_takes_its_own_pending_operations() -> None:
     scene = Scene("n1")
     scene.advance(0.9)
