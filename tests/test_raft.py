@@ -1097,9 +1097,17 @@ def test_8_what_is_not_done_again_is_not_answered(monkeypatch: pytest.MonkeyPatc
 
 def test_8_an_operations_birth_is_the_largest_commit_index_that_its_owner_heard_of() -> None:
     scene = follower(commit=2)
-    scene.says("n2", vote(1, granted=False, commit=5))
-    scene.request(write(1))
-    assert scene.sent("forward", "n0")[-1]["birth"] == 5
+    said: list[tuple[str, Callable[[int], Body]]] = [
+        ("n0", lambda commit: append(1, commit=commit)),
+        ("n2", lambda commit: vote(1, granted=False, commit=commit)),
+        ("n2", lambda commit: {"type": "answered", "seq": 1, "commit": commit}),
+    ]
+    births = []
+    for index, (src, message) in enumerate([*said, *said], 1):
+        scene.says(src, message(3 * index if index <= len(said) else 1))
+        scene.request(write(1))
+        births.append(scene.sent("forward")[-1]["birth"])
+    assert births == [3, 6, 9, 9, 9, 9]
 
 
 def test_8_it_keeps_its_birth_when_it_is_sent_again() -> None:

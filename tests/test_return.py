@@ -233,6 +233,15 @@ def test_a_later_leader_that_has_not_heard_of_a_return_does_not_undo_it() -> Non
     assert scene.raft.last_applied == 3 and scene.raft.is_member()
 
 
+def test_a_candidate_that_has_not_heard_of_a_return_does_not_undo_it() -> None:
+    scene = member()
+    scene.says("n0", append(1, (1, 1), [take_part(n2=AGAIN)], commit=2))
+    scene.advance(LONG)
+    starts = {"n0": 1, "n1": scene.raft.start, "n2": N2}
+    assert is_granted(scene, ask(5, (2, 1), starts=starts), "n0")
+    assert scene.raft.members["n2"] == AGAIN
+
+
 def test_only_the_founder_and_a_return_say_who_takes_part() -> None:
     """A later leader may know of a return only what was before it: its first entry says nothing."""
     scene = member()
