@@ -269,6 +269,10 @@ def test_5_1_request_vote_of_a_stale_term_is_rejected() -> None:
     scene.says("n0", ask(2, last=(9, 2)))
     (answer,) = scene.sent("request_vote_res", "n0")
     assert (answer["granted"], answer["term"], scene.raft.term) == (False, 3, 3)
+    scene = follower(term=3)  # it has voted for nobody
+    scene.advance(TIMEOUT)
+    scene.says("n2", ask(2, last=(9, 2)))
+    assert not scene.sent("request_vote_res", "n2")[0]["granted"]
 
 
 def test_5_1_a_leader_ignores_answers_to_what_it_sent_in_an_earlier_term() -> None:
