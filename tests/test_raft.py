@@ -1390,6 +1390,15 @@ def test_times_a_round_trip_makes_the_timeout_longer() -> None:
     assert scene.until_sent("append_entries", "n1")["timeout"] == pytest.approx(0.5, rel=0.1)
 
 
+def test_times_the_answer_of_a_voter_tells_a_round_trip_too() -> None:
+    scene = Scene("n1")
+    for _ in range(26):
+        asked = scene.until_sent("request_vote", "n2")
+        scene.advance(0.25)
+        scene.says("n2", vote(asked["term"], granted=False, pre=True, sent=asked["sent"]))
+    assert scene.raft.rtt == pytest.approx(0.25)
+
+
 def test_times_a_pause_of_the_leader_is_no_round_trip() -> None:
     scene = new_leader()
     for value in range(5):
