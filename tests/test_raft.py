@@ -1239,6 +1239,35 @@ def test_owner_who_hears_no_leader_goes_through_a_voter_that_names_one() -> None
     assert sent["until"] == pytest.approx(50.9)
 
 
+def test_owner_sends_nothing_again_to_who_names_the_same_leader_but_learns_its_clock() -> None:
+    """Else a refusal and a try would follow each other as quickly as they can."""
+    scene = Scene("n1")
+    scene.says("n2", vote(8, granted=False, leader="n0", clock=50.0))
+    scene.request(write(1))
+    assert len(scene.sent("forward")) == 2
+    scene.says("n2", vote(8, granted=False, leader="n0", clock=50.5))
+    scene.says("n0", vote(7, granted=False, leader="n2", clock=70.0))  # that was before
+    assert not scene.sent("forward")
+    scene.request(write(2))
+    sent = scene.sent("forward", "n2")[-1]
+    assert (sent["term"], sent["until"]) == (8, pytest.approx(51.4))
+
+
+def test_owner_believes_nobody_about_another_leader_while_it_hears_one() -> None:
+    scene = follower()
+    scene.says("n2", vote(8, granted=False, leader="n2", clock=50.0))
+    scene.request(write(1))
+    (sent,) = scene.sent("forward")
+    assert (sent["term"], sent["until"]) == (1, pytest.approx(0.9))
+
+
+def test_owner_knows_better_than_others_that_it_leads_no_more() -> None:
+    scene = candidate()
+    scene.says("n1", vote(1, granted=False, leader="n0"))
+    scene.request(write(1))
+    assert not scene.sent("forward")
+
+
 def test_owner_forgets_the_ways_to_a_leader_when_it_leads_itself() -> None:
     scene = Scene("n0")
     scene.says("n1", vote(1, granted=False, leader="n2", clock=scene.node.now()))
