@@ -429,6 +429,21 @@ def test_5_2_without_success_elections_become_less_frequent() -> None:
     assert last > 3 * first
 
 
+@pytest.mark.parametrize("leads", [True, False])
+def test_5_2_after_a_success_elections_are_as_frequent_as_at_first(leads: bool) -> None:
+    scene = Scene("n1")
+    scene.advance(LONG)
+    if leads:
+        become_leader(scene)
+        scene.says("n0", vote(9, granted=False))
+    else:
+        scene.says("n0", append(9))
+    start = scene.world.time
+    scene.sent("request_vote")
+    scene.until_sent("request_vote")
+    assert scene.world.time - start <= 1.5 * scene.raft.timeout
+
+
 def test_a_lone_node_leads_within_its_own_init() -> None:
     scene = Scene("n0", nodes=1)
     assert scene.raft.role == "leader"
