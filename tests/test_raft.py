@@ -940,6 +940,14 @@ def test_5_3_one_answer_for_all_appends_of_a_turn_echoes_the_newest() -> None:
     assert (answer["match"], answer["sent"], answer["timeout"]) == (2, 0.25, 0.5)
 
 
+def test_5_3_an_answer_to_a_new_leader_echoes_nothing_of_the_one_before() -> None:
+    scene = follower()
+    said = {"n0": append(1, sent=9.0, timeout=0.9), "n2": append(2, sent=1.0)}
+    scene.hears(*({"src": src, "dest": "n1", "body": body} for src, body in said.items()))
+    (answer,) = scene.sent("append_entries_res")
+    assert (answer["term"], answer["sent"], answer["timeout"]) == (2, 1.0, TIMEOUT)
+
+
 # Section 5.4.2: committing entries of earlier terms
 
 
