@@ -790,12 +790,23 @@ def test_5_3_what_is_on_its_way_to_a_follower_is_bounded() -> None:
 def test_5_3_long_values_are_sent_in_pieces_that_are_bounded_in_bytes() -> None:
     scene = ready_leader()
     value = "x" * (raft.CHUNK_BYTES // 3)
-    scene.says("n2", forward(1, [["c1", i, write(value)] for i in range(60)], owner="n2"))
+    scene.says("n2", *(forward(i, [["c1", i, write(value)]], owner="n2") for i in range(60)))
     for _ in range(60):
         scene.says("n2", appended(1, 1, 0.0))
     sizes = [len(message["entries"]) for message in scene.sent("append_entries", "n1")]
-    assert max(sizes) <= 3
+    assert max(sizes) == 2
+    assert raft.WINDOW_BYTES <= sum(sizes) * raft.CHUNK_BYTES // 2
     assert sum(sizes) * len(value) <= raft.WINDOW_BYTES + raft.CHUNK_BYTES
+
+
+def test_5_3_an_entry_that_is_larger_than_a_message_should_be_is_sent_alone() -> None:
+    scene = ready_leader()
+    large = [["c1", i, write("x" * (raft.CHUNK_BYTES // 3))] for i in range(60)]
+    scene.says("n2", *(forward(i, large[20 * i : 20 * i + 20], owner="n2") for i in range(3)))
+    for match in (2, 3, 4):
+        (sent,) = scene.sent("append_entries", "n1")
+        assert [len(entry[-1]) for entry in sent["entries"]] == [20]
+        scene.says("n1", appended(1, match, sent["sent"]))
 
 
 def test_5_3_a_follower_that_is_not_heard_gets_heartbeats_only() -> None:
