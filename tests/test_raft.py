@@ -1060,6 +1060,14 @@ def test_6_4_a_read_by_index_waits_for_a_majority_to_answer_what_was_sent_after_
     assert scene.answer(msg_id) == {"type": "read_ok", "value": 2}
 
 
+def test_6_4_each_read_by_index_asks_at_once_even_while_others_wait() -> None:
+    scene = ready_leader(reads="index")
+    for _ in range(3):
+        scene.sent("append_entries")
+        assert waits(scene)
+        assert len(scene.sent("append_entries", "n1")) == 1
+
+
 def test_8_a_read_by_log_is_an_entry() -> None:
     scene = ready_leader(reads="log")
     msg_id = scene.request(READ)

@@ -148,6 +148,18 @@ def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part()
     assert scene.raft.followers["n2"].snapshot is None
 
 
+@pytest.mark.parametrize(("lacks", "type"), [(1, "install_snapshot"), (0, "append_entries")])
+def test_7_it_gets_the_state_if_it_lacks_but_the_last_of_what_is_forgotten(
+    lacks: int, type: str
+) -> None:
+    scene = leader_without_its_past()
+    start = scene.raft.log.start
+    scene.says("n2", appended(1, start - lacks, scene.raft.stamp, success=False))
+    newest = scene.world.inbox[-1]
+    assert (newest["dest"], newest["body"]["type"]) == ("n2", type)
+    assert newest["body"].get("data") or newest["body"]["prev_log_index"] == start
+
+
 def test_7_what_comes_after_a_state_under_way_stays_in_the_log() -> None:
     scene = leader_without_its_past()
     state = scene.until_sent("install_snapshot", "n2")
