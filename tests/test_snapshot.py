@@ -73,6 +73,21 @@ def test_7_what_is_not_applied_stays_in_the_log() -> None:
     assert scene.raft.log.start == 0
 
 
+def test_7_what_is_in_no_checkpoint_stays_in_the_log_and_what_is_forgotten_stays_so() -> None:
+    scene = ready_leader()
+    assert scene.raft.storage
+    scene.raft.storage.index = 20
+    for value in range(60):
+        scene.request(write(value))
+        scene.acks("n1", "n2")
+        scene.advance(raft.TICK)
+    start = scene.raft.log.start
+    assert KEPT < start <= 20
+    scene.raft.storage.index = -1  # as if a state had come that could not be stored
+    scene.advance(10 * raft.TICK)
+    assert (scene.raft.log.start, scene.raft.log.size) == (start, 61)
+
+
 def test_7_large_entries_are_forgotten_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raft, "KEPT_BYTES", 10_000)
     scene = ready_leader()
