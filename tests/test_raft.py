@@ -770,6 +770,17 @@ def test_5_3_the_leader_retries_until_a_follower_has_stored_all_entries() -> Non
     assert scene.until_sent("append_entries", "n1")["entries"] == []
 
 
+def test_5_3_nothing_is_sent_again_before_an_answer_can_have_come() -> None:
+    scene = new_leader()
+    scene.knows_latency(0.2)
+    scene.acks(*scene.peers)
+    scene.request(write(1))
+    scene.advance(2 * 0.2)
+    assert [len(sent["entries"]) for sent in scene.sent("append_entries", "n1")].count(1) == 1
+    scene.advance(3 * TICK)
+    assert [len(sent["entries"]) for sent in scene.sent("append_entries", "n1")].count(1) == 1
+
+
 def test_5_3_what_is_on_its_way_to_a_follower_is_bounded() -> None:
     scene = ready_leader()
     one = 2 * raft.OPERATION_BYTES + len("write" + "x")  # of an entry with one operation
@@ -1440,6 +1451,18 @@ def test_forward_an_inherited_entry_is_answered_by_its_owners_next_try() -> None
     scene.says("n2", forward(1, [operation], owner="n2", term=scene.raft.term))
     scene.acks("n0")
     assert scene.answer(5) == {"type": "cas_ok"}
+
+
+def test_forward_of_an_inherited_entry_is_answered_once_for_its_own() -> None:
+    operation = ["c1", 5, cas(1, 2)]
+    scene = follower(entries=[entry(1, 1), [1, "n2", 1, 0, [operation]]])
+    become_leader(scene)
+    scene.says("n2", forward(1, [operation], owner="n2", term=scene.raft.term))
+    scene.acks("n0")
+    assert scene.raft.log.size == scene.raft.commit_index == 4
+    assert (scene.answer(5), scene.answer(5)) == ({"type": "cas_ok"}, None)
+    scene.sent("append_entries")
+    assert scene.until_sent("append_entries", "n2")["answered"] == [["n2", 1]]
 
 
 def test_forward_a_malformed_operation_gets_12_and_never_enters_a_log() -> None:

@@ -280,6 +280,21 @@ def test_7_the_entries_after_the_last_included_one_are_kept() -> None:
     assert (scene.raft.log.start, scene.raft.log.size) == (10, 12)
 
 
+def test_7_of_an_append_that_begins_before_a_state_the_rest_is_taken() -> None:
+    scene = follower(entries=[entry(1, n) for n in range(1, 13)])
+    scene.says("n0", part([X, Y]))
+    late = append(1, (5, 1), [entry(1, n) for n in range(6, 15)], commit=14)
+    scene.says("n0", late)
+    assert (scene.raft.log.start, scene.raft.log.size, scene.value) == (10, 14, 14)
+
+
+def test_7_operations_are_born_after_a_state_that_has_come() -> None:
+    scene = follower()
+    scene.says("n0", part([X, Y]))
+    scene.request(write(1))
+    assert scene.sent("forward", "n0")[-1]["birth"] == 10
+
+
 def test_7_a_log_that_has_another_entry_there_is_discarded() -> None:
     scene = follower(entries=[entry(1, n) for n in range(12)])
     scene.says("n2", part([X, Y], term=3, last_term=2))
