@@ -1079,6 +1079,17 @@ def test_6_4_each_read_by_index_asks_at_once_even_while_others_wait() -> None:
         assert len(scene.sent("append_entries", "n1")) == 1
 
 
+@pytest.mark.parametrize("reads", ["index", "lease"])
+def test_6_4_an_answer_that_was_overtaken_takes_nothing_back(reads: str) -> None:
+    scene = ready_leader(reads=reads)
+    scene.world.time += 1.5 * TIMEOUT  # the lease ends
+    msg_id = scene.request(READ)
+    newest = scene.sent("append_entries", "n1")[-1]["sent"]
+    scene.says("n1", appended(1, 1, newest), appended(1, 1, 0.0))
+    assert scene.answer(msg_id)
+    assert waits(scene) == (reads == "index")
+
+
 def test_8_a_read_by_log_is_an_entry() -> None:
     scene = ready_leader(reads="log")
     msg_id = scene.request(READ)
