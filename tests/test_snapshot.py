@@ -143,6 +143,7 @@ def test_7_what_entries_weigh_is_found_once(monkeypatch: pytest.MonkeyPatch) -> 
     log.compact(3, 2)  # it was another leader's log: all is forgotten
     takes(6, 70)
     assert log.bytes_between(3, 5) == 76 and log.bytes_between(4, 5) == 70
+    assert log.bytes_between(1, 5) == 76  # of what is left
 
 
 def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part() -> None:
@@ -313,7 +314,7 @@ def test_7_a_newer_snapshot_replaces_the_one_under_way_and_an_older_one_does_not
     scene = follower()
     scene.says("n0", part([X], index=10))
     scene.says("n0", part([["x", 7]], index=12))
-    scene.says("n0", part([Y], index=10, offset=1))
+    scene.says("n0", part([Y], index=10, offset=1), part([], index=10, offset=1, size=1))
     assert scene.raft.commit_index == 0
     scene.says("n0", part([Y], index=12, offset=1))
     assert scene.raft.commit_index == 12 and scene.value == 7
@@ -364,6 +365,26 @@ def test_7_what_answers_forget_is_the_same_on_all(monkeypatch: pytest.MonkeyPatc
             each.add(n, ("c1", n), {"type": "write_ok"})
         assert answers.floor == copy.floor
         assert answers.records == copy.records
+
+
+def test_7_answers_are_forgotten_with_all_of_their_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "REMEMBERED", 3)
+    answers, done = raft.Answers(), {"type": "write_ok"}
+    for n in range(5):  # one entry has more than are remembered
+        answers.add(1, ("c1", n), done)
+    assert answers.floor == 0 and all(answers.get(("c1", n)) for n in range(5))
+    answers.add(2, ("c1", 9), done)
+    assert answers.floor == 1 and not any(answers.get(("c1", n)) for n in range(5))
+    assert [*answers.records] == [[2, "c1", 9, done]] and answers.get(("c1", 9)) == done
+
+
+def test_7_what_was_forgotten_before_a_state_is_not_done_again() -> None:
+    scene = follower()
+    scene.says("n0", part([X, Y], floor=8))
+    scene.says("n0", append(1, (10, 1), [entry(1, 7, birth=7)], commit=11))
+    assert scene.value == 1
+    scene.says("n0", append(1, (11, 1), [entry(1, 8, birth=8)], commit=12))
+    assert scene.value == 8
 
 
 @pytest.mark.parametrize(
