@@ -223,6 +223,7 @@ def test_it_votes_again_when_its_return_is_committed() -> None:
     assert not scene.sent("request_vote")
     scene.says("n0", append(1, (2, 1), commit=2))
     assert scene.until_sent("request_vote")["starts"] == {**starts, "n1": scene.raft.start}
+    assert not scene.raft.answers.records  # it is no client's operation
 
 
 def test_a_later_leader_that_has_not_heard_of_a_return_does_not_undo_it() -> None:
