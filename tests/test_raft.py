@@ -269,6 +269,10 @@ def test_5_1_request_vote_of_a_stale_term_is_rejected() -> None:
     scene.says("n0", ask(2, last=(9, 2)))
     (answer,) = scene.sent("request_vote_res", "n0")
     assert (answer["granted"], answer["term"], scene.raft.term) == (False, 3, 3)
+    scene = follower(term=3)  # it has voted for nobody
+    scene.advance(TIMEOUT)
+    scene.says("n2", ask(2, last=(9, 2)))
+    assert not scene.sent("request_vote_res", "n2")[0]["granted"]
 
 
 def test_5_1_a_leader_ignores_answers_to_what_it_sent_in_an_earlier_term() -> None:
@@ -423,6 +427,21 @@ def test_5_2_without_success_elections_become_less_frequent() -> None:
         moments.append(scene.world.time)
     first, last = moments[2] - moments[1], moments[7] - moments[6]
     assert last > 3 * first
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_5_2_after_a_success_elections_are_as_frequent_as_at_first(leads: bool) -> None:
+    scene = Scene("n1")
+    scene.advance(LONG)
+    if leads:
+        become_leader(scene)
+        scene.says("n0", vote(9, granted=False))
+    else:
+        scene.says("n0", append(9))
+    start = scene.world.time
+    scene.sent("request_vote")
+    scene.until_sent("request_vote")
+    assert scene.world.time - start <= 1.5 * scene.raft.timeout
 
 
 def test_a_lone_node_leads_within_its_own_init() -> None:
@@ -751,6 +770,17 @@ def test_5_3_the_leader_retries_until_a_follower_has_stored_all_entries() -> Non
     assert scene.until_sent("append_entries", "n1")["entries"] == []
 
 
+def test_5_3_nothing_is_sent_again_before_an_answer_can_have_come() -> None:
+    scene = new_leader()
+    scene.knows_latency(0.2)
+    scene.acks(*scene.peers)
+    scene.request(write(1))
+    scene.advance(2 * 0.2)
+    assert [len(sent["entries"]) for sent in scene.sent("append_entries", "n1")].count(1) == 1
+    scene.advance(3 * TICK)
+    assert [len(sent["entries"]) for sent in scene.sent("append_entries", "n1")].count(1) == 1
+
+
 def test_5_3_what_is_on_its_way_to_a_follower_is_bounded() -> None:
     scene = ready_leader()
     one = 2 * raft.OPERATION_BYTES + len("write" + "x")  # of an entry with one operation
@@ -771,12 +801,23 @@ def test_5_3_what_is_on_its_way_to_a_follower_is_bounded() -> None:
 def test_5_3_long_values_are_sent_in_pieces_that_are_bounded_in_bytes() -> None:
     scene = ready_leader()
     value = "x" * (raft.CHUNK_BYTES // 3)
-    scene.says("n2", forward(1, [["c1", i, write(value)] for i in range(60)], owner="n2"))
+    scene.says("n2", *(forward(i, [["c1", i, write(value)]], owner="n2") for i in range(60)))
     for _ in range(60):
         scene.says("n2", appended(1, 1, 0.0))
     sizes = [len(message["entries"]) for message in scene.sent("append_entries", "n1")]
-    assert max(sizes) <= 3
+    assert max(sizes) == 2
     assert sum(sizes) * len(value) <= raft.WINDOW_BYTES + raft.CHUNK_BYTES
+    assert sum(sizes) * raft.CHUNK_BYTES // 2 >= raft.WINDOW_BYTES
+
+
+def test_5_3_an_entry_that_is_larger_than_a_message_should_be_is_sent_alone() -> None:
+    scene = ready_leader()
+    large = [["c1", i, write("x" * (raft.CHUNK_BYTES // 3))] for i in range(60)]
+    scene.says("n2", *(forward(i, large[20 * i : 20 * i + 20], owner="n2") for i in range(3)))
+    for match in (2, 3, 4):
+        (sent,) = scene.sent("append_entries", "n1")
+        assert [len(entry[-1]) for entry in sent["entries"]] == [20]
+        scene.says("n1", appended(1, match, sent["sent"]))
 
 
 def test_5_3_a_follower_that_is_not_heard_gets_heartbeats_only() -> None:
@@ -921,6 +962,14 @@ def test_5_3_one_answer_for_all_appends_of_a_turn_echoes_the_newest() -> None:
     assert (answer["match"], answer["sent"], answer["timeout"]) == (2, 0.25, 0.5)
 
 
+def test_5_3_an_answer_to_a_new_leader_echoes_nothing_of_the_one_before() -> None:
+    scene = follower()
+    said = {"n0": append(1, sent=9.0, timeout=0.9), "n2": append(2, sent=1.0)}
+    scene.hears(*({"src": src, "dest": "n1", "body": body} for src, body in said.items()))
+    (answer,) = scene.sent("append_entries_res")
+    assert (answer["term"], answer["sent"], answer["timeout"]) == (2, 1.0, TIMEOUT)
+
+
 # Section 5.4.2: committing entries of earlier terms
 
 
@@ -1022,6 +1071,25 @@ def test_6_4_a_read_by_index_waits_for_a_majority_to_answer_what_was_sent_after_
     assert scene.answer(msg_id) == {"type": "read_ok", "value": 2}
 
 
+def test_6_4_each_read_by_index_asks_at_once_even_while_others_wait() -> None:
+    scene = ready_leader(reads="index")
+    for _ in range(3):
+        scene.sent("append_entries")
+        assert waits(scene)
+        assert len(scene.sent("append_entries", "n1")) == 1
+
+
+@pytest.mark.parametrize("reads", ["index", "lease"])
+def test_6_4_an_answer_that_was_overtaken_takes_nothing_back(reads: str) -> None:
+    scene = ready_leader(reads=reads)
+    scene.world.time += 1.5 * TIMEOUT  # the lease ends
+    msg_id = scene.request(READ)
+    newest = scene.sent("append_entries", "n1")[-1]["sent"]
+    scene.says("n1", appended(1, 1, newest), appended(1, 1, 0.0))
+    assert scene.answer(msg_id)
+    assert waits(scene) == (reads == "index")
+
+
 def test_8_a_read_by_log_is_an_entry() -> None:
     scene = ready_leader(reads="log")
     msg_id = scene.request(READ)
@@ -1097,9 +1165,17 @@ def test_8_what_is_not_done_again_is_not_answered(monkeypatch: pytest.MonkeyPatc
 
 def test_8_an_operations_birth_is_the_largest_commit_index_that_its_owner_heard_of() -> None:
     scene = follower(commit=2)
-    scene.says("n2", vote(1, granted=False, commit=5))
-    scene.request(write(1))
-    assert scene.sent("forward", "n0")[-1]["birth"] == 5
+    said: list[tuple[str, Callable[[int], Body]]] = [
+        ("n0", lambda commit: append(1, commit=commit)),
+        ("n2", lambda commit: vote(1, granted=False, commit=commit)),
+        ("n2", lambda commit: {"type": "answered", "seq": 1, "commit": commit}),
+    ]
+    births = []
+    for index, (src, message) in enumerate([*said, *said], 1):
+        scene.says(src, message(3 * index if index <= len(said) else 1))
+        scene.request(write(1))
+        births.append(scene.sent("forward")[-1]["birth"])
+    assert births == [3, 6, 9, 9, 9, 9]
 
 
 def test_8_it_keeps_its_birth_when_it_is_sent_again() -> None:
@@ -1187,6 +1263,15 @@ def test_owner_everything_goes_to_a_new_leader_at_once() -> None:
     assert len(scene.sent("forward", "n2")) == 2
 
 
+def test_owner_what_a_leader_has_done_by_half_goes_to_the_next_one() -> None:
+    scene = ready_leader()
+    requests = [{"msg_id": 1, **READ}, {"msg_id": 2, **write(1)}]
+    scene.hears(*({"src": "c1", "dest": "n0", "body": body} for body in requests))
+    assert scene.answer(1)
+    scene.says("n2", append(2, prev=(1, 1), entries=[no_op(2)]))
+    assert scene.sent("forward", "n2")[0]["writes"] == [["c1", 2, write(1)]]
+
+
 def test_owner_a_new_leader_takes_its_own_pending_operations() -> None:
     scene = Scene("n1")
     scene.advance(0.9)
@@ -1216,6 +1301,35 @@ def test_owner_who_hears_no_leader_goes_through_a_voter_that_names_one() -> None
     (sent,) = scene.sent("forward", "n2")
     assert sent["term"] == 8
     assert sent["until"] == pytest.approx(50.9)
+
+
+def test_owner_sends_nothing_again_to_who_names_the_same_leader_but_learns_its_clock() -> None:
+    """Else a refusal and a try would follow each other as quickly as they can."""
+    scene = Scene("n1")
+    scene.says("n2", vote(8, granted=False, leader="n0", clock=50.0))
+    scene.request(write(1))
+    assert len(scene.sent("forward")) == 2
+    scene.says("n2", vote(8, granted=False, leader="n0", clock=50.5))
+    scene.says("n0", vote(7, granted=False, leader="n2", clock=70.0))  # that was before
+    assert not scene.sent("forward")
+    scene.request(write(2))
+    sent = scene.sent("forward", "n2")[-1]
+    assert (sent["term"], sent["until"]) == (8, pytest.approx(51.4))
+
+
+def test_owner_believes_nobody_about_another_leader_while_it_hears_one() -> None:
+    scene = follower()
+    scene.says("n2", vote(8, granted=False, leader="n2", clock=50.0))
+    scene.request(write(1))
+    (sent,) = scene.sent("forward")
+    assert (sent["term"], sent["until"]) == (1, pytest.approx(0.9))
+
+
+def test_owner_knows_better_than_others_that_it_leads_no_more() -> None:
+    scene = candidate()
+    scene.says("n1", vote(1, granted=False, leader="n0"))
+    scene.request(write(1))
+    assert not scene.sent("forward")
 
 
 def test_owner_forgets_the_ways_to_a_leader_when_it_leads_itself() -> None:
@@ -1281,11 +1395,43 @@ def test_forward_is_acknowledged_to_its_owner_the_way_that_it_came() -> None:
     assert [body["answered"] for body in scene.sent("append_entries", "n2")] == [[["n1", 6]]]
 
 
+def test_forward_that_comes_again_is_acknowledged_again_the_way_that_it_came_by_last() -> None:
+    scene = ready_leader()
+    done = forward(5, [["c1", 1, write(1)]])
+    scene.says("n1", done)
+    scene.acks("n1", "n2")
+    assert scene.until_sent("append_entries", "n1")["answered"] == [["n1", 5]]
+    for via in ("n2", "n1", "n1"):
+        scene.sent("append_entries")
+        scene.says(via, done, appended(1, 2, scene.raft.stamp))
+        assert scene.until_sent("append_entries", via)["answered"] == [["n1", 5]]
+    assert scene.raft.log.size == 2
+
+
+def test_forward_is_acknowledged_when_both_its_reads_and_its_writes_are_done() -> None:
+    scene = ready_leader()
+    scene.says("n1", forward(5, [["c1", 1, write(1)]], [["c1", 2, READ]]))
+    assert scene.answer(2)
+    assert scene.until_sent("append_entries", "n1")["answered"] == []
+    scene.acks("n2")
+    assert scene.answer(1)
+    assert scene.until_sent("append_entries", "n1")["answered"] == [["n1", 5]]
+
+
 def test_forward_a_relay_tells_the_owner_what_the_leader_has_done() -> None:
     scene = follower()
     scene.says("n0", append(1, answered=[["n2", 7]], commit=4))
     (told,) = scene.sent("answered", "n2")
     assert (told["seq"], told["commit"]) == (7, 4)
+
+
+def test_forward_what_an_operation_need_not_have_goes_nowhere() -> None:
+    scene = follower()
+    more = {"create_if_not_exists": False, "mine": 1}
+    scene.request({**cas(1, 2), **more})
+    scene.request({**cas(1, 2), **more, "create_if_not_exists": True})
+    sent = [body["writes"][0][2] for body in scene.sent("forward", "n0")]
+    assert sent == [cas(1, 2), {**cas(1, 2), "create_if_not_exists": True}]
 
 
 def test_forward_is_passed_on_to_the_leader_as_it_is() -> None:
@@ -1305,6 +1451,17 @@ def test_forward_is_passed_on_once_and_only_to_the_leader_of_its_term() -> None:
     assert (answer["leader"], answer["term"]) == ("n0", 2)
 
 
+def test_forward_is_not_passed_on_where_no_leader_is_heard_nor_back_to_it() -> None:
+    scene = Scene("n1")
+    scene.says("n0", ask(1))
+    scene.says("n2", forward(5, owner="n2"))
+    assert not scene.sent("forward")
+    assert scene.sent("request_vote_res", "n2")[-1]["leader"] is None
+    scene = follower()
+    scene.says("n0", forward(5, owner="n0"))
+    assert not scene.sent("forward")
+
+
 def test_forward_an_inherited_entry_is_answered_by_its_owners_next_try() -> None:
     operation = ["c1", 5, cas(1, 2)]
     scene = follower(entries=[entry(1, 1), [1, "n2", 1, 0, [operation]]])
@@ -1314,6 +1471,18 @@ def test_forward_an_inherited_entry_is_answered_by_its_owners_next_try() -> None
     scene.says("n2", forward(1, [operation], owner="n2", term=scene.raft.term))
     scene.acks("n0")
     assert scene.answer(5) == {"type": "cas_ok"}
+
+
+def test_forward_of_an_inherited_entry_is_answered_once_for_its_own() -> None:
+    operation = ["c1", 5, cas(1, 2)]
+    scene = follower(entries=[entry(1, 1), [1, "n2", 1, 0, [operation]]])
+    become_leader(scene)
+    scene.says("n2", forward(1, [operation], owner="n2", term=scene.raft.term))
+    scene.acks("n0")
+    assert scene.raft.log.size == scene.raft.commit_index == 4
+    assert (scene.answer(5), scene.answer(5)) == ({"type": "cas_ok"}, None)
+    scene.sent("append_entries")
+    assert scene.until_sent("append_entries", "n2")["answered"] == [["n2", 1]]
 
 
 def test_forward_a_malformed_operation_gets_12_and_never_enters_a_log() -> None:
@@ -1333,6 +1502,15 @@ def test_times_a_round_trip_makes_the_timeout_longer() -> None:
         scene.advance(0.2)
         scene.says("n1", appended(1, 1, stamp))
     assert scene.until_sent("append_entries", "n1")["timeout"] == pytest.approx(0.5, rel=0.1)
+
+
+def test_times_the_answer_of_a_voter_tells_a_round_trip_too() -> None:
+    scene = Scene("n1")
+    for _ in range(26):
+        asked = scene.until_sent("request_vote", "n2")
+        scene.advance(0.25)
+        scene.says("n2", vote(asked["term"], granted=False, pre=True, sent=asked["sent"]))
+    assert scene.raft.rtt == pytest.approx(0.25)
 
 
 def test_times_a_pause_of_the_leader_is_no_round_trip() -> None:
@@ -1462,8 +1640,10 @@ def test_check_no_index_is_absurdly_far_ahead(message: Body) -> None:
 def test_check_no_entry_was_born_absurdly_late() -> None:
     scene = follower(entries=[no_op(1)])
     for birth in (-1, 10**18):
-        scene.says("n0", append(1, prev=(1, 1), entries=[[1, birth, "c9", 7, write(7)]]))
+        scene.says("n0", append(1, prev=(1, 1), entries=[entry(1, 7, birth=birth)]))
     assert scene.raft.log.size == 1
+    scene.says("n0", append(1, prev=(1, 1), entries=[entry(1, 7, birth=raft.MAX_AHEAD)]))
+    assert scene.raft.log.size == 2
 
 
 @pytest.mark.parametrize("stranger", ["n9", "c1", ""])
@@ -1477,8 +1657,8 @@ def test_check_batches_are_of_servers_for_an_answer_to_nobody_mutes_a_node(stran
 
 
 NUMBERS = (
-    "sent", "now", "until", "last_log_index", "prev_log_index", "leader_commit", "birth", "seq",
-    "commit", "match",
+    "sent", "clock", "until", "timeout", "rtt", "patience", "last_log_index", "prev_log_index",
+    "leader_commit", "birth", "seq", "commit", "match",
 )  # fmt: skip
 
 
@@ -1553,7 +1733,8 @@ def test_check_a_leader_that_asks_for_no_patience_at_all_makes_nobody_restless()
 
 def test_check_what_a_server_says_is_committed_keeps_no_entry_out_of_other_logs() -> None:
     scene = ready_leader()
-    scene.says("n1", {"type": "answered", "seqs": [], "commit": raft.MAX_AHEAD + 1})
+    scene.says("n1", {"type": "answered", "seq": 1, "commit": raft.MAX_AHEAD + 1})
+    assert scene.raft.known_commit == raft.MAX_AHEAD + 1
     scene.request(write(1))
     entries = scene.sent("append_entries", "n2")[-1]["entries"]
     other = Scene("n2")
@@ -1590,8 +1771,9 @@ def test_check_a_candidate_s_log_ends_before_its_term() -> None:
 
 def test_check_who_takes_part_is_no_client_s_to_say() -> None:
     scene = Scene("n1", forgets=True)
-    scene.says("n0", append(1, entries=[entry(1, {**write(1), "founded": {"n1": 1}})]))
-    assert not scene.raft.members
+    told = entry(1, write(1), msg_id=scene.raft.start, client="n1")  # what n1's return looks like
+    scene.says("n0", append(1, entries=[told], commit=1))
+    assert scene.value == 1 and not scene.raft.members
     assert not any("Traceback" in line for line in scene.node.log_lines)
 
 

@@ -223,6 +223,7 @@ def test_it_votes_again_when_its_return_is_committed() -> None:
     assert not scene.sent("request_vote")
     scene.says("n0", append(1, (2, 1), commit=2))
     assert scene.until_sent("request_vote")["starts"] == {**starts, "n1": scene.raft.start}
+    assert not scene.raft.answers.records  # it is no client's operation
 
 
 def test_a_later_leader_that_has_not_heard_of_a_return_does_not_undo_it() -> None:
@@ -231,6 +232,24 @@ def test_a_later_leader_that_has_not_heard_of_a_return_does_not_undo_it() -> Non
     back = take_part(n1=scene.raft.start)
     scene.says("n0", append(2, entries=[take_part(**starts), back, no_op(2)], commit=3))
     assert scene.raft.last_applied == 3 and scene.raft.is_member()
+    scene.says("n0", append(2, (3, 2), [no_op(2)]))  # nor does the founder's first entry
+    assert scene.raft.log.size == 4 and scene.raft.is_member()
+
+
+def test_a_new_node_hears_a_leader_before_it_has_an_entry() -> None:
+    scene = Scene("n1", forgets=True)
+    scene.says("n0", append(1))
+    assert scene.sent("append_entries_res", "n0")[-1]["success"]
+    assert scene.raft.leader == "n0" and not scene.raft.members
+
+
+def test_a_candidate_that_has_not_heard_of_a_return_does_not_undo_it() -> None:
+    scene = member()
+    scene.says("n0", append(1, (1, 1), [take_part(n2=AGAIN)], commit=2))
+    scene.advance(LONG)
+    starts = {"n0": 1, "n1": scene.raft.start, "n2": N2}
+    assert is_granted(scene, ask(5, (2, 1), starts=starts), "n0")
+    assert scene.raft.members["n2"] == AGAIN
 
 
 def test_only_the_founder_and_a_return_say_who_takes_part() -> None:

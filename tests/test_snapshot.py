@@ -83,6 +83,21 @@ def test_7_what_is_not_applied_stays_in_the_log() -> None:
     assert scene.raft.log.start == 0
 
 
+def test_7_what_is_in_no_checkpoint_stays_in_the_log_and_what_is_forgotten_stays_so() -> None:
+    scene = ready_leader()
+    assert scene.raft.storage
+    scene.raft.storage.index = 20
+    for value in range(60):
+        scene.request(write(value))
+        scene.acks("n1", "n2")
+        scene.advance(raft.TICK)
+    start = scene.raft.log.start
+    assert KEPT < start <= 20
+    scene.raft.storage.index = -1  # as if a state had come that could not be stored
+    scene.advance(10 * raft.TICK)
+    assert (scene.raft.log.start, scene.raft.log.size) == (start, 61)
+
+
 def test_7_large_entries_are_forgotten_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raft, "KEPT_BYTES", 10_000)
     scene = ready_leader()
@@ -138,6 +153,7 @@ def test_7_what_entries_weigh_is_found_once(monkeypatch: pytest.MonkeyPatch) -> 
     log.compact(3, 2)  # it was another leader's log: all is forgotten
     takes(6, 70)
     assert log.bytes_between(3, 5) == 76 and log.bytes_between(4, 5) == 70
+    assert log.bytes_between(1, 5) == 76  # of what is left
 
 
 def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part() -> None:
@@ -156,6 +172,18 @@ def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part()
     scene.request(write("new"))
     assert scene.until_sent("append_entries", "n2")["prev_log_index"] == 21
     assert scene.raft.followers["n2"].snapshot is None
+
+
+@pytest.mark.parametrize(("lacks", "type"), [(1, "install_snapshot"), (0, "append_entries")])
+def test_7_it_gets_the_state_if_it_lacks_but_the_last_of_what_is_forgotten(
+    lacks: int, type: str
+) -> None:
+    scene = leader_without_its_past()
+    start = scene.raft.log.start
+    scene.says("n2", appended(1, start - lacks, scene.raft.stamp, success=False))
+    newest = scene.world.inbox[-1]
+    assert (newest["dest"], newest["body"]["type"]) == ("n2", type)
+    assert newest["body"].get("data") or newest["body"]["prev_log_index"] == start
 
 
 def test_7_what_comes_after_a_state_under_way_stays_in_the_log() -> None:
@@ -276,6 +304,21 @@ def test_7_the_entries_after_the_last_included_one_are_kept() -> None:
     assert (scene.raft.log.start, scene.raft.log.size) == (10, 12)
 
 
+def test_7_of_an_append_that_begins_before_a_state_the_rest_is_taken() -> None:
+    scene = follower(entries=[entry(1, n) for n in range(1, 13)])
+    scene.says("n0", part([X, Y]))
+    late = append(1, (5, 1), [entry(1, n) for n in range(6, 15)], commit=14)
+    scene.says("n0", late)
+    assert (scene.raft.log.start, scene.raft.log.size, scene.value) == (10, 14, 14)
+
+
+def test_7_operations_are_born_after_a_state_that_has_come() -> None:
+    scene = follower()
+    scene.says("n0", part([X, Y]))
+    scene.request(write(1))
+    assert scene.sent("forward", "n0")[-1]["birth"] == 10
+
+
 def test_7_a_log_that_has_another_entry_there_is_discarded() -> None:
     scene = follower(entries=[entry(1, n) for n in range(12)])
     scene.says("n2", part([X, Y], term=3, last_term=2))
@@ -294,7 +337,7 @@ def test_7_a_newer_snapshot_replaces_the_one_under_way_and_an_older_one_does_not
     scene = follower()
     scene.says("n0", part([X], index=10))
     scene.says("n0", part([["x", 7]], index=12))
-    scene.says("n0", part([Y], index=10, offset=1))
+    scene.says("n0", part([Y], index=10, offset=1), part([], index=10, offset=1, size=1))
     assert scene.raft.commit_index == 0
     scene.says("n0", part([Y], index=12, offset=1))
     assert scene.raft.commit_index == 12 and scene.value == 7
@@ -345,6 +388,26 @@ def test_7_what_answers_forget_is_the_same_on_all(monkeypatch: pytest.MonkeyPatc
             each.add(n, ("c1", n), {"type": "write_ok"})
         assert answers.floor == copy.floor
         assert answers.records == copy.records
+
+
+def test_7_answers_are_forgotten_with_all_of_their_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "REMEMBERED", 3)
+    answers, done = raft.Answers(), {"type": "write_ok"}
+    for n in range(5):  # one entry has more than are remembered
+        answers.add(1, ("c1", n), done)
+    assert answers.floor == 0 and all(answers.get(("c1", n)) for n in range(5))
+    answers.add(2, ("c1", 9), done)
+    assert answers.floor == 1 and not any(answers.get(("c1", n)) for n in range(5))
+    assert [*answers.records] == [[2, "c1", 9, done]] and answers.get(("c1", 9)) == done
+
+
+def test_7_what_was_forgotten_before_a_state_is_not_done_again() -> None:
+    scene = follower()
+    scene.says("n0", part([X, Y], floor=8))
+    scene.says("n0", append(1, (10, 1), [entry(1, 7, birth=7)], commit=11))
+    assert scene.value == 1
+    scene.says("n0", append(1, (11, 1), [entry(1, 8, birth=8)], commit=12))
+    assert scene.value == 8
 
 
 @pytest.mark.parametrize(
