@@ -164,7 +164,7 @@ class Log:
     - terms never decrease from one entry to the next;
     - two logs that have an entry of the same index and term agree on it and on all before it
       (section 5.3, Log Matching): Raft.accept checks what comes before, so it stays true;
-    - a committed entry is never changed or removed: Raft.place refuses to.
+    - a committed entry is never changed or removed: Raft.place begins after what is verified.
     """
 
     def __init__(self) -> None:
@@ -1207,8 +1207,6 @@ class Raft(Server):
         known = max(0, self.verified - previous)
         for index, entry in enumerate(entries[known:], previous + known + 1):
             if index > self.log.size or self.log[index].term != entry.term:
-                if index <= self.commit_index:
-                    raise RPCError.malformed_request(f"entry {index} is committed, and stays")
                 self.log.truncate(index - 1)
                 self.log.append(entries[index - previous - 1 :])
                 break
