@@ -277,13 +277,13 @@ class Node:
         """Handles lines: parsed all at once, and one by one if something is wrong."""
         lines = data.split(b"\n")
         try:
-            messages, end = _scan(text := f"[{data.decode()}]".replace("\n", ",\n"), 0)
-            if (len(messages), end) != (len(lines), len(text)):
+            messages = _decode(f"[{data.decode()}]".replace("\n", ",\n"))
+            if len(messages) != len(lines):
                 raise ValueError("a line must be one JSON object")
             for msg in messages:
                 if msg["src"].__class__ is not str or msg["body"].__class__ is not dict:
                     raise TypeError("src must be a string and body an object")
-        except (ValueError, LookupError, TypeError, RecursionError, StopIteration) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             if len(lines) > 1:
                 for line in lines:
                     self._receive(line)
@@ -397,4 +397,4 @@ def _make_encoder() -> Callable[[Any], str]:
 
 
 encode = _make_encoder()
-_scan = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).scan_once  # type: ignore[attr-defined]
+_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
