@@ -32,6 +32,16 @@ def answer_pings(node: InProcessNode) -> None:
 # Turns
 
 
+def test_a_line_that_is_no_message_is_told_of_with_what_is_wrong() -> None:
+    _, node = lone()
+    lines = {b"garbage {": "Expecting value", b"[1]": "TypeError", b"1e999": "out of range"}
+    for line, why in lines.items():
+        node.read(line)
+        said = node.log_lines.pop()
+        assert said.startswith("skipped a line that is no message: ")
+        assert why in said and repr(line) in said
+
+
 def test_two_nodes_talk_in_process_without_a_thread() -> None:
     world = World()
     before = threading.active_count()
