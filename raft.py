@@ -526,12 +526,14 @@ class Raft(Server):
         else:
             way = [self.leader] if self.leader and not batch.tried else self.node.other_node_ids
             for dest in way:
-                self.send(
-                    dest, "forward", term=self.led, owner=batch.owner, seq=batch.seq,
-                    birth=batch.birth, until=batch.until + self.leader_ahead(), reads=batch.reads,
-                    writes=batch.writes,
-                )  # fmt: skip
+                self.send_forward(dest, self.led, batch, batch.until + self.leader_ahead())
         batch.tried, batch.sent_at = True, self.node.now()
+
+    def send_forward(self, dest: str, term: int, batch: Batch, until: float) -> None:
+        self.send(
+            dest, "forward", term=term, owner=batch.owner, seq=batch.seq, birth=batch.birth,
+            until=until, reads=batch.reads, writes=batch.writes,
+        )  # fmt: skip
 
     def hand_over_pending(self) -> None:
         """There is another leader: everything goes there, at once."""
@@ -583,16 +585,12 @@ class Raft(Server):
 
         Who hears that leader passes it on, once; else the answer is who leads now.
         """
+        batch = Batch(owner, seq, birth, until, reads, writes)
         if self.role == "leader" and term == self.term:
-            self.accept_batch(Batch(owner, seq, birth, until, reads, writes), src)
-        elif owner != src:
-            return
-        elif term == self.term and self.leader not in (None, src, self.node.node_id):
-            self.send(
-                self.leader, "forward", term=term, owner=owner, seq=seq, birth=birth, until=until,
-                reads=reads, writes=writes,
-            )  # fmt: skip
-        else:
+            self.accept_batch(batch, src)
+        elif owner == src and term == self.term and self.leader not in (None, src):
+            self.send_forward(self.leader, term, batch, until)
+        elif owner == src:
             self.send_vote(src, False, self.term, False, None)
 
     # Client operations: the leader
