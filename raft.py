@@ -670,7 +670,7 @@ class Raft(Server):
         for id, follower in self.followers.items():
             is_known = follower.start == starts.get(id, ABSENT)
             values.append(getattr(follower, what) if is_known else -math.inf)
-        return sorted(values)[-majority(len(values))]
+        return median(values)
 
     @property
     def heartbeat(self) -> float:
@@ -1288,7 +1288,7 @@ class Raft(Server):
 
     def adapt_timeout(self) -> None:
         """Few long round trips are a pause of a node, and not the network's: the median counts."""
-        self.rtt = sorted(self.samples)[len(self.samples) // 2]
+        self.rtt = median(self.samples)
         if self.role == "leader":
             self.timeout = min(max(self.min_timeout, 2.5 * self.rtt), MAX_TIMEOUT)
 
@@ -1771,6 +1771,11 @@ def weight(operations: Iterable[Operation]) -> int:
 def majority(count: int) -> int:
     """How many of so many are more than half."""
     return count // 2 + 1
+
+
+def median(values: Sequence[float]) -> float:
+    """The highest value that a majority has reached."""
+    return sorted(values)[-majority(len(values))]
 
 
 def main() -> None:
