@@ -1748,8 +1748,8 @@ def check_operation(body: Body) -> Body:
     """A client's request without what it need not have. Error 12 if it lacks something."""
     names = OPERATIONS[body["type"]]
     if body.keys() != names:
-        for name in names - body.keys():
-            raise RPCError.malformed_request(f"the operation lacks {name}")
+        if missing := sorted(names - body.keys()):
+            raise RPCError.malformed_request(f"the operation lacks {', '.join(missing)}")
         create = {"create_if_not_exists": True} if may_create(body) else {}
         body = {name: body[name] for name in body if name in names} | create
     if not PLAIN.issuperset(map(type, body.values())):

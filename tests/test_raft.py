@@ -1490,6 +1490,8 @@ def test_forward_a_malformed_operation_gets_12_and_never_enters_a_log() -> None:
     for body in ({"type": "write", "key": 1}, {**cas(1, 2), "create_if_not_exists": 1}):
         assert (scene.answer(scene.request(body)) or {})["code"] == 12
     assert scene.raft.log.size == 1
+    refusal = scene.answer(scene.request({"type": "cas", "key": 1})) or {}
+    assert refusal["text"] == "the operation lacks from, to"
 
 
 # Times: measured, and nothing is configured
