@@ -206,7 +206,6 @@ class Node:
                 if newline:
                     self._turn(self._receive, b"".join([*unfinished, lines]))
                 unfinished = [rest] if newline else [*unfinished, rest]
-                os.sched_yield()  # who waits for a core goes first: so more is read at once
             self._turn(self._receive, b"".join(unfinished))
 
     # What touches the world: a simulation replaces just these, and calls turns itself
