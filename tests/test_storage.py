@@ -657,6 +657,18 @@ def test_while_nothing_can_be_stored_clients_are_told_and_nothing_else_leaves(
     as_it_was(scene, disk)
 
 
+def test_who_is_turned_away_is_told_so_once(disk: Disk) -> None:
+    scene = written(disk, 3)
+    disk.is_full()
+    scene.request(write(1))
+    refused = scene.request(write(2))
+    assert (scene.answer(refused) or {})["code"] == 11
+    scene.advance(0.1)
+    disk.works()
+    scene.advance(0.1)
+    assert scene.answer(refused) is None
+
+
 def test_who_has_waited_too_long_is_not_told(disk: Disk) -> None:
     """Its client is gone: after a stop what comes may have waited since its beginning."""
     scene = written(disk, 3)
