@@ -327,6 +327,16 @@ def test_its_promise_and_its_answers_do_not_count_for_reads() -> None:
     assert scene.answer(asked)
 
 
+def test_what_its_clients_want_is_not_taken_for_what_others_wanted_before() -> None:
+    """The leader knows the batches of its earlier life by their numbers, and that they are done."""
+    cluster = Cluster()
+    assert cluster.serves("n1", write(1)) == {"type": "write_ok"}
+    cluster.kill("n1")
+    asked = cluster.world.request("n1", write(2))
+    cluster.world.advance(0.8)
+    assert cluster.world.answer(asked) == {"type": "write_ok"}
+
+
 def test_a_snapshot_says_who_takes_part() -> None:
     scene = leader()
     assert scene.raft.snapshot().members == scene.raft.members
