@@ -2008,6 +2008,21 @@ def test_owner_what_comes_after_init_has_not_waited_however_late_that_came() -> 
     assert world.answer(msg_id) == {"type": "write_ok"}
 
 
+@pytest.mark.parametrize(("lags", "waited"), [(False, 0.0), (True, raft.BACKLOG)])
+def test_owner_what_comes_after_init_has_waited_if_there_is_more_than_was_read(
+    lags: bool, waited: float
+) -> None:
+    world = World()
+    server = world.add("n0", Raft)
+    world.nodes["n1"] = world.nodes["n0"]  # of which nothing is heard
+    world.time += 5.0
+    world.nodes["n0"].lags = lags
+    world.init("n0")
+    world.request("n0", READ)
+    (batch,) = server.pending.values()
+    assert batch.until == pytest.approx(5.0 - waited + raft.PATIENCE)
+
+
 def test_owner_how_far_the_leaders_clock_is_ahead_is_what_the_quickest_message_showed() -> None:
     """Less what two clocks may drift apart since then: until then the leader may answer."""
     scene = Scene("n1")
