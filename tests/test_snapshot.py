@@ -303,6 +303,7 @@ def test_7_the_entries_after_the_last_included_one_are_kept() -> None:
     scene = follower(entries=[entry(1, n) for n in range(12)])
     scene.says("n0", part([X, Y]))
     assert (scene.raft.log.start, scene.raft.log.size) == (10, 12)
+    assert scene.sent("append_entries_res", "n0")[-1]["match"] == 12
 
 
 def test_7_of_an_append_that_begins_before_a_state_the_rest_is_taken() -> None:
@@ -318,6 +319,13 @@ def test_7_operations_are_born_after_a_state_that_has_come() -> None:
     scene.says("n0", part([X, Y]))
     scene.request(write(1))
     assert scene.sent("forward", "n0")[-1]["birth"] == 10
+
+
+def test_7_nor_are_they_born_earlier_than_what_was_heard_of_before() -> None:
+    scene = follower(commit=50)
+    scene.says("n0", part([X, Y]))
+    scene.request(write(1))
+    assert scene.sent("forward", "n0")[-1]["birth"] == 50
 
 
 def test_7_a_log_that_has_another_entry_there_is_discarded() -> None:
