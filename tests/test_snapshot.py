@@ -299,6 +299,14 @@ def test_7_parts_that_come_twice_or_too_early_change_nothing() -> None:
     assert scene.raft.commit_index == 10 and scene.value == 1
 
 
+def test_7_of_a_state_that_was_taken_no_second_copy_is_kept() -> None:
+    """It would also hold a version of the map, and thus all that is written from then on."""
+    scene = follower()
+    scene.says("n0", part([X]), part([Y], offset=1))
+    answer = scene.sent("append_entries_res", "n0")[-1]
+    assert (answer["match"], answer["snapshot"], answer["offset"]) == (10, 0, 0)
+
+
 def test_7_the_entries_after_the_last_included_one_are_kept() -> None:
     scene = follower(entries=[entry(1, n) for n in range(12)])
     scene.says("n0", part([X, Y]))
