@@ -226,6 +226,14 @@ def test_a_log_whose_first_entries_are_forgotten_can_still_be_cut(disk: Disk) ->
     as_it_was(scene, disk)
 
 
+def test_what_comes_in_several_messages_of_one_turn_is_kept(disk: Disk) -> None:
+    scene = follower(disk)
+    first = append(1, entries=[entry(1, 1)])
+    scene.says("n0", first, append(1, (1, 1), [entry(1, 2)], sent=0.1))
+    assert scene.raft.log.size == 2
+    as_it_was(scene, disk)
+
+
 def leader(disk: Disk) -> Scene:
     """n0 leads term 1 of n0, n1 and n2; all have its first entry, on the disk, too."""
     scene = Scene("n0", storage=disk.storage())
@@ -690,6 +698,17 @@ def test_a_state_that_has_come_and_cannot_be_stored_stops_nothing_else(disk: Dis
     scene.advance(1.0)
     assert scene.raft.ticked[1] > scene.node.now() - 2 * raft.TICK
     assert not any("Traceback" in line for line in scene.node.log_lines)
+    disk.works()
+    scene.advance(0.1)
+    as_it_was(scene, disk)
+
+
+def test_what_came_after_such_a_state_is_stored_when_it_can_be(disk: Disk) -> None:
+    scene = follower(disk)
+    disk.is_full()
+    scene.says("n0", append(1, entries=[entry(1, number) for number in range(1, 13)]))
+    scene.says("n0", part([["x", 10]], size=1))
+    assert (scene.raft.log.start, scene.raft.log.size) == (10, 12)
     disk.works()
     scene.advance(0.1)
     as_it_was(scene, disk)
