@@ -128,6 +128,14 @@ def test_7_of_large_records_only_those_are_encoded_that_go_into_a_part(
     assert [len(raft.Snapshot(map=too_large).part(offset)) for offset in range(4)] == [1, 1, 1, 0]
 
 
+def test_7_a_part_may_hold_the_last_answers_and_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "CHUNK_BYTES", 100_000)
+    answers = [[index, "c1", index, {"type": "write_ok"}] for index in range(3)]
+    state = raft.Snapshot(answers=answers, map=raft.PersistentMap((n, n) for n in range(5)))
+    assert state.part(1) == [*answers[1:], *state.map.items()]
+    assert state.part(4) == [*state.map.items(1)] and len(state.part(0)) == state.size
+
+
 def test_7_what_entries_weigh_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     weighed: list[int] = []
     log = raft.Log()
