@@ -202,6 +202,16 @@ def test_what_cannot_be_stored_does_not_leave(disk: Disk) -> None:
     assert not scene.world.inbox
 
 
+def test_what_comes_before_init_is_stored_and_no_failure_is_seen_in_that(disk: Disk) -> None:
+    world = World()
+    world.add("n0", lambda node: Raft(node, storage=disk.storage()))
+    msg_id = world.request("n0", write(1))
+    assert not world.nodes["n0"].log_lines  # there is no file yet
+    world.init()
+    world.advance(2 * raft.TICK)
+    assert world.answer(msg_id) == {"type": "write_ok"}
+
+
 def test_what_leaves_is_committed_before(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = follower(disk)
     commits: list[int] = []
