@@ -1721,6 +1721,18 @@ def test_check_what_is_nested_too_deep_goes_into_no_state(where: str) -> None:
         assert scene.raft.log.size == size
 
 
+@pytest.mark.parametrize("name", ["key", "value"])
+def test_check_what_a_client_nests_too_deep_enters_no_log(name: str) -> None:
+    """No follower would take an entry with that, nor any that comes after it."""
+    scene = ready_leader()
+    deep: Any = 1
+    for _ in range(raft.MAX_NESTING + 1):
+        deep = [deep]
+    refused = scene.answer(scene.request({**write(1), name: deep}))
+    assert refused and refused["code"] == 12 and scene.raft.log.size == 1
+    assert scene.request({**write(1), name: deep[0]}) and scene.raft.log.size == 2
+
+
 def test_check_a_leader_that_asks_for_no_patience_at_all_makes_nobody_restless() -> None:
     scene = Scene("n1")
     scene.says("n0", append(1, timeout=0.0))
