@@ -598,6 +598,15 @@ def test_prevote_but_not_the_term_of_a_leader_that_it_does_not_hear() -> None:
     assert (scene.raft.term, scene.raft.leader) == (1, None)
 
 
+def test_prevote_late_pre_votes_start_no_term_when_there_is_a_later_one() -> None:
+    scene = Scene("n1")
+    asked = scene.until_sent("request_vote")
+    scene.says("n2", ask(5))
+    assert scene.sent("request_vote_res", "n2")[0]["granted"]
+    scene.says("n0", vote(asked["term"], pre=True))
+    assert (asked["pre"], scene.raft.role, scene.raft.term) == (True, "follower", 5)
+
+
 def test_prevote_who_hears_the_leader_again_does_not_become_a_candidate() -> None:
     scene = follower()
     term = scene.until_sent("request_vote")["term"]
