@@ -307,6 +307,16 @@ def test_what_it_says_does_not_count_before_its_return_is_committed() -> None:
     assert scene.raft.commit_index == scene.raft.log.size == size + 1
 
 
+def test_what_is_committed_stays_so_when_one_that_had_it_has_forgotten_it() -> None:
+    scene = leader()
+    scene.request(write(1))
+    scene.acks("n1", start=N1)  # n2 has not got it
+    assert scene.raft.commit_index == 2
+    scene.says("n1", appended(1, 0, scene.raft.stamp, start=AGAIN))
+    scene.request(write(2))
+    assert scene.raft.commit_index == 2
+
+
 def test_it_is_not_back_before_it_has_what_is_committed() -> None:
     scene = leader()
     scene.request(write(1))
