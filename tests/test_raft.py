@@ -1955,7 +1955,9 @@ def test_owner_a_request_may_have_waited_in_the_silence_before_it() -> None:
     assert answer and answer["code"] == 11
 
 
-def test_owner_what_is_read_in_a_turn_came_before_it_however_slow_the_turn_is() -> None:
+def test_owner_what_is_read_in_a_turn_came_before_it_however_slow_the_turn_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scene = follower()
     scene.says("n0", {**append(1), "rtt": 0.3})
     scene.advance(0.2)
@@ -1965,7 +1967,7 @@ def test_owner_what_is_read_in_a_turn_came_before_it_however_slow_the_turn_is() 
         scene.world.time += 0.5
         return hear_leader(*said)
 
-    scene.raft.hear_leader = slowly  # type: ignore[method-assign]
+    monkeypatch.setattr(scene.raft, "hear_leader", slowly)
     request = {"src": "c1", "dest": "n1", "body": {**READ, "msg_id": 1}}
     scene.hears({"src": "n0", "dest": "n1", "body": append(1)}, request)
     (batch,) = scene.raft.pending.values()
