@@ -244,6 +244,17 @@ def test_what_comes_in_several_messages_of_one_turn_is_kept(disk: Disk) -> None:
     as_it_was(scene, disk)
 
 
+def test_another_entry_in_the_place_of_the_last_one_is_kept(disk: Disk) -> None:
+    """The log is as long as before, and the term and the vote are on the disk already."""
+    scene = follower(disk)
+    scene.says("n0", append(1, entries=[entry(1, 1), entry(1, 2)]))
+    scene.advance(1.0)  # no promise binds
+    scene.says("n2", ask(2, (2, 1)))
+    scene.says("n2", append(2, (1, 1), [entry(2, 3)]))
+    assert scene.terms == [1, 2]
+    as_it_was(scene, disk)
+
+
 def leader(disk: Disk) -> Scene:
     """n0 leads term 1 of n0, n1 and n2; all have its first entry, on the disk, too."""
     scene = Scene("n0", storage=disk.storage())
