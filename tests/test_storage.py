@@ -686,6 +686,18 @@ def test_while_nothing_can_be_stored_clients_are_told_and_nothing_else_leaves(
     as_it_was(scene, disk)
 
 
+def test_a_failure_that_has_no_text_is_one_too(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = written(disk, 3)
+
+    def fail(raft: Raft) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(scene.raft.storage, "_save", fail)
+    assert scene.answer(scene.request(write(1))) is None
+    refused = scene.answer(scene.request(write(2)))
+    assert refused and refused["code"] == 11 and "MemoryError" in refused["text"]
+
+
 def test_who_is_turned_away_is_told_so_once(disk: Disk) -> None:
     scene = written(disk, 3)
     disk.is_full()
