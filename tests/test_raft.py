@@ -598,6 +598,15 @@ def test_prevote_but_not_the_term_of_a_leader_that_it_does_not_hear() -> None:
     assert (scene.raft.term, scene.raft.leader) == (1, None)
 
 
+def test_prevote_late_pre_votes_start_no_term_when_there_is_a_later_one() -> None:
+    scene = Scene("n1")
+    asked = scene.until_sent("request_vote")
+    scene.says("n2", ask(5))
+    assert scene.sent("request_vote_res", "n2")[0]["granted"]
+    scene.says("n0", vote(asked["term"], pre=True))
+    assert (asked["pre"], scene.raft.role, scene.raft.term) == (True, "follower", 5)
+
+
 def test_prevote_who_hears_the_leader_again_does_not_become_a_candidate() -> None:
     scene = follower()
     term = scene.until_sent("request_vote")["term"]
@@ -1540,6 +1549,13 @@ def test_times_a_pause_of_a_follower_is_no_round_trip() -> None:
     assert scene.sent("append_entries", "n1")[-1]["timeout"] < 0.5
 
 
+def test_times_many_answers_at_once_are_one_round_trip() -> None:
+    scene = ready_leader()
+    scene.advance(0.1)
+    scene.says("n1", *[appended(1, 1, 0.0)] * 60)
+    assert scene.raft.rtt == 0
+
+
 def test_times_a_follower_takes_the_leaders_timeout() -> None:
     scene = Scene("n1")
     scene.says("n0", append(1, timeout=2.0))
@@ -1555,7 +1571,7 @@ def test_a_round_trip_within_one_moment_of_the_clock_takes_no_negative_time() ->
         scene.request(write(value))
     scene.acks("n1")
     assert scene.raft.stamp > scene.world.time
-    assert scene.raft.rtt == 0
+    assert scene.raft.rtt == min(scene.raft.samples) == 0
 
 
 # What other servers may not say
@@ -1721,6 +1737,18 @@ def test_check_what_is_nested_too_deep_goes_into_no_state(where: str) -> None:
         scene.node.read(text.replace('"@"', "[" * depth + "]" * depth).encode())
         scene.advance(1.0)
         assert scene.raft.log.size == size
+
+
+@pytest.mark.parametrize("name", ["key", "value"])
+def test_check_what_a_client_nests_too_deep_enters_no_log(name: str) -> None:
+    """No follower would take an entry with that, nor any that comes after it."""
+    scene = ready_leader()
+    deep: Any = 1
+    for _ in range(raft.MAX_NESTING + 1):
+        deep = [deep]
+    refused = scene.answer(scene.request({**write(1), name: deep}))
+    assert refused and refused["code"] == 12 and scene.raft.log.size == 1
+    assert scene.request({**write(1), name: deep[0]}) and scene.raft.log.size == 2
 
 
 def test_check_a_leader_that_asks_for_no_patience_at_all_makes_nobody_restless() -> None:
@@ -1929,6 +1957,25 @@ def test_owner_a_request_may_have_waited_in_the_silence_before_it() -> None:
     assert answer and answer["code"] == 11
 
 
+def test_owner_what_is_read_in_a_turn_came_before_it_however_slow_the_turn_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = follower()
+    scene.says("n0", {**append(1), "rtt": 0.3})
+    scene.advance(0.2)
+    hear_leader = scene.raft.hear_leader
+
+    def slowly(*said: Any) -> bool:
+        scene.world.time += 0.5
+        return hear_leader(*said)
+
+    monkeypatch.setattr(scene.raft, "hear_leader", slowly)
+    request = {"src": "c1", "dest": "n1", "body": {**READ, "msg_id": 1}}
+    scene.hears({"src": "n0", "dest": "n1", "body": append(1)}, request)
+    (batch,) = scene.raft.pending.values()
+    assert batch.until == raft.PATIENCE  # it may have come when the silence began
+
+
 def test_owner_a_request_among_many_messages_has_not_waited() -> None:
     scene = follower()
     for _ in range(20):
@@ -1991,6 +2038,21 @@ def test_owner_what_comes_after_init_has_not_waited_however_late_that_came() -> 
     msg_id = world.request("n0", write(1))
     world.deliver()
     assert world.answer(msg_id) == {"type": "write_ok"}
+
+
+@pytest.mark.parametrize(("lags", "waited"), [(False, 0.0), (True, raft.BACKLOG)])
+def test_owner_what_comes_after_init_has_waited_if_there_is_more_than_was_read(
+    lags: bool, waited: float
+) -> None:
+    world = World()
+    server = world.add("n0", Raft)
+    world.nodes["n1"] = world.nodes["n0"]  # of which nothing is heard
+    world.time += 5.0
+    world.nodes["n0"].lags = lags
+    world.init("n0")
+    world.request("n0", READ)
+    (batch,) = server.pending.values()
+    assert batch.until == pytest.approx(5.0 - waited + raft.PATIENCE)
 
 
 def test_owner_how_far_the_leaders_clock_is_ahead_is_what_the_quickest_message_showed() -> None:

@@ -307,6 +307,16 @@ def test_what_it_says_does_not_count_before_its_return_is_committed() -> None:
     assert scene.raft.commit_index == scene.raft.log.size == size + 1
 
 
+def test_what_is_committed_stays_so_when_one_that_had_it_has_forgotten_it() -> None:
+    scene = leader()
+    scene.request(write(1))
+    scene.acks("n1", start=N1)  # n2 has not got it
+    assert scene.raft.commit_index == 2
+    scene.says("n1", appended(1, 0, scene.raft.stamp, start=AGAIN))
+    scene.request(write(2))
+    assert scene.raft.commit_index == 2
+
+
 def test_it_is_not_back_before_it_has_what_is_committed() -> None:
     scene = leader()
     scene.request(write(1))
@@ -325,6 +335,16 @@ def test_its_promise_and_its_answers_do_not_count_for_reads() -> None:
     assert scene.answer(asked) is None
     scene.acks("n2", start=N2)
     assert scene.answer(asked)
+
+
+def test_what_its_clients_want_is_not_taken_for_what_others_wanted_before() -> None:
+    """The leader knows the batches of its earlier life by their numbers, and that they are done."""
+    cluster = Cluster()
+    assert cluster.serves("n1", write(1)) == {"type": "write_ok"}
+    cluster.kill("n1")
+    asked = cluster.world.request("n1", write(2))
+    cluster.world.advance(0.8)
+    assert cluster.world.answer(asked) == {"type": "write_ok"}
 
 
 def test_a_snapshot_says_who_takes_part() -> None:

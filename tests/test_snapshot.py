@@ -128,6 +128,14 @@ def test_7_of_large_records_only_those_are_encoded_that_go_into_a_part(
     assert [len(raft.Snapshot(map=too_large).part(offset)) for offset in range(4)] == [1, 1, 1, 0]
 
 
+def test_7_a_part_may_hold_the_last_answers_and_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft, "CHUNK_BYTES", 100_000)
+    answers = [[index, "c1", index, {"type": "write_ok"}] for index in range(3)]
+    state = raft.Snapshot(answers=answers, map=raft.PersistentMap((n, n) for n in range(5)))
+    assert state.part(1) == [*answers[1:], *state.map.items()]
+    assert state.part(4) == [*state.map.items(1)] and len(state.part(0)) == state.size
+
+
 def test_7_what_entries_weigh_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     weighed: list[int] = []
     log = raft.Log()
@@ -162,6 +170,7 @@ def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part()
     parts, done = 0, Body()
     while done.get("match") != 21:
         parts += 1
+        assert parts <= 9, "it goes round in circles"
         other.says("n0", scene.until_sent("install_snapshot", "n2"))
         (done,) = other.sent("append_entries_res", "n0")
         scene.says("n2", done)
@@ -298,10 +307,19 @@ def test_7_parts_that_come_twice_or_too_early_change_nothing() -> None:
     assert scene.raft.commit_index == 10 and scene.value == 1
 
 
+def test_7_of_a_state_that_was_taken_no_second_copy_is_kept() -> None:
+    """It would also hold a version of the map, and thus all that is written from then on."""
+    scene = follower()
+    scene.says("n0", part([X]), part([Y], offset=1))
+    answer = scene.sent("append_entries_res", "n0")[-1]
+    assert (answer["match"], answer["snapshot"], answer["offset"]) == (10, 0, 0)
+
+
 def test_7_the_entries_after_the_last_included_one_are_kept() -> None:
     scene = follower(entries=[entry(1, n) for n in range(12)])
     scene.says("n0", part([X, Y]))
     assert (scene.raft.log.start, scene.raft.log.size) == (10, 12)
+    assert scene.sent("append_entries_res", "n0")[-1]["match"] == 12
 
 
 def test_7_of_an_append_that_begins_before_a_state_the_rest_is_taken() -> None:
@@ -317,6 +335,13 @@ def test_7_operations_are_born_after_a_state_that_has_come() -> None:
     scene.says("n0", part([X, Y]))
     scene.request(write(1))
     assert scene.sent("forward", "n0")[-1]["birth"] == 10
+
+
+def test_7_nor_are_they_born_earlier_than_what_was_heard_of_before() -> None:
+    scene = follower(commit=50)
+    scene.says("n0", part([X, Y]))
+    scene.request(write(1))
+    assert scene.sent("forward", "n0")[-1]["birth"] == 50
 
 
 def test_7_a_log_that_has_another_entry_there_is_discarded() -> None:

@@ -202,6 +202,16 @@ def test_what_cannot_be_stored_does_not_leave(disk: Disk) -> None:
     assert not scene.world.inbox
 
 
+def test_what_comes_before_init_is_stored_and_no_failure_is_seen_in_that(disk: Disk) -> None:
+    world = World()
+    world.add("n0", lambda node: Raft(node, storage=disk.storage()))
+    msg_id = world.request("n0", write(1))
+    assert not world.nodes["n0"].log_lines  # there is no file yet
+    world.init()
+    world.advance(2 * raft.TICK)
+    assert world.answer(msg_id) == {"type": "write_ok"}
+
+
 def test_what_leaves_is_committed_before(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = follower(disk)
     commits: list[int] = []
@@ -223,6 +233,25 @@ def test_a_log_whose_first_entries_are_forgotten_can_still_be_cut(disk: Disk) ->
     assert 0 < scene.raft.log.start < 10
     scene.says("n0", append(scene.raft.term + 1, (10, 1), [no_op(scene.raft.term + 1)]))
     assert scene.raft.log.size == 11
+    as_it_was(scene, disk)
+
+
+def test_what_comes_in_several_messages_of_one_turn_is_kept(disk: Disk) -> None:
+    scene = follower(disk)
+    first = append(1, entries=[entry(1, 1)])
+    scene.says("n0", first, append(1, (1, 1), [entry(1, 2)], sent=0.1))
+    assert scene.raft.log.size == 2
+    as_it_was(scene, disk)
+
+
+def test_another_entry_in_the_place_of_the_last_one_is_kept(disk: Disk) -> None:
+    """The log is as long as before, and the term and the vote are on the disk already."""
+    scene = follower(disk)
+    scene.says("n0", append(1, entries=[entry(1, 1), entry(1, 2)]))
+    scene.advance(1.0)  # no promise binds
+    scene.says("n2", ask(2, (2, 1)))
+    scene.says("n2", append(2, (1, 1), [entry(2, 3)]))
+    assert scene.terms == [1, 2]
     as_it_was(scene, disk)
 
 
@@ -657,6 +686,30 @@ def test_while_nothing_can_be_stored_clients_are_told_and_nothing_else_leaves(
     as_it_was(scene, disk)
 
 
+def test_a_failure_that_has_no_text_is_one_too(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = written(disk, 3)
+
+    def fail(raft: Raft) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(scene.raft.storage, "_save", fail)
+    assert scene.answer(scene.request(write(1))) is None
+    refused = scene.answer(scene.request(write(2)))
+    assert refused and refused["code"] == 11 and "MemoryError" in refused["text"]
+
+
+def test_who_is_turned_away_is_told_so_once(disk: Disk) -> None:
+    scene = written(disk, 3)
+    disk.is_full()
+    scene.request(write(1))
+    refused = scene.request(write(2))
+    assert (scene.answer(refused) or {})["code"] == 11
+    scene.advance(0.1)
+    disk.works()
+    scene.advance(0.1)
+    assert scene.answer(refused) is None
+
+
 def test_who_has_waited_too_long_is_not_told(disk: Disk) -> None:
     """Its client is gone: after a stop what comes may have waited since its beginning."""
     scene = written(disk, 3)
@@ -678,6 +731,17 @@ def test_a_state_that_has_come_and_cannot_be_stored_stops_nothing_else(disk: Dis
     scene.advance(1.0)
     assert scene.raft.ticked[1] > scene.node.now() - 2 * raft.TICK
     assert not any("Traceback" in line for line in scene.node.log_lines)
+    disk.works()
+    scene.advance(0.1)
+    as_it_was(scene, disk)
+
+
+def test_what_came_after_such_a_state_is_stored_when_it_can_be(disk: Disk) -> None:
+    scene = follower(disk)
+    disk.is_full()
+    scene.says("n0", append(1, entries=[entry(1, number) for number in range(1, 13)]))
+    scene.says("n0", part([["x", 10]], size=1))
+    assert (scene.raft.log.start, scene.raft.log.size) == (10, 12)
     disk.works()
     scene.advance(0.1)
     as_it_was(scene, disk)
