@@ -546,16 +546,17 @@ class Raft(Server):
 
         An error must be definite, for after another one Maelstrom forgets the client while the
         leader may still answer it. So a write that may happen gets none: the client's time-out
-        says the same. After a pause nothing is said either: the client may be gone.
+        says the same. After a pause nothing is said either, nor a tick later than it was due: the
+        client may be gone, for this clock may be slow.
         """
         retry = 2 * self.rtt + self.heartbeat
         for batch in list(self.pending.values()):
             if now >= batch.until:
                 del self.pending[batch.seq]
                 may_happen = batch.sent_at > -math.inf
-                if now < batch.until + 2 * TICK:
+                if now < batch.until + TICK:
                     for client, msg_id, _ in batch.reads + ([] if may_happen else batch.writes):
-                        self.answer(client, msg_id, self.unavailable(), batch.until + 2 * TICK)
+                        self.answer(client, msg_id, self.unavailable(), batch.until + TICK)
             elif now - batch.sent_at > retry and self.role != "leader":
                 self.hand_over(batch)
 
