@@ -122,7 +122,7 @@ GONE = 10.0  # seconds of silence after which nothing is kept for a follower
 OPERATION_BYTES = 500  # besides its strings
 CHUNK_BYTES = 1 << 19  # in one message; one entry may be larger
 WINDOW_BYTES = 1 << 22  # on the way to a follower
-KEPT_BYTES = 1 << 24  # of the log, behind what is applied: for who lags
+KEPT_BYTES, KEPT_ENTRIES = 1 << 23, 50  # at least, of the log behind what is applied: for who lags
 CHECKPOINT_BYTES = 1 << 19  # of the log between two of what is stored
 EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
 REMEMBERED = 16_384  # answers
@@ -1021,7 +1021,7 @@ class Raft(Server):
         if self.storage:
             needed.append(self.storage.index)
         kept, end = log.start, max(log.start, min([self.last_applied, *needed]))
-        if log.bytes_between(kept, end) > KEPT_BYTES:
+        if log.bytes_between(kept, end) > KEPT_BYTES and end - kept > KEPT_ENTRIES:
             kept += (end - kept + 7) // 8  # no more, for to free thousands at once stops the node
             log.compact(kept, log[kept].term)
 

@@ -55,7 +55,8 @@ SHAPES = {  # runs in which some kind of bug shows soon: the bench's options
         "--time-limit 10 --rate 100 --node-count 3 --concurrency 2n --latency 5 "
         "--latency-dist exponential --nemesis kill,partition,loss --nemesis-interval 0.5 "
         "--kill-targets one,majority,all --partition-kinds one,majority --loss 0.1 "
-        "--constants CHECKPOINT_BYTES=20000,KEPT_BYTES=5000,REMEMBERED=16 -- --data-dir {run}/data"
+        "--constants CHECKPOINT_BYTES=20000,KEPT_BYTES=5000,KEPT_ENTRIES=0,REMEMBERED=16 "
+        "-- --data-dir {run}/data"
     ),
 }
 

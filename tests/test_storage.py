@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raft, "KEPT_BYTES", KEPT * ENTRY)
+    monkeypatch.setattr(raft, "KEPT_ENTRIES", 0)
     monkeypatch.setattr(raft, "CHECKPOINT_BYTES", 5000)  # five entries, or ten without operations
     monkeypatch.setattr(raft, "REMEMBERED", 7)  # more than a checkpoint brings
 
@@ -586,6 +587,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(raft, "CHECKPOINT_BYTES", 200 * ENTRY)
         patch.setattr(raft, "KEPT_BYTES", 20 * ENTRY)
+        patch.setattr(raft, "KEPT_ENTRIES", 0)
         patch.setattr(raft, "REMEMBERED", 32)
         disk = Disk(tmp_path_factory.mktemp("big") / "data")
         scene = lone(disk)

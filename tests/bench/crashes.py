@@ -53,6 +53,7 @@ sys.path.insert(0, {str(ROOT)!r})
 import raft
 
 raft.CHECKPOINT_BYTES = raft.KEPT_BYTES = 200_000
+raft.KEPT_ENTRIES = 0
 
 def telling(owner, name, begin, end):
     method = getattr(owner, name)

@@ -160,6 +160,7 @@ def constants(rng: Random) -> dict[str, int]:
         "EARLY_APPENDS": rng.choice([0, 1, 3]),
         "REMEMBERED": rng.choice([4, 8, 16, 32]),
         "KEPT_BYTES": rng.choice([1, 5000, 20_000]),
+        "KEPT_ENTRIES": rng.choice([0, 3]),
         "CHECKPOINT_BYTES": rng.choice([1, 5000, 20_000]),
     }
     return {name: small[name] for name in some(rng, small, 0)}
