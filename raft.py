@@ -115,6 +115,7 @@ NEAR = 0.004  # a round trip that is worth waiting for: for these parts of it, w
 URGENT, SPARE = 0.5, 8.0  # is needed to commit, and where it is not
 SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
 FIRST_ROUND_TRIP = 0.15  # taken for granted, until enough of them are known
+DOUBLED = 4.0  # round trips after which what others have overtaken has come a second time
 KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
 GONE = 10.0  # seconds of silence after which nothing is kept for a follower
 
@@ -967,8 +968,9 @@ class Raft(Server):
             return
         if sent > self.stamp or match > self.log.size:
             raise RPCError.malformed_request(f"nothing was sent at {sent}, or up to {match}")
-        self.measure(sent)
         follower = self.followers[src]
+        if sent > follower.acked or self.node.now() - sent < DOUBLED * self.rtt:
+            self.measure(sent)  # else it answers a second copy, which tells nothing of the network
         if follower.start != start:  # it has forgotten what it had
             heard = (follower.heard_of, follower.progress)
             follower = Follower(start, 1, *heard, lacked=self.commit_index)

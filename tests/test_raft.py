@@ -1564,6 +1564,35 @@ def test_times_a_follower_takes_the_leaders_timeout() -> None:
     assert 2.0 <= scene.world.time - start <= 3.0
 
 
+def test_times_an_answer_to_a_second_copy_of_an_old_message_tells_nothing() -> None:
+    """Seed 106210: copies that came up to a second later made the network look slow."""
+    scene = ready_leader()
+    scene.knows_latency(0.01)
+    old = scene.until_sent("append_entries", "n1")["sent"]
+    scene.says("n1", appended(1, 1, old))
+    for _ in range(40):
+        scene.advance(0.2)
+        scene.acks("n2")
+        newest = scene.sent("append_entries", "n1")[-1]["sent"]
+        scene.says("n1", appended(1, 1, newest))
+        scene.advance(0.011)  # between two samples
+        scene.says("n1", appended(1, 1, old))
+    assert max(scene.raft.samples) < 0.25
+
+
+def test_times_an_answer_that_others_have_overtaken_by_little_counts() -> None:
+    scene = ready_leader()
+    scene.knows_latency(0.1)
+    first, second = (scene.until_sent("append_entries", "n1")["sent"] for _ in range(2))
+    scene.advance(0.1)
+    scene.says("n1", appended(1, 1, second))
+    scene.advance(0.02)
+    before = [*scene.raft.samples]
+    scene.says("n1", appended(1, 1, first))
+    assert scene.raft.samples[-1] == pytest.approx(scene.world.time - first)
+    assert [*scene.raft.samples] != before
+
+
 def test_a_round_trip_within_one_moment_of_the_clock_takes_no_negative_time() -> None:
     scene = ready_leader()
     scene.advance(0.1)
