@@ -115,7 +115,7 @@ NEAR = 0.004  # a round trip that is worth waiting for: for these parts of it, w
 URGENT, SPARE = 0.5, 8.0  # is needed to commit, and where it is not
 SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
 FIRST_ROUND_TRIP = 0.15  # taken for granted, until enough of them are known
-DOUBLED = 4.0  # round trips after which what others have overtaken has come a second time
+DOUBLED = 8.0  # round trips after which what others have overtaken has come a second time
 KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
 GONE = 10.0  # seconds of silence after which nothing is kept for a follower
 
