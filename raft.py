@@ -111,11 +111,11 @@ MORE_PATIENCE = 0.3  # seconds a second: peers that were paused look like a slow
 BACKLOG = 0.5  # that requests wait at most where more comes than can be read at once
 STARTUP = 0.5  # that this program may have taken to begin, while requests waited for it
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
-NEAR = 0.004  # a round trip that is worth waiting for: for these parts of it, where an append
-URGENT, SPARE = 0.5, 8.0  # is needed to commit, and where it is not
+NEAR = 0.004  # a round trip that an append may wait for
+URGENT, SPARE = 0.5, 8.0  # of it, to a follower that is needed to commit, and to another one
 SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
 FIRST_ROUND_TRIP = 0.15  # taken for granted, until enough of them are known
-DOUBLED = 8.0  # round trips after which what others have overtaken has come a second time
+DOUBLED = 8.0  # round trips: what others have overtaken by more answers a second copy
 KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
 GONE = 10.0  # seconds of silence after which nothing is kept for a follower
 
@@ -331,7 +331,7 @@ class Raft(Server):
         self.role = "follower"  # or "candidate", or "leader"
         self.leader: str | None = None  # of this term, if it was heard
         self.led = 0  # the latest term that another node leads, perhaps only by hearsay
-        self.ahead = (-math.inf, 0.0)  # its clock of ours, at least, and when that was learned
+        self.ahead = (-math.inf, 0.0)  # seconds its clock is ahead, at least; known when
         self.commit_index = 0
         self.known_commit = 0  # the largest that was heard of
         self.last_applied = 0
@@ -970,7 +970,7 @@ class Raft(Server):
             raise RPCError.malformed_request(f"nothing was sent at {sent}, or up to {match}")
         follower = self.followers[src]
         if sent > follower.acked or self.node.now() - sent < DOUBLED * self.rtt:
-            self.measure(sent)  # else it answers a second copy, which tells nothing of the network
+            self.measure(sent)
         if follower.start != start:  # it has forgotten what it had
             heard = (follower.heard_of, follower.progress)
             follower = Follower(start, 1, *heard, lacked=self.commit_index)
