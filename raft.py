@@ -126,8 +126,8 @@ WINDOW_BYTES = 1 << 22  # on the way to a follower
 KEPT_BYTES, KEPT_ENTRIES = 1 << 23, 50  # at least, of the log behind what is applied: for who lags
 CHECKPOINT_BYTES = 1 << 19  # of the log between two of what is stored
 EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
-REMEMBERED = 16_384  # answers
-FORMAT = 3  # of the file
+REMEMBERED = 16_384  # answers, at least; twice as many at most
+FORMAT = 4  # of the file
 MAX_AHEAD = 10**9  # terms, or entries, that a message can be ahead
 MAX_TIME = 10**12  # that a clock can show
 
@@ -618,9 +618,12 @@ class Raft(Server):
     def finish(self, batch: Batch) -> None:
         """Its reads are served, or its writes are applied; after both, its owner is to know."""
         batch.todo -= 1
-        if batch.todo <= 0 and batch.owner == self.node.node_id:
+        if batch.todo > 0:
+            return
+        batch.reads, batch.writes = [], []  # it is remembered for a while
+        if batch.owner == self.node.node_id:
             self.pending.pop(batch.seq, None)
-        elif batch.todo <= 0 and (follower := self.followers.get(batch.via)):
+        elif follower := self.followers.get(batch.via):
             follower.answered.append((batch.owner, batch.seq))
 
     # Who takes part: return without memory
@@ -1013,7 +1016,7 @@ class Raft(Server):
     def snapshot(self) -> Snapshot:
         """The state as it is now."""
         index, answers = self.last_applied, self.answers
-        term, members, records = self.log[index].term, self.members.copy(), list(answers.records)
+        term, members, records = self.log[index].term, self.members.copy(), answers.records
         return Snapshot(index, term, members, answers.floor, records, self.state_machine.map)
 
     def compact(self) -> None:
@@ -1451,26 +1454,33 @@ def show(value: Any) -> str:
 class Answers:
     """The answers to the last operations, part of the replicated state (section 8).
 
-    A record is [index of the entry, client, msg_id, answer]. All that was applied after `floor` is
-    remembered: it is the index of the newest record that was forgotten. What is unknown and was
-    born before it may have been applied. All nodes forget the same.
+    A record is (index of the entry, client, msg_id, answer). All that was applied after `floor` is
+    remembered; what is unknown and was born before it may have been applied. They are forgotten by
+    generations, each of whole entries: one at a time would cost more than all else that is done
+    with them. All nodes forget the same.
     """
 
     def __init__(self, floor: int = 0, records: Iterable[Any] = ()) -> None:
-        self.floor, self.records = floor, deque(records)
-        self._by_id = {(client, msg_id): res for _, client, msg_id, res in self.records}
+        self.floor = self._middle = self._last = floor  # where the older one and the newer begin
+        self._older: dict[tuple[str, int], tuple[int, str, int, Body]] = {}
+        self._newer = self._older.copy()
+        for index, client, msg_id, res in records:
+            self.add(index, (client, msg_id), res)
+
+    @property
+    def records(self) -> list[tuple[int, str, int, Body]]:
+        return [*self._older.values(), *self._newer.values()]
 
     def get(self, id: tuple[str, int]) -> Body | None:
-        return self._by_id.get(id)
+        record = self._newer.get(id) or self._older.get(id)
+        return record[3] if record else None
 
     def add(self, index: int, id: tuple[str, int], res: Body) -> None:
-        if len(self.records) >= REMEMBERED and self.records[0][0] < index:
-            self.floor = self.records[0][0]
-            while self.records and self.records[0][0] == self.floor:  # all of an entry at once
-                _, client, msg_id, _ = self.records.popleft()
-                self._by_id.pop((client, msg_id), None)
-        self.records.append([index, *id, res])
-        self._by_id[id] = res
+        if len(self._newer) >= REMEMBERED and index > self._last:
+            self.floor, self._middle = self._middle, self._last
+            self._older, self._newer = self._newer, {}
+        self._newer[id] = (index, *id, res)
+        self._last = index
 
 
 class Storage:

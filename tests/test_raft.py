@@ -1809,6 +1809,16 @@ def test_check_a_batch_is_not_remembered_longer_than_anybody_waits() -> None:
     assert not scene.raft.accepted
 
 
+def test_of_a_batch_that_is_done_a_leader_does_not_keep_the_operations() -> None:
+    """It remembers thousands: their reads would be most of what it holds."""
+    scene = ready_leader()
+    scene.says("n1", forward(1, [["c1", 1, write(1)]], [["c1", 2, READ]]))
+    (batch,) = scene.raft.accepted.values()
+    assert batch.writes
+    scene.acks("n2")
+    assert scene.answer(1) and scene.answer(2) and not (batch.reads or batch.writes)
+
+
 def test_check_absurd_round_trips_make_no_leader_that_nobody_can_hear() -> None:
     scene = ready_leader()
     for _ in range(60):
