@@ -109,6 +109,7 @@ MAX_TIMEOUT = 60.0  # that a leader may ask for
 FIRST_ELECTION = 1.0  # not before: peers may not be up
 MORE_PATIENCE = 0.3  # seconds a second: peers that were paused look like a slow network
 BACKLOG = 0.5  # that requests wait at most where more comes than can be read at once
+READ_UP = 5.0  # after a pause, at most, until all that waited is read
 STARTUP = 0.5  # that this program may have taken to begin, while requests waited for it
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
 NEAR = 0.004  # a round trip that an append may wait for
@@ -495,7 +496,8 @@ class Raft(Server):
         wait = 6 * self.rtt if self.node.other_node_ids else 0.0
         longest = now - BACKLOG if self.node.lags else self.ticked[0] - wait
         oldest = min(max(self.input_at, longest), self.ticked[0])
-        if now - oldest > read_at - since or now - read_at > max(TICK, (read_at - since) / 8):
+        for_a_while = max(TICK, min((read_at - since) / 8, READ_UP))
+        if now - oldest > read_at - since or now - read_at > for_a_while:
             self.waited = (oldest, now)
         if not self.node.lags:
             self.input_at = now

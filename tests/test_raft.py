@@ -2025,10 +2025,15 @@ def test_owner_a_request_among_many_messages_has_not_waited() -> None:
     assert scene.answer(msg_id) is None
 
 
-def test_owner_what_comes_long_after_a_pause_did_not_wait_for_its_end() -> None:
+@pytest.mark.parametrize("pause, read_for", [(4.0, 1.5), (3600.0, raft.READ_UP + 0.5)])
+def test_owner_what_comes_long_after_a_pause_did_not_wait_for_its_end(
+    pause: float, read_for: float
+) -> None:
     scene = Scene("n0", nodes=1)
-    scene.world.time += 4.0
-    scene.advance(1.5)
+    scene.world.time += pause
+    scene.node.run()
+    scene.request(READ)
+    scene.advance(read_for)
     assert scene.answer(scene.request(write(1))) == {"type": "write_ok"}
 
 
