@@ -187,6 +187,7 @@ BROKEN = {
     "another's src": (line(src="c0"), 'its src is "c0"; a node sends as itself'),
     "not UTF-8": (line(body={"text": "?"}).replace(b"?", b"\xff"), "not JSON"),
     "too deep": (b"[" * 100_000, "not JSON"),
+    "no object": (b"[1]", "it must be a JSON object"),
 }
 
 
@@ -202,6 +203,16 @@ def test_a_broken_rule_is_told_once_and_nothing_is_heard_of_the_node_then(what: 
     net.network.from_node("n0", line())
     net.network.from_node("n1", line(src="n1", dest="n0"))
     assert len(net.run()) == 2
+
+
+def test_each_message_has_an_id_of_its_own_whatever_its_sender_called_it() -> None:
+    net = Net(0)
+    seen: list[int] = []
+    net.note = lambda message: seen.append(message["id"])  # type: ignore[method-assign]
+    for id in (7, 7, 0):
+        net.network.from_node("n0", line(id=id))
+    net.run()
+    assert seen == [0, 1, 2]
 
 
 def test_a_node_exists_for_its_peers_once_it_was_added() -> None:
