@@ -1518,8 +1518,9 @@ class Storage:
         path = self.folder / f"{raft.node.node_id}.db"
         self._counter = path.with_suffix(".commits")
         try:
+            self._made = [it for it in (self.folder, *self.folder.parents) if not it.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
+            if not os.path.lexists(path):  # not a link to what is away
                 self._create(path, me, raft)
             self._open(path)
             self._load(me, raft)
@@ -1552,7 +1553,8 @@ class Storage:
         self._save(raft)
         self._db.close()
         new.rename(path)
-        for folder in (self.folder, self.folder.parent):  # the names, too, must be on the disk
+        # The names, too, must be on the disk.
+        for folder in (self.folder, *[made.parent for made in self._made]):
             handle = os.open(folder, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)
@@ -1601,8 +1603,10 @@ class Storage:
         new = log.bytes_between(self.index, raft.last_applied)
         overdue = new >= CHECKPOINT_BYTES or log.start > self.index
         state = saved | {"term": raft.term, "vote": raft.voted_for, "last": log.size}
-        if overdue or promised > saved["promised"]:
+        if promised > saved["promised"]:
             state["promised"] = 2 * promised  # so that it need not be written each time
+        elif overdue:  # the one that a node has read when it began must not grow
+            state["promised"] = min(2 * promised, saved["promised"])
         if state == saved and log.stable == log.size and not overdue:
             return
         if db.in_transaction:  # the last one failed

@@ -6,6 +6,7 @@ Nodes run in this process, on real SQLite files. A crash is a copy of the files 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -385,6 +386,18 @@ def test_a_promise_of_long_ago_does_not_bind_for_ever(disk: Disk) -> None:
     assert scene.sent("request_vote_res", "n2")[-1]["granted"]
 
 
+def test_a_promise_does_not_grow_with_each_new_start(disk: Disk) -> None:
+    scene = follower(disk)
+    for life in range(12):
+        entries = [no_op(life + 1) for _ in range(12)]
+        scene.says("n0", append(life + 1, (12 * life, life), entries, 12 * life + 12))
+        scene.advance(raft.TICK)
+        assert scene.raft.storage and scene.raft.storage.index == 12 * life + 12
+        disk = disk.after_crash()
+        scene = follower(disk)
+        assert scene.raft.promise - scene.node.now() < 2.0
+
+
 def test_a_lone_node_that_comes_back_serves(disk: Disk) -> None:
     written(disk, 13)
     scene = lone(disk.after_crash())
@@ -538,6 +551,36 @@ def test_a_folder_that_cannot_be_made_or_written_is_refused(disk: Disk, tmp_path
     sound(disk)
     disk.fails("attempt to write a readonly database", "INSERT")
     assert "readonly" in refused(disk)
+
+
+def test_a_link_to_a_file_that_is_away_is_no_new_node(disk: Disk, tmp_path: Path) -> None:
+    path = sound(disk)
+    path.rename(tmp_path / "n0.db")
+    path.symlink_to(tmp_path / "n0.db")
+    through_it = lone(disk)
+    assert through_it.raft.storage
+    through_it.raft.storage._db.close()
+    (tmp_path / "n0.db").rename(tmp_path / "away")
+    assert refused(disk)
+    assert path.is_symlink()
+
+
+@pytest.mark.parametrize("missing", ["", "a", "a/b", "a/b/c"])
+def test_the_names_of_new_files_and_folders_are_on_the_disk_and_no_others_are_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    opened: list[str] = []
+    system_open = os.open
+
+    def note(path: Any, *flags: Any) -> int:
+        if Path(path).is_dir():
+            opened.append(os.path.relpath(path, tmp_path))
+        return system_open(path, *flags)
+
+    monkeypatch.setattr(os, "open", note)
+    lone(Disk(tmp_path / missing))
+    parents = [str(path) for path in Path(missing).parents] if missing else []
+    assert sorted(opened) == sorted([missing or ".", *parents])
 
 
 def test_a_second_node_on_the_same_file_is_refused_and_the_first_goes_on(disk: Disk) -> None:
