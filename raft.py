@@ -286,6 +286,7 @@ class Follower:
     heard_of: float  # when something last came from it
     progress: float  # since when what is under way is not acknowledged
     match_index: int = 0  # the highest entry known to be in both logs
+    base: int = 0  # what is under way comes after it, and after match_index
     lacked: int = 0  # was committed when its return was heard of
     readmitted: int | None = None  # the start whose return was appended
     acked: float = -math.inf  # stamp of the latest message that it answered
@@ -296,6 +297,10 @@ class Follower:
     snapshot: Snapshot | None = None  # that it gets, for it lacks what the log has no more
     offset: int = 0  # how many of its records the follower has
     part_stamp: float = -math.inf  # of the message with the last ones
+
+    def go_on_after(self, index: int) -> None:
+        """Whatever was sent, the next entry to send is the one after this."""
+        self.base, self.next_index = index, index + 1
 
 
 class Raft(Server):
@@ -768,13 +773,13 @@ class Raft(Server):
         self.forget_leader()
         self.role, self.leader = "leader", self.node.node_id
         self.log_role(f"leader, elected by {' '.join(sorted(votes))}")
-        self.members = self.members or votes
+        self.members |= votes  # a voter's return is committed, if it was not heard of here yet
         self.votes.clear()
         self.failures = 0
         self.adapt_timeout()
         now, last = self.node.now(), self.log.size
         self.followers = {
-            id: Follower(self.members.get(id), last + 1, now, now)
+            id: Follower(self.members.get(id), last + 1, now, now, base=last)
             for id in self.node.other_node_ids
         }
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8). The
@@ -914,7 +919,8 @@ class Raft(Server):
                 if now - follower.heard_of <= GONE:
                     self.send_snapshot(node_id, follower, due)
                     continue
-                follower.snapshot, follower.next_index = None, self.log.size + 1
+                follower.snapshot = None
+                follower.go_on_after(self.log.size)
             last = self.last_to_send(follower, now, needed > 0)
             needed -= now - follower.heard_of <= self.timeout
             if last >= follower.next_index or due:
@@ -932,7 +938,7 @@ class Raft(Server):
         may_wait = self.rtt < NEAR and (sent > match_index or not is_needed)
         if may_wait and self.stamp - follower.stamp < self.rtt * (URGENT if is_needed else SPARE):
             return 0
-        room = WINDOW_BYTES - log.bytes_between(match_index, sent)
+        room = WINDOW_BYTES - log.bytes_between(max(match_index, follower.base), sent)
         last = log.size if room > 0 else 0
         while last > sent + 1 and log.bytes_between(sent, last) > min(room, CHUNK_BYTES):
             last = (sent + 1 + last) // 2
@@ -994,7 +1000,7 @@ class Raft(Server):
                 follower.offset = offset  # else it says what was the case before
         elif sent > follower.backed:  # else it answers what was sent before the last step back
             follower.backed = self.stamp
-            follower.next_index = max(follower.match_index, match) + 1
+            follower.go_on_after(max(follower.match_index, match))
 
     def send_snapshot(self, node_id: str, follower: Follower, due: bool) -> None:
         """Sends a part of the state to a follower that lacks what the log has no more (section 7).
@@ -1041,7 +1047,7 @@ class Raft(Server):
         for id, follower in self.followers.items():
             waits = follower.next_index - 1 > follower.match_index
             if waits and now - follower.progress > 2 * self.rtt + TICK:
-                follower.next_index = follower.match_index + 1
+                follower.go_on_after(follower.match_index)
             known = (None, self.members.get(id), follower.readmitted)
             if follower.start not in known and follower.match_index >= follower.lacked:
                 follower.readmitted = follower.start
@@ -1150,6 +1156,7 @@ class Raft(Server):
         (Section 7.) Parts come in order; one that is not the next is answered with which that is.
         """
         check_order(last_term, term)
+        self.known_commit = max(self.known_commit, last_index)
         if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered):
             return
         if last_index > self.commit_index:  # a node never goes back
@@ -1193,7 +1200,7 @@ class Raft(Server):
         """
         if previous > self.log.size:
             if len(self.early) < EARLY_APPENDS:
-                self.early[previous] = entries
+                self.early[previous] = max(entries, self.early.get(previous, []), key=len)
             return None
         if previous > self.verified and self.log[previous].term != previous_term:
             conflict = self.log[previous].term

@@ -807,6 +807,38 @@ def test_5_3_what_is_on_its_way_to_a_follower_is_bounded() -> None:
     assert scene.sent("append_entries", "n1")[0]["prev_log_index"] == last
 
 
+def test_5_3_what_an_earlier_leader_has_sent_is_not_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the first entry of a leader with a long log would wait for a round trip."""
+    monkeypatch.setattr(raft, "WINDOW_BYTES", 4000)
+    scene = follower(entries=[entry(1, value) for value in range(20)], commit=20)
+    become_leader(scene)
+    first = scene.sent("append_entries", "n0")[0]
+    assert (first["prev_log_index"], first["entries"]) == (20, [no_op(scene.raft.term)])
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_5_3_what_is_sent_again_is_bounded_from_where_it_begins(
+    monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    monkeypatch.setattr(raft, "WINDOW_BYTES", 4000)
+    monkeypatch.setattr(raft, "CHUNK_BYTES", 2500)
+    scene = follower(entries=[entry(1, value) for value in range(20)], commit=20)
+    scene.knows_latency(0.0)
+    become_leader(scene)
+    (first,) = scene.sent("append_entries", "n0")
+    if refuses:
+        scene.says("n0", {**appended(2, 8, first["sent"]), "success": False})
+    else:  # it may be lost
+        scene.advance(3 * TICK)
+    for _ in range(9):
+        scene.says("n2", appended(2, 21, scene.raft.stamp))
+    sent = [message for message in scene.sent("append_entries", "n0") if message["entries"]]
+    begin = 8 if refuses else 0
+    assert [message["prev_log_index"] for message in sent] == [begin, begin + 2, begin + 3]
+
+
 def test_5_3_long_values_are_sent_in_pieces_that_are_bounded_in_bytes() -> None:
     scene = ready_leader()
     value = "x" * (raft.CHUNK_BYTES // 3)
@@ -917,6 +949,14 @@ def test_5_3_an_append_that_came_early_waits_for_the_one_before_it() -> None:
     assert [(answer["success"], answer["match"]) for answer in answers] == [(True, 1)] * 2
     scene.says("n0", append(1, prev=(1, 1), entries=[entry(1, 7)]))
     assert scene.sent("append_entries_res", "n0")[-1]["match"] == 4
+
+
+def test_5_3_a_heartbeat_that_comes_even_earlier_does_not_take_its_entries_place() -> None:
+    scene = follower(entries=[no_op(1)])
+    scene.says("n0", append(1, prev=(2, 1), entries=[entry(1, 8)]))
+    scene.says("n0", append(1, prev=(2, 1)))
+    scene.says("n0", append(1, prev=(1, 1), entries=[entry(1, 7)]))
+    assert scene.sent("append_entries_res", "n0")[-1]["match"] == 3
 
 
 def test_5_3_what_came_early_is_forgotten_with_the_term_of_its_leader() -> None:

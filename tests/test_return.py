@@ -347,6 +347,17 @@ def test_what_its_clients_want_is_not_taken_for_what_others_wanted_before() -> N
     assert cluster.world.answer(asked) == {"type": "write_ok"}
 
 
+def test_a_node_that_is_back_counts_for_a_leader_who_knows_that_by_its_vote_alone() -> None:
+    scene = member()
+    for pre in (True, False):
+        asked = scene.until_sent("request_vote", "n2")
+        scene.says("n2", vote(asked["term"], pre=pre, starts={"n2": AGAIN}))
+    scene.advance(0.1)
+    assert scene.raft.role == "leader"
+    scene.acks("n2", start=AGAIN)
+    assert scene.raft.commit_index == scene.raft.log.size
+
+
 def test_a_snapshot_says_who_takes_part() -> None:
     scene = leader()
     assert scene.raft.snapshot().members == scene.raft.members

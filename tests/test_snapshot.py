@@ -343,6 +343,14 @@ def test_7_operations_are_born_after_a_state_that_has_come() -> None:
     assert scene.sent("forward", "n0")[-1]["birth"] == 10
 
 
+def test_7_nor_are_they_born_before_one_of_which_a_part_has_come() -> None:
+    """That they were forgotten long ago is what all would say of them."""
+    scene = Scene("n1")
+    scene.says("n0", part([X], size=2))
+    scene.request(write(1))
+    assert scene.sent("forward", "n0")[-1]["birth"] == 10
+
+
 def test_7_nor_are_they_born_earlier_than_what_was_heard_of_before() -> None:
     scene = follower(commit=50)
     scene.says("n0", part([X, Y]))
