@@ -292,6 +292,7 @@ class Follower:
     acked: float = -math.inf  # stamp of the latest message that it answered
     promised: float = -math.inf  # until when it votes for nobody, by our clock
     stamp: float = -math.inf  # of the latest message to it
+    entries_stamp: float = -math.inf  # of the latest one with entries
     backed: float = -math.inf  # stamp of the last step back
     answered: list[Any] = field(default_factory=list)  # batches it is to hear of: owner, seq
     snapshot: Snapshot | None = None  # that it gets, for it lacks what the log has no more
@@ -301,6 +302,10 @@ class Follower:
     def go_on_after(self, index: int) -> None:
         """Whatever was sent, the next entry to send is the one after this."""
         self.base, self.next_index = index, index + 1
+
+    def is_overdue(self, now: float, limit: float) -> bool:
+        """Whether what is under way is not acknowledged for so long."""
+        return self.next_index > self.match_index + 1 and now - self.progress > limit
 
 
 class Raft(Server):
@@ -545,7 +550,7 @@ class Raft(Server):
 
     def hand_over_pending(self) -> None:
         """There is another leader: everything goes there, at once."""
-        for batch in self.pending.values():
+        for batch in list(self.pending.values()):
             batch.tried = False
             self.hand_over(batch)
 
@@ -922,24 +927,26 @@ class Raft(Server):
                 follower.snapshot = None
                 follower.go_on_after(self.log.size)
             last = self.last_to_send(follower, now, needed > 0)
-            needed -= now - follower.heard_of <= self.timeout
+            if needed > 0 and now - follower.heard_of <= self.timeout:
+                needed -= not follower.is_overdue(now, SPARE * self.rtt)
             if last >= follower.next_index or due:
                 self.send_entries(node_id, follower, last)
 
     def last_to_send(self, follower: Follower, now: float, is_needed: bool) -> int:
-        """The last index of the entries to send now; 0 for none.
+        """The last index of the entries to send now; for none, of those that were sent.
 
         On a near network an append waits while the answer to the last one is to come soon (Nagle's
         rule), and longer to a follower that it does not take to commit: there will be more by then.
         """
         log, sent, match_index = self.log, follower.next_index - 1, follower.match_index
         if sent == log.size or now - follower.heard_of > self.timeout:
-            return 0  # to who is silent, until it answers one, heartbeats will do
+            return sent  # to who is silent, until it answers one, heartbeats will do
         may_wait = self.rtt < NEAR and (sent > match_index or not is_needed)
-        if may_wait and self.stamp - follower.stamp < self.rtt * (URGENT if is_needed else SPARE):
-            return 0
+        held = self.stamp - follower.entries_stamp
+        if may_wait and held < self.rtt * (URGENT if is_needed else SPARE):
+            return sent
         room = WINDOW_BYTES - log.bytes_between(max(match_index, follower.base), sent)
-        last = log.size if room > 0 else 0
+        last = log.size if room > 0 else sent
         while last > sent + 1 and log.bytes_between(sent, last) > min(room, CHUNK_BYTES):
             last = (sent + 1 + last) // 2
         return last
@@ -948,8 +955,10 @@ class Raft(Server):
         """Sends append_entries with the entries up to `last`, maybe none."""
         previous = follower.next_index - 1
         entries = self.log.from_index(previous + 1, last + 1)
-        if entries and previous == follower.match_index:
-            follower.progress = self.node.now()
+        if entries:
+            follower.entries_stamp = self.stamp
+            if previous == follower.match_index:
+                follower.progress = self.node.now()
         follower.next_index += len(entries)
         self.send_follower(
             node_id, "append_entries", prev_log_index=previous,
@@ -1045,8 +1054,7 @@ class Raft(Server):
         What is committed now is no measure: under load only the quickest has it.
         """
         for id, follower in self.followers.items():
-            waits = follower.next_index - 1 > follower.match_index
-            if waits and now - follower.progress > 2 * self.rtt + TICK:
+            if follower.is_overdue(now, 2 * self.rtt + TICK):
                 follower.go_on_after(follower.match_index)
             known = (None, self.members.get(id), follower.readmitted)
             if follower.start not in known and follower.match_index >= follower.lacked:
@@ -1485,6 +1493,8 @@ class Answers:
         return record[3] if record else None
 
     def add(self, index: int, id: tuple[str, int], res: Body) -> None:
+        if res["type"] == "read_ok":
+            return  # it may be large, and be read again
         if len(self._newer) >= REMEMBERED and index > self._last:
             self.floor, self._middle = self._middle, self._last
             self._older, self._newer = self._newer, {}

@@ -1147,6 +1147,16 @@ def test_8_a_read_by_log_is_an_entry() -> None:
     assert scene.answer(msg_id) is not None
 
 
+def test_8_a_read_is_not_remembered_for_its_value_may_be_large_and_it_may_be_done_twice() -> None:
+    scene = ready_leader(reads="log")
+    scene.request(write(1))
+    scene.request(READ)
+    scene.acks("n1")
+    scene.request(READ | {"key": "absent"})
+    scene.acks("n1")
+    assert [record[3]["type"] for record in scene.raft.answers.records] == ["write_ok", "error"]
+
+
 def test_8_a_leader_that_is_cut_off_serves_no_stale_read() -> None:
     world = World()
     nodes: dict[str, Raft] = {id: world.add(id, Raft) for id in ("n0", "n1", "n2")}
@@ -1968,6 +1978,37 @@ def test_cost_on_a_near_network_another_is_needed_for_one_that_is_silent() -> No
         scene.world.time += 0.0021
         scene.request(write(value))
         assert len(scene.sent("append_entries", "n4")) == 1
+
+
+def test_cost_on_a_near_network_another_is_needed_for_one_that_answers_nothing_a_while() -> None:
+    """Not only when it counts as silent: writes would wait for an election timeout till then."""
+    scene = new_leader(5)
+    scene.knows_latency(0.002)
+    scene.world.time += 0.002
+    scene.acks(*scene.peers)
+    scene.request(write(1))
+    scene.acks("n2", "n3")
+    assert not scene.sent("append_entries", "n4")
+    scene.world.time += raft.SPARE * 0.002 + 0.001
+    scene.request(write(2))
+    scene.acks("n2", "n3", "n4")
+    scene.world.time += 0.0021
+    scene.request(write(3))
+    assert scene.sent("append_entries", "n4")
+
+
+def test_cost_on_a_near_network_reads_that_ask_all_do_not_keep_writes_from_who_is_not_needed(
+) -> None:  # fmt: skip
+    scene = ready_leader(5, reads="index")
+    scene.knows_latency(0.002)
+    entries = 0
+    for value in range(4 * int(raft.SPARE)):
+        scene.world.time += 0.001
+        scene.request(READ)
+        scene.request(write(value))
+        entries += sum(len(sent["entries"]) for sent in scene.sent("append_entries", "n4"))
+        scene.acks("n1", "n2", "n3")
+    assert entries >= 2 * raft.SPARE
 
 
 def test_cost_on_a_far_network_no_write_waits() -> None:

@@ -277,6 +277,28 @@ def test_7_a_follower_that_does_not_answer_gets_heartbeats_only() -> None:
     assert heartbeats and not any(body["data"] for body in heartbeats)
 
 
+@pytest.mark.parametrize("why", ["it is silent", "the window is full"])
+def test_7_nor_do_they_hold_entries_when_the_log_begins_later_than_at_1(
+    monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    scene = ready_leader()
+    while scene.raft.log.start < 2:
+        scene.request(write(1))
+        scene.acks(*scene.peers)
+        scene.advance(raft.TICK)
+    follower = scene.raft.followers["n2"]
+    follower.match_index = scene.raft.log.start
+    follower.go_on_after(follower.match_index)
+    if why == "it is silent":
+        follower.heard_of -= 5.0
+    else:
+        monkeypatch.setattr(raft, "WINDOW_BYTES", 0)
+    scene.sent("append_entries", "n2")
+    scene.advance(0.5)
+    heartbeats = scene.sent("append_entries", "n2")
+    assert heartbeats and not any(sent["entries"] for sent in heartbeats)
+
+
 def test_7_for_a_follower_that_is_gone_nothing_is_kept() -> None:
     scene = leader_without_its_past()
     scene.until_sent("install_snapshot", "n2")

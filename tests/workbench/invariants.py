@@ -97,7 +97,7 @@ class Reference:
             id = client, msg_id
             if self._answers.get(id) or entry.birth < self._answers.floor:
                 continue
-            if id in self.index_of:
+            if id in self.index_of and body["type"] != "read":
                 raise Broken(
                     f"at most once: {entry} at {self.size} was done at {self.index_of[id]} already"
                 )
