@@ -188,6 +188,8 @@ BROKEN = {
     "not UTF-8": (line(body={"text": "?"}).replace(b"?", b"\xff"), "not JSON"),
     "too deep": (b"[" * 100_000, "not JSON"),
     "no object": (b"[1]", "it must be a JSON object"),
+    "no number": (line(body={"text": float("nan")}), "not JSON (NaN is not JSON)"),
+    "a long line": (line(dest="n3", body={"text": "x" * 300}), f'"{"x" * 254}...'),
 }
 
 
