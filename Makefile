@@ -56,7 +56,7 @@ directed:  ## faults at chosen moments, and what clients see: make directed ARGS
 crashes:  ## kills, pauses, many writes, many keys: make crashes ARGS='rounds --rounds 10'
 	$(PYTHON) tests/bench/crashes.py $(ARGS)
 
-failover:  ## the leader is cut off 200 times, simulated: how long until the others serve
+failover:  ## the leader is cut off 600 times, simulated: how long until the others serve
 	$(PYTHON) tests/bench/failover.py $(ARGS)
 
 agreement:  ## do real and simulated runs give the same figures? five minutes on an idle machine
