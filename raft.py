@@ -304,7 +304,7 @@ class Follower:
         self.base, self.next_index = index, index + 1
 
     def is_overdue(self, now: float, limit: float) -> bool:
-        """Whether what is under way is not acknowledged for so long."""
+        """Whether what is under way has not been acknowledged for more than `limit` seconds."""
         return self.next_index > self.match_index + 1 and now - self.progress > limit
 
 
@@ -550,7 +550,7 @@ class Raft(Server):
 
     def hand_over_pending(self) -> None:
         """There is another leader: everything goes there, at once."""
-        for batch in list(self.pending.values()):
+        for batch in self.pending.values():
             batch.tried = False
             self.hand_over(batch)
 
@@ -927,8 +927,9 @@ class Raft(Server):
                 follower.snapshot = None
                 follower.go_on_after(self.log.size)
             last = self.last_to_send(follower, now, needed > 0)
-            if needed > 0 and now - follower.heard_of <= self.timeout:
-                needed -= not follower.is_overdue(now, SPARE * self.rtt)
+            is_silent = now - follower.heard_of > self.timeout
+            if needed > 0 and not (is_silent or follower.is_overdue(now, SPARE * self.rtt)):
+                needed -= 1
             if last >= follower.next_index or due:
                 self.send_entries(node_id, follower, last)
 
@@ -1472,9 +1473,10 @@ class Answers:
     """The answers to the last operations, part of the replicated state (section 8).
 
     A record is (index of the entry, client, msg_id, answer). All that was applied after `floor` is
-    remembered; what is unknown and was born before it may have been applied. They are forgotten by
-    generations, each of whole entries: one at a time would cost more than all else that is done
-    with them. All nodes forget the same.
+    remembered, but reads that found a value: it may be large, and to read again does no harm. What
+    is unknown and was born before `floor` may have been applied. They are forgotten by generations,
+    each of whole entries: one at a time would cost more than all else that is done with them. All
+    nodes forget the same.
     """
 
     def __init__(self, floor: int = 0, records: Iterable[Any] = ()) -> None:
@@ -1494,7 +1496,7 @@ class Answers:
 
     def add(self, index: int, id: tuple[str, int], res: Body) -> None:
         if res["type"] == "read_ok":
-            return  # it may be large, and be read again
+            return
         if len(self._newer) >= REMEMBERED and index > self._last:
             self.floor, self._middle = self._middle, self._last
             self._older, self._newer = self._newer, {}
@@ -1535,7 +1537,8 @@ class Storage:
         path = self.folder / f"{raft.node.node_id}.db"
         self._counter = path.with_suffix(".commits")
         try:
-            self._made = [it for it in (self.folder, *self.folder.parents) if not it.exists()]
+            folders = (self.folder, *self.folder.parents)
+            self._made = [folder for folder in folders if not folder.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.path.lexists(path):  # not a link to what is away
                 self._create(path, me, raft)

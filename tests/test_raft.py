@@ -1974,6 +1974,7 @@ def test_cost_on_a_near_network_another_is_needed_for_one_that_is_silent() -> No
         scene.world.time += 0.1
         scene.request(write(1))
         scene.acks("n2", "n3", "n4")
+    scene.raft.review_followers(scene.world.time)  # nothing is under way to it any more
     for value in range(2):
         scene.world.time += 0.0021
         scene.request(write(value))
