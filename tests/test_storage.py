@@ -569,18 +569,18 @@ def test_a_link_to_a_file_that_is_away_is_no_new_node(disk: Disk, tmp_path: Path
 def test_the_names_of_new_files_and_folders_are_on_the_disk_and_no_others_are_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    opened: list[str] = []
-    system_open = os.open
+    synced: list[int] = []
+    system_fsync = os.fsync
 
-    def note(path: Any, *flags: Any) -> int:
-        if Path(path).is_dir():
-            opened.append(os.path.relpath(path, tmp_path))
-        return system_open(path, *flags)
+    def note(handle: int) -> None:
+        assert (tmp_path / missing / "n0.db").exists()  # else it is not its name that is kept
+        synced.append(os.fstat(handle).st_ino)
+        system_fsync(handle)
 
-    monkeypatch.setattr(os, "open", note)
+    monkeypatch.setattr(os, "fsync", note)
     lone(Disk(tmp_path / missing))
-    parents = [str(path) for path in Path(missing).parents] if missing else []
-    assert sorted(opened) == sorted([missing or ".", *parents])
+    folders = [Path(missing), *(Path(missing).parents if missing else [])]
+    assert sorted(synced) == sorted((tmp_path / folder).stat().st_ino for folder in folders)
 
 
 def test_a_second_node_on_the_same_file_is_refused_and_the_first_goes_on(disk: Disk) -> None:
