@@ -206,10 +206,55 @@ WROTE_1 = ["0 invoke write 1", "0 ok write 1"]
         (False, [*WROTE_1, "1 invoke read nil", "1 ok read nil"]),
         (True, [*WROTE_1, "2 invoke read nil", "2 info read nil", "1 invoke cas 1,2",
                 "1 ok cas 1,2"]),
+        # What is under way all the time takes effect once.
+        (False, ["0 invoke write 1", "1 invoke write 2", "2 invoke read nil", "2 ok read 1",
+                 "2 invoke read nil", "2 ok read 2", "2 invoke read nil", "2 ok read 1",
+                 "0 ok write 1", "1 ok write 2"]),
+        # An error that does not fit the operation says no more than any other.
+        (True, [*WROTE_1, "1 invoke read nil", "1 fail read nil 22"]),
+        (True, [*WROTE_1, "1 invoke write 2", "1 fail write 2 20"]),
+        (True, [*WROTE_1, "1 invoke write 1", "1 fail write 1 22"]),
     ],
 )  # fmt: skip
 def test_what_each_completion_says(valid: bool, lines: list[str]) -> None:
     assert check(history(*lines)).valid is valid
+
+
+@pytest.mark.parametrize("error", [[], [[]], {"code": 22}, [{"code": 22}], True])
+def test_an_error_of_an_unknown_form_says_nothing(error: object) -> None:
+    ops = history(*WROTE_1, "1 invoke cas 1,3")
+    assert check([*ops, Op(1, "fail", "cas", [1, 3], 3, 3, error)]).valid is True
+
+
+def test_says_what_the_register_holds_in_the_end_and_who_came_last() -> None:
+    assert check([]).final_states == [(None, None)]
+    ((state, last),) = check(history(*WROTE_1, "1 invoke read nil", "1 ok read 1")).final_states
+    assert (state, str(last)) == (1, "read 1")
+
+
+def test_each_step_of_a_path_is_there_once() -> None:
+    analysis = check(
+        history(
+            "0 invoke write 1",
+            "1 invoke cas 5,6",
+            "2 invoke read nil",
+            "2 ok read 1",
+            "1 fail cas 5,6 22",
+            "0 ok write 1",
+            "2 invoke read nil",
+            "2 ok read 9",
+        )
+    )
+    (path,) = analysis.final_paths
+    assert [str(step.operation) for step in path] == ["cas 5 to 6", "write 1", "read 1", "read 9"]
+
+
+def test_more_than_two_values_are_a_list() -> None:
+    writes = [f"{n} {type} write {n}" for type in ("invoke", "ok") for n in (1, 2, 3)]
+    analysis = check(history(*writes, "0 invoke read nil", "0 ok read 9"))
+    assert analysis.why.startswith(
+        "process 0's read found 9, but the register held 1, 2 or 3; the read was at"
+    )
 
 
 def test_values_are_compared_as_json() -> None:
