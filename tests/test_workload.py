@@ -6,6 +6,7 @@ import random
 from collections import Counter
 
 import pytest
+from workbench import edn, workload
 from workbench.edn import Keyword
 from workbench.history import Op
 from workbench.workload import ERRORS, Echo, LinKv, Worker
@@ -25,6 +26,21 @@ def test_a_key_is_retired_after_20_processes() -> None:
     assert list(processes) == list(range(len(processes)))
     assert len(processes) > 3
     assert max(len(seen) for seen in processes.values()) == 20
+
+
+def test_a_key_is_retired_after_as_many_processes_as_work_on_it_if_these_are_more() -> None:
+    workload = LinKv(random.Random(1), 11)
+    workers = [Worker(thread, thread) for thread in range(22)]
+
+    def keys() -> set[int]:
+        drawn = [workload.next(workers, workers) for _ in range(100)]
+        return {operation[2][0] for operation in drawn if operation}
+
+    assert keys() == {0}
+    workers[21].process += 22
+    assert keys() == {1}
+    workers[0].process += 22
+    assert keys() == {2}
 
 
 @pytest.mark.parametrize("busy", [[], [4, 5], [3, 4, 5], [0, 1], [0, 1, 2]])
@@ -58,6 +74,65 @@ def test_each_group_of_2n_workers_has_a_key_of_its_own() -> None:
         assert operation
         keys[operation[0].thread // 4].add(operation[2][0])
     assert sorted(map(sorted, keys.values())) == [[0], [1]]
+
+
+def on_key_0(*events: tuple[int, str, str, object]) -> list[Op]:
+    return [
+        Op(process, type, f, [0, value], 1000 + index, index)
+        for index, (process, type, f, value) in enumerate(events)
+    ]
+
+
+WROTE_1 = [(0, "invoke", "write", 1), (0, "ok", "write", 1)]
+READ = (1, "invoke", "read", None)
+
+
+def results(ops: list[Op]) -> str:
+    return edn.dumps(LinKv(random.Random(1), 1).check(ops))
+
+
+def test_of_a_key_that_is_linearizable_the_last_operation_is_told() -> None:
+    assert results(on_key_0(*WROTE_1, READ, (1, "ok", "read", 1))) == (
+        "{:valid? true, :results {0 {:linearizable {:valid? true, :configs [{:model {:value 1}, "
+        ":last-op {:process 1, :type :ok, :f :read, :value 1, :index 3}, :pending []}], "
+        ":final-paths []}, :timeline {:valid? true}, :valid? true}}, :failures []}"
+    )
+    assert ":model {:value nil}, :last-op nil" in results(on_key_0(READ, (1, "info", "read", None)))
+
+
+def test_of_one_that_is_not_why_and_the_paths_that_came_furthest() -> None:
+    found = results(on_key_0(*WROTE_1, READ, (1, "ok", "read", 3)))
+    assert found.startswith("{:valid? false, :results {0 {:linearizable {:valid? false, :why ")
+    assert (
+        ":final-paths [[{:op {:process 0, :f :write, :value 1}, :model {:value 1}} "
+        "{:op {:process 1, :f :read, :value 3}, "
+        ':model {:msg "read found 3, but key 0 held 1"}}]]' in found
+    )
+    assert ":configs" not in found
+    assert found.endswith(":timeline {:valid? true}, :valid? false}}, :failures [0]}")
+
+
+def test_one_that_nobody_knows_of_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "BUDGET", 0)
+    found = results(on_key_0(*WROTE_1))
+    assert found.startswith(
+        '{:valid? :unknown, :results {0 {:linearizable {:valid? :unknown, :why "key 0 has no'
+    )
+    assert found.endswith(":valid? :unknown}}, :failures []}")
+
+
+def test_without_clients_there_is_nothing_to_judge() -> None:
+    assert results([]) == "{:valid? true, :results {}, :failures []}"
+    nemesis = [Op("nemesis", "info", "start-kill", ["n0", "n1"], 1, 0)]
+    assert results(nemesis) == results([])
+
+
+def test_an_echo_without_payload_is_malformed() -> None:
+    echo = Echo(random.Random(1), 1)
+    assert echo.complete("echo", 1, {"type": "echo_ok", "echo": 2}) == 2
+    for reply in ({"type": "echo_ok"}, {"type": "read_ok", "echo": 1}):
+        with pytest.raises(ValueError, match="it"):
+            echo.complete("echo", 1, reply)
 
 
 def test_errors_have_the_names_and_meanings_of_maelstroms() -> None:

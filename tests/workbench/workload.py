@@ -123,7 +123,7 @@ class LinKv:
         return [value[0], reply["value"]] if f == "read" else value
 
     def check(self, ops: Sequence[Op]) -> Results:
-        self.analyses = check_history(ops, BUDGET) if clients(ops) else {}
+        self.analyses = check_history(ops, BUDGET)
         return {
             Keyword("valid?"): merge(found.valid for found in self.analyses.values()),
             Keyword("results"): {key: _results(found) for key, found in self.analyses.items()},
