@@ -76,6 +76,15 @@ def test_the_first_fault_comes_at_once_and_the_next_step_after_0_to_2_intervals(
     assert abs(mean(gaps) - 10) < 0.5
 
 
+def test_there_is_a_rest_after_each_end_if_one_is_asked_for() -> None:
+    world = World("partition", interval=10, rest_seconds=100)
+    world.nemesis.start(20_000 * SECOND)
+    world.loop.run_until(lambda: False)
+    gaps = [after - before for (before, _), (after, _) in pairwise(world.steps("partition"))]
+    assert 0 <= min(gaps[::2]) and max(gaps[::2]) <= 20
+    assert 100 <= min(gaps[1::2]) and max(gaps[1::2]) <= 120
+
+
 def test_nothing_begins_or_ends_after_the_end() -> None:
     world = World(*FAULTS)
     world.nemesis.start(100 * SECOND)
