@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from test_runner import options
 from test_workbench import run
 from workbench import edn
 from workbench.console import Console
 from workbench.edn import Keyword
 from workbench.history import Op, to_edn
-from workbench.invariants import Invariants
 from workbench.loop import SECOND, VirtualLoop
 from workbench.nemesis import TARGETS
 from workbench.runner import Runner
 from workbench.simulation import PATIENCE, Machine, SimulatedCluster, Watcher
-
-from raft import Answers, Entry, Log, Map
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -314,144 +309,3 @@ def test_nothing_waits_for_the_disk(tmp_path: Path) -> None:
     assert lone.machine.node
     (level,) = lone.machine.node.server.disk.execute("PRAGMA synchronous").fetchone()
     assert level == 0
-
-
-# Invariants
-
-
-class World:
-    """Three nodes as the invariants see them, without machines: a test sets what they hold."""
-
-    def __init__(self, storage: object = True) -> None:
-        self.storage = storage
-        self.told: list[str] = []
-        self.invariants = Invariants(VirtualLoop(), 1, self.told.append)
-        self.machines: dict[str, Any] = {}
-        for name in ("n0", "n1", "n2"):
-            self.machines[name] = SimpleNamespace(node_id=name, torn=0)
-            self.start(name)
-
-    def start(self, name: str) -> None:
-        """A new program with nothing in its memory, not even its name."""
-        node = SimpleNamespace(node_id="", node_ids=["n0", "n1", "n2"])
-        raft = SimpleNamespace(
-            node=node, term=0, voted_for=None, role="follower", commit_index=0, last_applied=0,
-            log=Log(), state_machine=Map(), answers=Answers(), storage=self.storage,
-        )  # fmt: skip
-        node.server = raft
-        self.machines[name].node = node
-        self.turn(name)
-
-    def turn(
-        self, name: str, entries: list[Entry] | None = None, stable: int | None = None, **state: Any
-    ) -> None:
-        """After it all of the node's log and state is as given; it knows its name.
-
-        All entries are on its disk, or so many as are given.
-        """
-        machine = self.machines[name]
-        raft = machine.node.server
-        if entries is not None:
-            machine.node.node_id = name
-            kept = 0  # those that stay are the same objects, as in a program
-            while kept < min(raft.log.size, len(entries)) and raft.log[kept + 1] == entries[kept]:
-                kept += 1
-            raft.log.truncate(kept)
-            raft.log.append(entries[kept:])
-        raft.log.stable = raft.log.size if stable is None else stable
-        vars(raft).update(state)
-        self.invariants.turned(machine, [])
-
-
-def entries(*terms: int) -> list[Entry]:
-    return [Entry(term) for term in terms]
-
-
-FIVE: dict[str, Any] = {"term": 5, "voted_for": "n1"}
-
-
-def stored() -> World:
-    """n0 holds entries of terms 1 and 2, of which one is committed, and has voted in term 5."""
-    world = World()
-    world.turn("n1", entries(1, 2), **FIVE)
-    world.turn("n0", entries(1, 2), commit_index=1, last_applied=1, **FIVE)
-    assert not world.told
-    world.start("n0")
-    assert not world.told  # it has not read its disk yet
-    return world
-
-
-def test_what_was_stored_is_still_there_after_a_kill() -> None:
-    world = stored()
-    world.turn("n0", entries(1, 2), **FIVE)  # what is committed it hears of again
-    world.turn("n0", entries(1, 2), commit_index=1, last_applied=1, **FIVE)
-    world.turn("n0", entries(1, 2), commit_index=1, last_applied=1, term=6, voted_for="n2")
-    assert not world.told
-
-
-@pytest.mark.parametrize(
-    ("rule", "log", "state"),
-    [
-        ("terms: n0 went back", entries(1, 2), {"term": 4}),
-        ("one vote: ", entries(1, 2), {"term": 5, "voted_for": "n2"}),
-        ("one vote: ", entries(1, 2), {"term": 5}),
-        ("committed entries stay: n0 lost 1", [], FIVE),
-        ("committed entries stay: n0 lost 1", entries(3), FIVE),
-        ("stable storage: n0 came back without 2", entries(1), FIVE),
-    ],
-)
-def test_what_was_stored_and_is_gone_is_told(
-    rule: str, log: list[Entry], state: dict[str, Any]
-) -> None:
-    world = stored()
-    world.turn("n0", log, **state)
-    assert len(world.told) == 1 and world.told[0].startswith(rule)
-
-
-def test_a_turn_that_a_kill_cut_short_may_have_dropped_what_was_not_committed() -> None:
-    world = stored()
-    world.machines["n0"].torn += 1
-    world.turn("n0", entries(1), **FIVE)
-    assert not world.told
-    world.start("n0")
-    world.turn("n0", [], **FIVE)
-    assert world.told[0].startswith("committed entries stay: n0 lost 1")
-
-
-def test_the_first_turn_may_replace_what_was_not_committed() -> None:
-    world = stored()
-    world.turn("n0", entries(1, 5), **FIVE)
-    assert not world.told
-
-
-def test_what_a_node_has_forgotten_still_counts_for_who_had_heard_of_it() -> None:
-    world = World(storage=None)
-    world.turn("n1", entries(2), term=2)
-    world.start("n1")
-    world.turn("n1", [])
-    world.start("n1")
-    world.turn("n1", [])  # it may begin anew
-    world.turn("n0", entries(2), term=2, role="leader")
-    world.turn("n0", entries(2), commit_index=1, last_applied=1)
-    assert not world.told
-    world.start("n0")
-    world.turn("n0", [])
-    world.turn("n1", entries(2), term=2, commit_index=1, last_applied=1)
-    world.turn("n1", entries(2, 2), commit_index=2)
-    assert len(world.told) == 1 and world.told[0].startswith("commit: n1 takes")  # nobody had that
-
-
-def test_what_a_leader_has_not_on_its_disk_may_be_lost_and_does_not_count() -> None:
-    """Thesis 10.2.1: it sends its entries before it has stored them."""
-    world = World()
-    world.turn("n0", entries(1, 1), stable=1, term=1, role="leader")
-    world.turn("n1", entries(1, 1), term=1)
-    world.turn("n2", entries(1, 1), term=1)
-    world.turn("n0", entries(1, 1), stable=1, commit_index=2, last_applied=2)
-    world.start("n0")
-    world.turn("n0", entries(1), term=1)
-    assert not world.told, "the others have it"
-    world.turn("n1", entries(1, 1, 1), term=1)
-    world.turn("n0", entries(1, 1, 1), stable=1, commit_index=3)
-    assert len(world.told) == 1 and world.told[0].startswith("commit: n0 takes")
-    assert "only n1 of 3 nodes have it" in world.told[0]

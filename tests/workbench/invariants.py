@@ -24,6 +24,9 @@ Id = tuple[str, int]  # of an operation: client, msg_id
 NO_VALUE = object()
 EVENTS = 20  # that are told when something is broken, the last ones
 MAX_WORDS = 200  # characters of one
+LOOKED_AT = (  # public attributes of raft.py's Raft
+    "term", "voted_for", "role", "log", "commit_index", "last_applied", "state_machine", "answers",
+)  # fmt: skip
 
 
 class Broken(Exception):
@@ -118,8 +121,8 @@ class Reference:
 class Invariants(Watcher):
     """Watches the nodes of a simulation; tells of the first property that does not hold.
 
-    What it reads of a node are the public attributes of raft.py's Raft; a program that has none
-    of that kind is not looked at.
+    What it reads of a node are the public attributes of raft.py's Raft; a program that lacks one
+    of them, say a Raft of one's own, is not looked at.
     """
 
     def __init__(self, loop: Loop, seed: int, tell: Callable[[str], object]) -> None:
@@ -183,8 +186,10 @@ class Invariants(Watcher):
         before, node = self._nodes.get(machine.node_id), machine.node
         if before and before.raft.node is node:
             return before
-        if not node or not hasattr(node.server, "commit_index") or (before and not node.node_id):
+        if not node or (before and not node.node_id):
             return None  # it may read its disk when it knows its name
+        if not all(hasattr(node.server, name) for name in LOOKED_AT):
+            return None
         seen = self._nodes[machine.node_id] = Seen(node.server, torn=machine.torn)
         self._reference = self._reference or Reference(seen.raft)
         if before and getattr(node.server, "storage", None):

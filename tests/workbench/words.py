@@ -45,6 +45,6 @@ def told(body: Body) -> str:
             return f"cas {old} to {new}"
         case {"type": "init" | "init_ok"}:
             return ""
-        case {"type": "error"}:
-            return f"error {body['code']}, {body['text']}"
+        case {"type": "error", "code": code, "text": text}:
+            return f"error {code}, {text}"
     return str(body["type"])
