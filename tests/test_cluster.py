@@ -108,6 +108,17 @@ def test_a_node_that_ends_by_itself_is_told_of(program: str, how: str, bench: Be
     cluster.deliver("n0", {})  # goes nowhere
 
 
+def test_one_that_ends_just_before_it_is_stopped_is_told_of_too(bench: Bench) -> None:
+    cluster = bench.start("sys.exit(3)")
+    cluster.start("n1", bench.told)
+    for node in cluster._nodes.values():
+        node.process.wait()
+    cluster.stop()
+    assert [why[:30] for why in bench.told.exits] == [
+        "n0 ended by itself with exit s", "n1 ended by itself with exit s"
+    ]  # fmt: skip
+
+
 def test_messages_are_lines_of_json_and_lines_come_whole(bench: Bench) -> None:
     cluster = bench.start(
         "os.write(1, b'ha')\n"

@@ -85,6 +85,13 @@ def test_says_on_which_line_a_text_is_wrong(text: str, line: int, cut_off: bool)
     assert (caught.value.line, caught.value.cut_off) == (line, cut_off)
 
 
+def test_the_longest_integer_that_a_node_can_send_is_read() -> None:
+    number = -(10**4299)  # as long as Python reads it in JSON, too
+    assert loads(f"{number}N") == number
+    with pytest.raises(EDNError, match="more than 4302 characters"):
+        loads(f"{number}00N")
+
+
 def test_a_map_in_a_set_or_as_a_key_is_a_map_in_any_order() -> None:
     one, other = "{:a 1 :b {:c 2 :d 3}}", "{:b {:d 3 :c 2} :a 1}"
     assert loads("#{" + one + "}") == loads("#{" + other + "}")

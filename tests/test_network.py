@@ -188,7 +188,8 @@ BROKEN = {
     "not UTF-8": (line(body={"text": "?"}).replace(b"?", b"\xff"), "not JSON"),
     "too deep": (b"[" * 100_000, "not JSON"),
     "no object": (b"[1]", "it must be a JSON object"),
-    "no number": (line(body={"text": float("nan")}), "not JSON (NaN is not JSON)"),
+    "no number": (line(body={"text": float("nan")}), "not JSON (NaN is out of range)"),
+    "out of range": (line(body={"text": 7}).replace(b"7", b"-1e999"), "(-1e999 is out of range)"),
     "a long line": (line(dest="n3", body={"text": "x" * 300}), f'"{"x" * 254}...'),
 }
 

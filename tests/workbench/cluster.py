@@ -160,9 +160,10 @@ class Processes(Cluster):
                 self._write(node)
 
     def stop(self) -> None:
-        """Kills all nodes with what they have started."""
-        for node_id in list(self._nodes):
-            self._end(node_id)
+        """Kills all nodes with what they have started, but tells first of those that have ended."""
+        for end in (self._find_ended, self._end):
+            for node_id in list(self._nodes):
+                end(node_id)
         if self._guard.poll() is None and self._guard.stdin:
             self._tell_guard("done")
             with contextlib.suppress(OSError):

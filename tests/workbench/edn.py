@@ -31,9 +31,11 @@ from typing import Any, ClassVar, Final
 
 MAX_DEPTH: Final = 200
 """How deep collections may be nested; the writer is recursive, and Python's stack finite."""
-MAX_DIGITS: Final = 1000
-"""How many characters a number may have, and how large its exponent may be: 1e999999999 is
-short, and as an integer it would fill the memory."""
+MAX_LENGTH: Final = 4302
+"""How many characters a number may have: those of the longest integer that Python reads, a sign,
+and an N."""
+MAX_EXPONENT: Final = 1000
+"""1e999999999 is short, and as an integer it would fill the memory."""
 
 
 class EDNError(ValueError):
@@ -209,12 +211,12 @@ def _atom(word: str) -> Any:
 
 
 def _number(word: str) -> int | float | Decimal | Fraction:
-    if len(word) > MAX_DIGITS:
-        raise ValueError(f"{word[:20]}... is a number of more than {MAX_DIGITS} characters")
+    if len(word) > MAX_LENGTH:
+        raise ValueError(f"{word[:20]}... is a number of more than {MAX_LENGTH} characters")
     if match := _INTEGER.fullmatch(word):
         return int(match[1])
     if match := _FLOAT.fullmatch(word):
-        if abs(int(match[2] or 0)) > MAX_DIGITS or (not match[3] and math.isinf(float(match[1]))):
+        if abs(int(match[2] or 0)) > MAX_EXPONENT or (not match[3] and math.isinf(float(match[1]))):
             raise ValueError(f"the number {word[:40]} is out of range")
         return Decimal(match[1]) if match[3] else float(match[1])
     if _RATIO.fullmatch(word):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import random
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -286,11 +287,14 @@ def _only(kept: bytes, line: bytes) -> bytes:
     return line.translate(SQUARE, bytes(set(range(256)) - {*kept, *b"{}"}))
 
 
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is not JSON")
+def _finite(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(f"{text[:20]} is out of range")  # nor could it be handed on as JSON
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)  # to make one takes its time
+# To make one takes its time.
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
 def _decode(text: str) -> Any:

@@ -467,7 +467,10 @@ def compiled(source: bytes, path: str) -> tuple[CodeType, frozenset[str]]:
     try:
         program = ast.parse(source, path)
     except (SyntaxError, ValueError) as error:
-        raise OSError(errno.ENOEXEC, "only a Python program can be simulated") from error
+        why = "only a Python program can be simulated"
+        if isinstance(error, SyntaxError) and b"python" in source.split(b"\n", 1)[0]:
+            why = f"line {error.lineno}: {error.msg}"
+        raise OSError(errno.ENOEXEC, why) from error
     names: list[str] = []
     body: list[ast.stmt] = []
     for statement in program.body:
