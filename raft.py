@@ -116,7 +116,7 @@ NEAR = 0.004  # a round trip that an append may wait for
 URGENT, SPARE = 0.5, 8.0  # of it, to a follower that is needed to commit, and to another one
 SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
 FIRST_ROUND_TRIP = 0.15  # taken for granted, until enough of them are known
-DOUBLED = 8.0  # round trips: what others have overtaken by more answers a second copy
+LATE = 8.0  # round trips: what takes longer, and a majority was quicker, is one node's trouble
 KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
 GONE = 10.0  # seconds of silence after which nothing is kept for a follower
 
@@ -351,6 +351,7 @@ class Raft(Server):
         # Volatile state of elections
         self.votes: dict[tuple[bool, int], dict[str, int]] = {}  # by (pre, term): starts of voters
         self.failures = 0  # elections since a leader was heard
+        self.campaigned = -math.inf  # last
         self.promise = -math.inf  # no vote before: a leader's lease counts on it
         self.deadline = math.inf  # of the next election
         self.election_timer = self.node.after(0, self.election_timer_fires)
@@ -762,6 +763,7 @@ class Raft(Server):
             self.log_role(f"{self.role}, lost {self.leader}")
             self.forget_leader()
         self.failures += 1
+        self.campaigned = self.node.now()
         self.reset_election_deadline()
         self.request_votes(pre=True)
 
@@ -843,9 +845,11 @@ class Raft(Server):
         """Whether a candidate would get a vote (thesis 9.6).
 
         Of two that pre-campaign the larger goes on, and asks the other, which may have been bound
-        by a promise before; that one drops out and draws its own deadline anew.
+        by a promise before; that one drops out and draws its own deadline anew. But not for long:
+        it may be that nobody hears the larger.
         """
-        rival = term == self.term + 1 and (True, term) in self.votes
+        lately = self.node.now() - self.campaigned < self.timeout
+        rival = lately and term == self.term + 1 and (True, term) in self.votes
         granted = term > self.term and (is_larger or not rival)
         if granted and rival:
             self.votes.pop((True, term))
@@ -990,7 +994,7 @@ class Raft(Server):
         if sent > self.stamp or match > self.log.size:
             raise RPCError.malformed_request(f"nothing was sent at {sent}, or up to {match}")
         follower = self.followers[src]
-        if sent > follower.acked or self.node.now() - sent < DOUBLED * self.rtt:
+        if self.node.now() - sent < LATE * self.rtt or sent > self.of_majority(math.inf, "acked"):
             self.measure(sent)
         if follower.start != start:  # it has forgotten what it had
             heard = (follower.heard_of, follower.progress)

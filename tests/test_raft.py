@@ -567,6 +567,15 @@ def test_prevote_the_larger_asks_again_one_that_a_promise_bound_when_it_asked_fi
     assert scene.raft.role == "candidate"
 
 
+def test_prevote_a_larger_one_that_has_failed_does_not_stand_in_the_way_of_others() -> None:
+    scene = follower()
+    term = scene.until_sent("request_vote", "n0")["term"]
+    scene.advance(1.01 * scene.raft.timeout)
+    scene.says("n0", ask(term, pre=True))
+    assert scene.sent("request_vote_res", "n0")[0]["granted"]
+    assert not scene.sent("request_vote", "n0")
+
+
 def test_prevote_the_one_that_drops_out_draws_its_own_timeout_anew() -> None:
     scene = follower()
     term = scene.until_sent("request_vote")["term"]
@@ -1628,6 +1637,20 @@ def test_times_an_answer_to_a_second_copy_of_an_old_message_tells_nothing() -> N
         scene.advance(0.011)  # between two samples
         scene.says("n1", appended(1, 1, old))
     assert max(scene.raft.samples) < 0.25
+
+
+def test_times_one_slow_follower_does_not_make_the_network_slow() -> None:
+    scene = ready_leader()
+    scene.knows_latency(0.01)
+    stamps: list[float] = []
+    for value in range(60):
+        scene.advance(0.2)
+        scene.request(write(value))
+        stamps.append(scene.sent("append_entries", "n1")[-1]["sent"])
+        scene.acks("n2")
+        scene.advance(0.011)  # between two samples
+        scene.says("n1", appended(1, 1, stamps[-10:][0]))  # two seconds later
+    assert scene.raft.rtt < 0.02 and scene.raft.timeout < 0.5
 
 
 def test_times_an_answer_that_others_have_overtaken_by_little_counts() -> None:
