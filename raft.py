@@ -1012,7 +1012,8 @@ class Raft(Server):
                 follower.snapshot = None
             elif (part := follower.snapshot) and (part.index, follower.acked) == (snapshot, sent):
                 follower.offset = offset  # else it says what was the case before
-        elif sent > follower.backed:  # else it answers what was sent before the last step back
+        # It lacks what comes before all that was sent; but not if it answers what was sent earlier.
+        if not (success and follower.match_index >= follower.base) and sent > follower.backed:
             follower.backed = self.stamp
             follower.go_on_after(max(follower.match_index, match))
 

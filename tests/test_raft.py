@@ -740,6 +740,18 @@ def test_5_3_after_a_rejection_the_leader_goes_back_to_the_hint_and_not_by_one()
     assert len(again["entries"]) == 8
 
 
+def test_5_3_what_a_follower_lacks_before_all_that_was_sent_is_sent_as_soon_as_it_answers() -> None:
+    scene = long_log()
+    first = scene.sent("append_entries", "n0")[-1]["sent"]
+    scene.says("n0", appended(2, 4, first))  # it keeps what it got, and waits for the rest
+    (again,) = scene.sent("append_entries", "n0")
+    assert (again["prev_log_index"], len(again["entries"])) == (4, 7)
+    scene.says("n0", appended(2, 4, first))
+    assert not scene.sent("append_entries", "n0"), "that says nothing of what was sent since"
+    scene.says("n0", appended(2, 9, again["sent"]))  # a part of it has come
+    assert not scene.sent("append_entries", "n0")
+
+
 def test_5_3_a_rejection_counts_once_for_all_that_was_sent_before_it() -> None:
     scene = long_log()
     refused = scene.sent("append_entries", "n0")[-1]["sent"]
