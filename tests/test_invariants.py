@@ -195,7 +195,7 @@ def test_what_is_committed_is_on_a_majority() -> None:
 def test_what_never_goes_back_nor_too_far(words: str, state: dict[str, Any]) -> None:
     world = World()
     world.turn("n1", entries(1, 1, 1))
-    before = {"term": 4, "voted_for": "n1", "commit_index": 2, "last_applied": 1}
+    before: dict[str, Any] = {"term": 4, "voted_for": "n1", "commit_index": 2, "last_applied": 1}
     world.turn("n0", entries(1, 1, 1), **before)
     assert not world.told
     world.turn("n0", **state)
