@@ -89,9 +89,9 @@ class Node:
     """A node on stdin and stdout; node_id and node_ids are empty until init came."""
 
     def __init__(self) -> None:
-        self.node_id = ""
+        self.node_id = self._head = ""  # the head is that of each line that it sends
         self.node_ids, self.other_node_ids = list[str](), list[str]()
-        self._head = ""  # of each line that it sends
+        self.ready: Action = lambda: None  # sends init_ok; Maelstrom waits for it for 10 s
         self.random = Random()  # where a node takes its chances
         self._stdout = self._take_stdout()
         self._early: deque[Message] | None = deque(maxlen=100_000)  # none after init
@@ -131,7 +131,8 @@ class Node:
         return handler
 
     def on_init(self, handler: Action) -> None:
-        """Calls handler() once, when node_id and node_ids are known, before init_ok leaves."""
+        """Calls handler() once, when node_id and node_ids are known, before init_ok leaves: that
+        is in this turn or, if a handler returns True, when `ready()` is called."""
         self._init_handlers.append(handler)
 
     def on_drained(self, handler: Action) -> None:
@@ -335,10 +336,11 @@ class Node:
         self.node_id, self.node_ids = node_id, node_ids
         self._head = f'{{"src":{_quote(node_id)},"dest":'
         self.other_node_ids = [other for other in node_ids if other != node_id]
-        while self._init_handlers:
-            self._init_handlers.popleft()()
+        self.ready = lambda: self.reply(msg, {"type": "init_ok"})
+        waits = [self._init_handlers.popleft()() for _ in [*self._init_handlers]]
         early, self._early = self._early or (), None
-        self.reply(msg, {"type": "init_ok"})
+        if True not in waits:
+            self.ready()
         for message in early:
             self._handle(message)
 
@@ -355,8 +357,7 @@ class Node:
         with self._lock:
             while self._timers and not self._timers[0][2].action:
                 heapq.heappop(self._timers)
-            deadline = self._timers[0][0] if self._timers else math.inf
-            return -math.inf if self._queue else deadline
+            return -math.inf if self._queue else self._timers[0][0] if self._timers else math.inf
 
     def _run_timers(self) -> None:
         while True:

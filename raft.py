@@ -107,6 +107,7 @@ HEARTBEATS_PER_SECOND = 48  # and as many answers, in all
 LEASE = 0.9  # of the promised timeout: clocks may differ in speed
 MAX_TIMEOUT = 60.0  # that a leader may ask for
 FIRST_ELECTION = 1.0  # not before: peers may not be up
+FOUNDING = 3.0  # that the first node holds its init_ok back, at most
 MORE_PATIENCE = 0.3  # seconds a second: peers that were paused look like a slow network
 BACKLOG = 0.5  # that requests wait at most where more comes than can be read at once
 READ_UP = 5.0  # after a pause, at most, until all that waited is read
@@ -337,6 +338,7 @@ class Raft(Server):
         self.members: dict[str, int] = {}  # their starts; none are known before it is founded
         self.voted_start: int | None = 0  # of the node that this one voted for
         self.began = -math.inf  # this start of the node
+        self.founding = False  # it is the first node, and nothing is committed yet
 
         # Volatile state on all servers
         self.role = "follower"  # or "candidate", or "leader"
@@ -402,11 +404,12 @@ class Raft(Server):
             self.hear()
             getattr(self, msg["body"]["type"])(msg["src"], *fields(msg, self))
 
-    def init(self) -> None:
+    def init(self) -> bool:
         """The nodes are known. The first one leads, if all is new: nobody else can.
 
         The others give it a second: it may be told last that it exists, and they may not send to
-        a node that does not.
+        a node that does not. Faults begin when all are ready, and to found takes all nodes: so it
+        is not until that is done.
         """
         with self.lock:
             if self.storage:
@@ -424,8 +427,10 @@ class Raft(Server):
             self.node.every(TICK, self.tick)
             if self.is_first() and self.log.size == self.term == 0:
                 self.become_candidate()
+                self.founding = self.role != "leader"
             else:
                 self.reset_election_deadline(FIRST_ELECTION)
+            return self.founding
 
     def drained(self) -> None:
         """What follows from the messages and timers of a turn; then its output leaves."""
@@ -461,6 +466,10 @@ class Raft(Server):
             now = self.node.now()
             if self.storage:
                 self.storage.save(self)
+            is_over = self.last_applied or now - self.began > FOUNDING
+            if self.founding and is_over and not (self.storage and self.storage.failed):
+                self.founding = False
+                self.node.ready()
             if self.role == "leader":
                 self.review_followers(now)
                 self.adapt_patience()

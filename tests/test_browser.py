@@ -68,7 +68,7 @@ class Opened:
 def simulated(folder: Path, *words: str, expected: int = 0) -> Path:
     """The folder of a simulated run with these words."""
     folder.mkdir()
-    options = ["--bin", str(ROOT / "raft.py"), "--simulate", "--seed", "2", *words]
+    options = ["--bin", str(ROOT / "raft.py"), "--simulate", *words]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv(store.REPORT, "yes")
@@ -86,6 +86,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("browser") / "faulty",
         *("--node-count", "3", "--concurrency", "2n", "--rate", "30", "--latency", "10"),
         *("--nemesis", "partition,kill", "--nemesis-interval", "2", "--time-limit", "10"),
+        *("--seed", "5"),
         *("--", "--data-dir", "{run}/data"),
     )
 
@@ -96,7 +97,7 @@ def invalid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulated(
         tmp_path_factory.mktemp("browser") / "invalid",
         *("--node-count", "2", "--concurrency", "2n", "--rate", "30", "--time-limit", "3"),
-        *("--", "--unreplicated"),
+        *("--seed", "2", "--", "--unreplicated"),
         expected=1,
     )
 

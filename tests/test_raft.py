@@ -37,8 +37,7 @@ class Scene:
         self.node = self.world.nodes[node_id]
         self.peers = [f"n{i}" for i in range(nodes) if f"n{i}" != node_id]
         ids = sorted([node_id, *self.peers])
-        init = {"type": "init", "node_id": node_id, "node_ids": ids}
-        assert self.world.call(node_id, init) == {"type": "init_ok"}
+        self.world.request(node_id, {"type": "init", "node_id": node_id, "node_ids": ids})
         self.raft.waited = self.raft.ticked = (0.0, 0.0)  # nothing waited for it to begin
         self.raft.input_at = 0.0
 

@@ -26,7 +26,7 @@ from test_raft import (
 from test_snapshot import part
 
 from node import Body
-from raft import Raft
+from raft import FOUNDING, TICK, Raft
 
 FOUNDER = {"n0": 10}
 N1, N2, AGAIN = 11, 12, 99  # starts of n1 and n2, and of one that comes back
@@ -106,6 +106,30 @@ def test_to_found_takes_the_votes_of_all() -> None:
     assert scene.raft.role == "leader"
     first = scene.sent("append_entries", "n1")[0]["entries"][0]
     assert first == take_part(n0=scene.raft.start, n1=N1, n2=N2)
+
+
+def test_the_first_node_is_ready_when_its_first_entry_is_committed() -> None:
+    """Faults begin when all nodes are ready; then nobody could found before they end."""
+    scene = leader()
+    assert not scene.world.ready
+    scene.advance(TICK)
+    assert scene.world.ready == ["n0"]
+    scene.advance(FOUNDING)
+    assert scene.world.ready == ["n0"]
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_it_is_ready_after_a_while_even_if_others_are_missing(forgets: bool) -> None:
+    scene = Scene("n0", forgets=forgets)
+    scene.advance(FOUNDING - TICK / 2)
+    assert not scene.world.ready
+    scene.advance(2 * TICK)
+    assert scene.world.ready == ["n0"]
+
+
+def test_the_others_and_a_lone_node_are_ready_at_once() -> None:
+    assert Scene("n1", forgets=True).world.ready == ["n1"]
+    assert Scene("n0", nodes=1, forgets=True).world.ready == ["n0"]
 
 
 def test_a_founder_asks_again_for_the_votes_that_it_has_not() -> None:

@@ -25,7 +25,7 @@ from workbench.simulation import Ended
 
 import raft
 from node import Body
-from raft import Raft, Storage
+from raft import FOUNDING, TICK, Raft, Storage
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -745,6 +745,17 @@ def test_a_failure_that_has_no_text_is_one_too(disk: Disk, monkeypatch: pytest.M
     assert scene.answer(scene.request(write(1))) is None
     refused = scene.answer(scene.request(write(2)))
     assert refused and refused["code"] == 11 and "MemoryError" in refused["text"]
+
+
+def test_the_first_node_is_not_ready_before_it_can_store_something(disk: Disk) -> None:
+    disk.refuses = lambda sql: "full" if sql == "COMMIT" and disk.commits() > 1 else ""
+    scene = Scene("n0", storage=disk.storage())
+    assert scene.raft.storage and scene.raft.storage.failed
+    scene.advance(2 * FOUNDING)
+    assert not scene.world.ready
+    disk.works()
+    scene.advance(2 * TICK)
+    assert scene.world.ready == ["n0"]
 
 
 def test_who_is_turned_away_is_told_so_once(disk: Disk) -> None:

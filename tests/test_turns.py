@@ -254,8 +254,26 @@ def test_init_handlers_run_once_even_if_init_comes_again_or_one_failed() -> None
     node.on_init(lambda: calls.append("runs"))
     body = {"type": "init", "node_id": "n1", "node_ids": ["n1"]}
     assert world.call("n1", body)["code"] == 13
-    assert world.call("n1", body)["type"] == world.call("n1", body)["type"] == "init_ok"
+    assert not world.ready
+    for _ in range(2):
+        world.request("n1", body)
+    assert world.ready == ["n1", "n1"]
     assert calls == ["fails", "runs"]
+
+
+def test_an_init_handler_can_hold_init_ok_back() -> None:
+    world, node = lone(init=False)
+    node.on_init(lambda: True)
+    node.on_init(lambda: None)
+    node.on("echo", lambda msg: node.reply(msg, {"type": "echo_ok"}))
+    world.init()
+    assert not world.ready
+    assert world.call("n1", {"type": "echo"}) == {"type": "echo_ok"}, "it works all the same"
+    node.after(1.0, node.ready)
+    world.advance(0.9)
+    assert not world.ready
+    world.advance(0.1)
+    assert world.ready == ["n1"]
 
 
 def test_an_async_handler_is_refused_and_told_what_to_do() -> None:

@@ -32,10 +32,10 @@ def main() -> None:
         turn(self, action, *args)
 
     class Loaded(raft.Raft):
-        def init(self) -> None:
+        def init(self) -> bool:
             # Not before: what is made after main's gc.freeze() is looked through, as in real runs.
             self.state_machine = raft.Map(dict.fromkeys(range(keys), 0))
-            super().init()
+            return super().init()
 
     Node._turn = counted  # type: ignore[method-assign]
     raft.Raft = Loaded  # type: ignore[misc]
