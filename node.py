@@ -119,10 +119,10 @@ class Node:
 
         `@node.on(type)` decorates one. A blocking one may wait: each call has its own thread.
         """
+        if not isinstance(type, str) or inspect.iscoroutinefunction(handler):
+            raise TypeError('on("type", handler): nobody awaits an async def; or @node.on("type")')
         if handler is None:
             return lambda function: self.on(type, function, blocking=blocking)
-        if inspect.iscoroutinefunction(handler):
-            raise TypeError(f"nobody awaits an async def: make {type!r} a def, or a blocking one")
         if type in self._handlers:
             raise ValueError(f"there is a handler for {type!r} already")
         self._handlers[type] = handler
@@ -186,7 +186,7 @@ class Node:
     def sync_rpc(self, dest: str, body: Body, timeout: float = RPC_TIMEOUT) -> Body:
         """Sends a request, returns the body of its reply; RPCError for an error or a time-out."""
         if self._turn_of == threading.get_ident():
-            raise RuntimeError("sync_rpc would block the node: on(type, handler, blocking=True)")
+            raise RuntimeError("sync_rpc would block the node: on(..., blocking=True), or a thread")
         replies: SimpleQueue[Message] = SimpleQueue()
         late = RPCError.timeout(f"no reply from {dest} within {timeout} s").to_json()
         self.rpc(dest, body, replies.put, timeout, lambda: replies.put({"body": late}))
@@ -195,7 +195,7 @@ class Node:
         return answer  # type: ignore[no-any-return]
 
     def main(self) -> None:
-        """Runs the node until stdin closes."""
+        """Runs the node until stdin closes; then what blocking handlers still do is given up."""
         self.on_init(lambda: self._start_thread(self._run_timers))
         gc.freeze()  # to look through all that there is again and again costs 15 % of a store
         gc.set_threshold(50_000, 20, 100)

@@ -1563,8 +1563,8 @@ class Storage:
         except Exception as error:
             why = " ".join(str(error).split())  # SQLite has some of several lines
             raise SystemExit(
-                f"{path} cannot be used: {why}. End who else uses it, or put a sound copy there, "
-                "or move it away if the other nodes know all that it knew."
+                f"{path} cannot be used: {why}. See that the folder can be written, end who else "
+                "uses it, put a sound copy there, or move it away if others know all that it knew."
             ) from error
         raft.log_role(f"follower, with its state up to {raft.log.size} in {path}")
 
@@ -1848,6 +1848,8 @@ def main() -> None:
     add("--log", choices=("roles", "debug"), default="roles",
         help="on stderr: changes of role and term, or each message between servers, too")
     args = parser.parse_args()
+    if args.data_dir == "":
+        parser.error("--data-dir needs the name of a folder")
     storage = Storage(args.data_dir) if args.data_dir else None
     debug = args.log == "debug"
     server = Server() if args.unreplicated else Raft(None, args.reads, debug, storage)

@@ -139,7 +139,7 @@ def test_commands_that_only_the_workbench_has(clone: Clone, command: str) -> Non
     assert called == (2, ["workbench", command, "store/latest"], "")
 
 
-@pytest.mark.parametrize("option", ["--seed", "--simulate", "--seed=1"])
+@pytest.mark.parametrize("option", ["--seed", "--simulate", "--seed=1", "--loss"])
 def test_options_that_only_the_workbench_has(clone: Clone, option: str) -> None:
     real = script(clone.bin / "maelstrom", "real")
     _, called, said = clone.run("test", option)

@@ -180,6 +180,7 @@ def line(**message: Any) -> bytes:
 
 BROKEN = {
     "a node that is not there": (line(dest="n3"), 'there is no node or client "n3"'),
+    "a service": (line(dest="seq-kv"), "the real Maelstrom has a service seq-kv, this workbench"),
     "a client that never was": (line(dest="c9"), 'there is no node or client "c9"'),
     "an id that is none": (line(id="7"), 'id must be an integer, not "7"'),
     "true is no integer": (line(id=True), "id must be an integer, not true"),

@@ -871,6 +871,12 @@ def test_a_process_ends_with_status_1_and_says_which_file_and_what_to_do(tmp_pat
     assert (data / "n0.db").read_bytes() == b""
 
 
+def test_an_empty_name_is_no_folder() -> None:
+    command = [sys.executable, str(ROOT / "raft.py"), "--data-dir", ""]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and "--data-dir needs the name of a folder" in done.stderr
+
+
 def test_a_process_that_shares_its_file_ends_with_status_1(disk: Disk) -> None:
     scene = written(disk, 1)
     done = start(disk.folder)

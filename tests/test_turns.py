@@ -286,6 +286,12 @@ def test_an_async_handler_is_refused_and_told_what_to_do() -> None:
         node.on("sleep", handler)
 
 
+def test_a_decorator_without_a_type_is_refused() -> None:
+    _, node = lone()
+    with pytest.raises(TypeError, match=r'@node.on\("type"\)'):
+        node.on(lambda msg: None)  # type: ignore[call-overload]
+
+
 def test_an_error_reads_well() -> None:
     error = RPCError.precondition_failed("expected 1, but had 2")
     assert str(error) == "error 22: expected 1, but had 2"

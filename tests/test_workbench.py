@@ -209,7 +209,8 @@ WRONG_WORDS = {
     "--loss 1.5": "--loss",
     "--availability 2": "must be total, or a fraction",
     "-w list-append": "list-append",
-    "--bin nowhere.py": "there is no such file",
+    "--bin nowhere.py": "nowhere.py does not exist",
+    "--bin /": "/ is a folder",
     "--bin README.md": "chmod +x",
 }
 

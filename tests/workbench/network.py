@@ -30,6 +30,7 @@ MILLISECOND = SECOND // 1000
 LATER = SECOND  # a duplicate is sent up to so much later
 SQUARE = bytes.maketrans(b"{}", b"[]")
 FIELDS = {"id", "src", "dest", "body"}  # of a message
+SERVICES = {"lin-kv", "lin-tso", "lww-kv", "seq-kv"}
 MAX_DEPTH = 100  # of a message from a node: what writes and judges a history is recursive
 
 
@@ -249,6 +250,8 @@ class Network:
             return f"id must be an integer, not {_shown(id)}"
         if src != node_id:
             return f"its src is {_shown(src)}; a node sends as itself"
+        if dest in SERVICES:
+            return f"the real Maelstrom has a service {dest}, this workbench has none"
         if not (dest in self._inboxes or dest in self._clients or dest in self._closed):
             return f"there is no node or client {_shown(dest)}"
         return ""

@@ -17,7 +17,8 @@ from .workload import WORKLOADS
 DESCRIPTION = """\
 Runs a test of a Maelstrom binary, as the real Maelstrom does, without a JVM. What it finds is
 under store/latest. Exit status: 0 valid, 1 invalid, 2 unknown, 255 the test could not be run.
-With MAELSTROM_REPORT=no in the environment it writes no report.html.
+With MAELSTROM_REPORT=no in the environment it writes no report.html, and no messages.jsonl.
+Options marked with * are its own.
 In the words for the binary {run} stands for the folder of the run: -- --data-dir {run}/data
 """
 MOST = 1e9  # of a number: 30 years, if seconds
@@ -150,43 +151,46 @@ def parser() -> Parser:
     add("--rate", type=at_least(0), default=5, metavar="N",
         help="operations a second, of all clients together; default: %(default)s")
     add("--concurrency", default="1n", metavar="N",
-        help="clients, as a number or as a multiple of the nodes: 10, 4n; default: %(default)s")
+        help="clients, as a number or as a multiple of the nodes: 10, 4n; default: %(default)s; "
+        "lin-kv needs a multiple of 2n")
     add("--latency", type=at_least(0), default=0, metavar="MS",
         help="mean latency between servers; default: %(default)s")
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
         help="default: %(default)s")
     add("--nemesis", type=names(FAULTS), default=(), metavar="FAULTS",
-        help=f"comma-separated: {', '.join(FAULTS)}; {' and '.join(ONLY_SIMULATED)} only with "
-        "--simulate; default: none")
+        help=f"comma-separated: {', '.join(FAULTS)}; loss, duplicate and clock are its own, and "
+        f"{' and '.join(ONLY_SIMULATED)} only with --simulate; default: none")
     add("--nemesis-rest", type=at_least(0), default=0, metavar="SECONDS",
-        help="more of them before a fault begins again, for nodes to recover; default: %(default)s")
+        help="* more of them before a fault begins again, for nodes to recover; default: "
+        "%(default)s")
     add("--nemesis-interval", type=at_least(0.001), default=10, metavar="SECONDS",
         help="between two steps of the nemesis, on average; default: %(default)s")
     add("--partition-kinds", type=names(KINDS), default=JEPSEN_KINDS, metavar="KINDS",
-        help=f"comma-separated: {', '.join(KINDS)}; default: the first four, Maelstrom's own")
+        help=f"* comma-separated: {', '.join(KINDS)}; default: the first four, Maelstrom's own")
     add("--kill-targets", type=names(TARGETS), default=TARGETS, metavar="TARGETS",
-        help=f"how many nodes a kill is of; comma-separated: {', '.join(TARGETS)}; default: all "
+        help=f"* how many nodes a kill is of; comma-separated: {', '.join(TARGETS)}; default: all "
         "four")
     add("--loss", type=probability, default=0.03, metavar="P",
-        help="of a message between servers, while that fault is on; default: %(default)s")
+        help="* of a message between servers, while that fault is on; default: %(default)s")
     add("--duplicate", type=probability, default=0.03, metavar="P",
-        help="likewise, that it comes twice; default: %(default)s")
+        help="* likewise, that it comes twice; default: %(default)s")
     add("--independent-delivery", action="store_true",
-        help="each message is delivered by itself, so that more of them overtake each other; the "
+        help="* each message is delivered by itself, so that more of them overtake each other; the "
         "real Maelstrom has one delivery at a time for each node")
     add("--availability", metavar="total|FRACTION",
-        help="the fraction of operations that must be ok for the test to be valid")
+        help="the fraction of operations that must be ok for the test to be valid; a cas that "
+        "found another value is not")
     add("--log-stderr", action="store_true", help="show what nodes write to stderr")
     add("--log-net-send", action="store_true", help="show messages as they are sent")
     add("--log-net-recv", action="store_true", help="show messages as they are received")
     add("--test-count", type=whole(1), default=1, metavar="N",
         help="how many tests to run; the first that is not valid is the last")
     add("--simulate", action="store_true",
-        help="run the nodes in this process and in virtual time, so that a --seed always gives the "
-        "same run; the binary must be a Python program on node.py (this option is its own)")
+        help="* run the nodes in this process and in virtual time, so that a --seed always gives "
+        "the same run; the binary must be a Python program on node.py")
     add("--constants", type=constants, default={}, metavar="NAME=NUMBER,...",
-        help="with --simulate: other values of the binary's constants, such as CHUNK_BYTES=2000")
-    add("--seed", type=whole(0), help="for the workbench's dice (this option is its own)")
+        help="* with --simulate: other values of the binary's constants, such as CHUNK_BYTES=2000")
+    add("--seed", type=whole(0), help="* for the workbench's dice")
     return p  # fmt: skip
 
 
@@ -199,7 +203,7 @@ def parse(argv: Sequence[str]) -> Options:
 
     path = Path(given.bin).resolve()
     if not path.is_file():
-        p.error(f"--bin {given.bin}: there is no such file")
+        p.error(f"--bin {given.bin} {'is a folder' if path.is_dir() else 'does not exist'}")
     if not os.access(path, os.X_OK):
         p.error(f"--bin {given.bin} is not executable: chmod +x {given.bin}")
 
