@@ -343,6 +343,7 @@ class Raft(Server):
         # Volatile state on all servers
         self.role = "follower"  # or "candidate", or "leader"
         self.leader: str | None = None  # of this term, if it was heard
+        self.unheard = False  # it says that it hears nothing of this node
         self.led = 0  # the latest term that another node leads, perhaps only by hearsay
         self.ahead = (-math.inf, 0.0)  # seconds its clock is ahead, at least; known when
         self.commit_index = 0
@@ -538,7 +539,7 @@ class Raft(Server):
         """Gives a batch to the leader, or to nobody for now.
 
         The second try goes to all others, for the link to the leader may be cut, and who hears the
-        leader passes it on; so does the first one when only others hear it.
+        leader passes it on; so does the first one when only others hear it, or it hears only them.
         """
         if batch.sent_at == -math.inf:
             batch.birth = self.known_commit
@@ -547,8 +548,8 @@ class Raft(Server):
         elif not self.led:
             return
         else:
-            way = [self.leader] if self.leader and not batch.tried else self.node.other_node_ids
-            for dest in way:
+            direct = not batch.tried and not self.unheard
+            for dest in [self.leader] if self.leader and direct else self.node.other_node_ids:
                 self.send_forward(dest, self.led, batch, batch.until + self.leader_ahead())
         batch.tried, batch.sent_at = True, self.node.now()
 
@@ -607,14 +608,15 @@ class Raft(Server):
     ) -> None:  # fmt: skip
         """Another node's batch, for the leader of this term, in whose time `until` is.
 
-        Who hears that leader passes it on, once; else the answer is who leads now.
+        Who hears that leader passes it on, once. The answer is who leads now, and what its clock
+        shows: what the owner knew of that gets old.
         """
         batch = Batch(owner, seq, birth, until, reads, writes)
         if self.role == "leader" and term == self.term:
             self.accept_batch(batch, src)
-        elif owner == src and term == self.term and self.leader not in (None, src):
-            self.send_forward(self.leader, term, batch, until)
         elif owner == src:
+            if self.leader not in (None, src) and term == self.term:
+                self.send_forward(self.leader, term, batch, until)
             self.send_vote(src, False, self.term, False, None)
 
     # Client operations: the leader
@@ -940,11 +942,13 @@ class Raft(Server):
                 follower.snapshot = None
                 follower.go_on_after(self.log.size)
             last = self.last_to_send(follower, now, needed > 0)
-            is_silent = now - follower.heard_of > self.timeout
-            if needed > 0 and not (is_silent or follower.is_overdue(now, SPARE * self.rtt)):
-                needed -= 1
+            is_late = self.is_silent(follower) or follower.is_overdue(now, SPARE * self.rtt)
+            needed -= needed > 0 and not is_late
             if last >= follower.next_index or due:
                 self.send_entries(node_id, follower, last)
+
+    def is_silent(self, follower: Follower) -> bool:
+        return self.node.now() - follower.heard_of >= self.timeout
 
     def last_to_send(self, follower: Follower, now: float, is_needed: bool) -> int:
         """The last index of the entries to send now; for none, of those that were sent.
@@ -953,7 +957,7 @@ class Raft(Server):
         rule), and longer to a follower that it does not take to commit: there will be more by then.
         """
         log, sent, match_index = self.log, follower.next_index - 1, follower.match_index
-        if sent == log.size or now - follower.heard_of > self.timeout:
+        if sent == log.size or self.is_silent(follower):
             return sent  # to who is silent, until it answers one, heartbeats will do
         may_wait = self.rtt < NEAR and (sent > match_index or not is_needed)
         held = self.stamp - follower.entries_stamp
@@ -985,7 +989,8 @@ class Raft(Server):
         follower = self.followers[node_id]
         self.send(
             node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout, rtt=self.rtt,
-            patience=self.patience, answered=follower.answered, **fields,
+            patience=self.patience, answered=follower.answered, deaf=self.is_silent(follower),
+            **fields,
         )  # fmt: skip
         follower.stamp, follower.answered = self.stamp, []
 
@@ -1034,8 +1039,8 @@ class Raft(Server):
         if not follower.snapshot:
             follower.snapshot, follower.offset = self.snapshot(), 0
             follower.part_stamp = -math.inf
-        snapshot, silence = follower.snapshot, self.node.now() - follower.heard_of
-        full = follower.acked >= follower.part_stamp and silence <= self.timeout
+        snapshot = follower.snapshot
+        full = follower.acked >= follower.part_stamp and not self.is_silent(follower)
         if full:
             follower.part_stamp = self.stamp
         if full or due:
@@ -1061,6 +1066,8 @@ class Raft(Server):
         if log.bytes_between(kept, end) > KEPT_BYTES and end - kept > KEPT_ENTRIES:
             kept += (end - kept + 7) // 8  # no more, for to free thousands at once stops the node
             log.compact(kept, log[kept].term)
+        if self.incoming.index <= self.commit_index:
+            self.incoming = Snapshot()  # entries have come instead of what was missing of it
 
     def review_followers(self, now: float) -> None:
         """Sends again what was not acknowledged in time; forgets the batches of long ago.
@@ -1087,8 +1094,7 @@ class Raft(Server):
         It does not count itself before: the followers alone commit them, or they wait for a tick.
         That it leads must be on its disk: it is, with the term's first entry.
         """
-        now = self.node.now()
-        heard = sum(now - one.heard_of < self.timeout for one in self.followers.values())
+        heard = sum(not self.is_silent(one) for one in self.followers.values())
         return heard >= majority(len(self.node.node_ids)) and self.log.stable >= self.term_start
 
     def advance_commit_index(self) -> None:
@@ -1106,12 +1112,12 @@ class Raft(Server):
     def append_entries(
         self, src: str, term: Term, prev_log_index: Index, prev_log_term: Term, entries: Entries,
         leader_commit: Index, sent: Time, timeout: Seconds, rtt: Seconds, patience: Seconds,
-        answered: Batches,
+        answered: Batches, deaf: bool,
     ) -> None:  # fmt: skip
         """The leader's entries, or its heartbeat."""
         check_order(prev_log_term, *[entry[0] for entry in entries], term)
         self.known_commit = max(self.known_commit, leader_commit)
-        if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered):
+        if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered, deaf):
             return
         refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
         # The leader's commit index says nothing of entries that may differ from its own.
@@ -1120,7 +1126,7 @@ class Raft(Server):
 
     def hear_leader(
         self, src: str, term: int, sent: float, timeout: float, rtt: float, patience: float,
-        answered: list[Any],
+        answered: list[Any], deaf: bool,
     ) -> bool:  # fmt: skip
         """Any message of a leader; False if it is one of an earlier term, which is refused."""
         if term < self.term:
@@ -1132,7 +1138,7 @@ class Raft(Server):
         self.promise = max(self.promise, self.node.now() + timeout)
         self.hear_clock(term, sent)
         self.timeout = max(timeout, self.min_timeout)  # of 0 a node would campaign without a pause
-        self.rtt, self.patience = rtt, patience
+        self.rtt, self.patience, self.unheard = rtt, patience, deaf
         for owner, seq in answered:
             if owner == self.node.node_id:
                 self.pending.pop(seq, None)
@@ -1172,7 +1178,7 @@ class Raft(Server):
     def install_snapshot(
         self, src: str, term: Term, last_index: Index, last_term: Term, starts: Starts,
         floor: Index, size: Number, offset: Number, data: Records, sent: Time, timeout: Seconds,
-        rtt: Seconds, patience: Seconds, answered: Batches,
+        rtt: Seconds, patience: Seconds, answered: Batches, deaf: bool,
     ) -> None:  # fmt: skip
         """A part of the leader's state: this node lacks what the leader's log has no more.
 
@@ -1180,7 +1186,7 @@ class Raft(Server):
         """
         check_order(last_term, term)
         self.known_commit = max(self.known_commit, last_index)
-        if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered):
+        if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered, deaf):
             return
         if last_index > self.commit_index:  # a node never goes back
             if last_index > self.incoming.index:

@@ -173,6 +173,7 @@ def vote(
 def append(
     term: int, prev: tuple[int, int] = (0, 0), entries: list[Any] | None = None, commit: int = 0,
     sent: float = 0.0, timeout: float = TIMEOUT, answered: list[Any] | None = None,
+    deaf: bool = False,
 ) -> Body:  # fmt: skip
     """append_entries; `prev` is the (index, term) of what comes before the entries."""
     index, prev_term = prev
@@ -180,7 +181,7 @@ def append(
         "type": "append_entries", "term": term, "prev_log_index": index,
         "prev_log_term": prev_term, "entries": entries or [], "leader_commit": commit,
         "sent": sent, "timeout": timeout, "rtt": 0.0,
-        "patience": 0.9, "answered": answered or [],
+        "patience": 0.9, "answered": answered or [], "deaf": deaf,
     }  # fmt: skip
 
 
@@ -1334,6 +1335,28 @@ def test_owner_a_second_try_goes_through_all_others_too() -> None:
     assert first == ["n0"] and others == [["n0", "n2"]] * len(others) != []
 
 
+def test_owner_whom_the_leader_does_not_hear_goes_through_all_others_at_once() -> None:
+    """With 100 ms to each the second try would come too late."""
+    scene = follower()
+    scene.says("n0", append(1, deaf=True))
+    scene.request(write(1))
+    assert len(scene.sent("forward", "n0")) == len(scene.sent("forward", "n2")) == 1
+    scene.says("n0", append(1))
+    scene.request(write(2))
+    assert len(scene.sent("forward", "n0")) == 1 and not scene.sent("forward", "n2")
+
+
+def test_owner_a_leader_says_so_to_whom_it_does_not_hear() -> None:
+    scene = ready_leader()
+    scene.advance(scene.raft.timeout)
+    scene.acks("n2")
+    scene.sent("append_entries")
+    said = scene.until_sent("append_entries", "n1")
+    assert said["deaf"] and not scene.until_sent("append_entries", "n2")["deaf"]
+    scene.says("n1", appended(1, 1, said["sent"]))
+    assert not scene.until_sent("append_entries", "n1")["deaf"]
+
+
 def test_owner_everything_goes_to_a_new_leader_at_once() -> None:
     scene = follower()
     scene.request(write(1))
@@ -1530,6 +1553,17 @@ def test_forward_is_passed_on_once_and_only_to_the_leader_of_its_term() -> None:
     assert (answer["leader"], answer["term"]) == ("n0", 2)
 
 
+def test_forward_who_passes_it_on_says_what_the_leaders_clock_shows_now() -> None:
+    """Clocks differ in speed, so an owner that hears only others had less time from try to try."""
+    scene = follower()
+    scene.says("n0", append(1, sent=100.0))
+    scene.advance(0.2)
+    scene.says("n2", forward(7, owner="n2"))
+    (told,) = scene.sent("request_vote_res", "n2")
+    assert (told["leader"], told["granted"], told["sent"]) == ("n0", False, None)
+    assert told["clock"] == pytest.approx(100.2, abs=0.03)
+
+
 def test_forward_is_not_passed_on_where_no_leader_is_heard_nor_back_to_it() -> None:
     scene = Scene("n1")
     scene.says("n0", ask(1))
@@ -1699,7 +1733,8 @@ SAID: list[Body] = [
 ]
 GARBAGE: list[Any] = [-1, 1.5, True, "x", [None], [[]], [[1, 2, 3, 4, 5]], {}, {"a": 1}]
 RIGHT: dict[str, list[Any]] = {  # of those, what a field may be
-    "pre": [True], "granted": [True], "success": [True], "sent": [-1, 1.5], "clock": [-1, 1.5],
+    "pre": [True], "granted": [True], "success": [True], "deaf": [True],
+    "sent": [-1, 1.5], "clock": [-1, 1.5],
     "until": [-1, 1.5], "timeout": [1.5], "rtt": [1.5], "patience": [1.5], "starts": [{}],
 }  # fmt: skip
 

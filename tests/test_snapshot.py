@@ -55,7 +55,7 @@ def part(
     return {
         "type": "install_snapshot", "term": term, "last_index": index, "last_term": last_term,
         "starts": {}, "floor": floor, "size": size, "offset": offset, "data": data,
-        "sent": 1.0, "timeout": 0.3, "rtt": 0.0, "patience": 0.9, "answered": [],
+        "sent": 1.0, "timeout": 0.3, "rtt": 0.0, "patience": 0.9, "answered": [], "deaf": False,
     }  # fmt: skip
 
 
@@ -341,6 +341,17 @@ def test_7_of_a_state_that_was_taken_no_second_copy_is_kept() -> None:
     scene.says("n0", part([X]), part([Y], offset=1))
     answer = scene.sent("append_entries_res", "n0")[-1]
     assert (answer["match"], answer["snapshot"], answer["offset"]) == (10, 0, 0)
+
+
+def test_7_a_part_of_a_state_is_not_kept_when_entries_have_come_instead() -> None:
+    scene = Scene("n1")
+    scene.says("n0", part([X], index=2))
+    scene.says("n0", append(1, entries=[entry(1, write(1)), entry(1, write(2))], commit=1))
+    scene.advance(raft.TICK)
+    assert scene.raft.incoming.size == 1, "it may still be quicker"
+    scene.says("n0", append(1, prev=(2, 1), commit=2))
+    scene.advance(raft.TICK)
+    assert scene.raft.incoming.size == 0
 
 
 def test_7_the_entries_after_the_last_included_one_are_kept() -> None:
