@@ -117,7 +117,7 @@ def test_a_process_that_ends_costs_its_seed_and_no_other(tmp_path: Path) -> None
 def test_a_binary_that_is_not_there_is_said_once(tmp_path: Path) -> None:
     status, output = ended(start(tmp_path, "--bin", "nothing.py"))
     assert status == options.CRASHED
-    assert output.splitlines()[-1].endswith("--bin nothing.py: there is no such file")
+    assert output.splitlines()[-1].endswith("--bin nothing.py does not exist")
 
 
 @pytest.fixture
