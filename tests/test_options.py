@@ -1,0 +1,141 @@
+"""The options of `./maelstrom test`: what each may be, and what is said of what it may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from workbench import options
+from workbench.nemesis import JEPSEN_KINDS, TARGETS
+from workbench.options import Options
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = ("--bin", str(ROOT / "raft.py"), "--concurrency", "2n")
+
+
+def parse(*words: str) -> Options:
+    return options.parse([*BIN, *words])
+
+
+def refused(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said of wrong words."""
+    with pytest.raises(SystemExit) as caught:
+        parse(*words)
+    assert caught.value.code == 255
+    return capsys.readouterr().err
+
+
+def test_the_defaults_are_maelstroms() -> None:
+    given = parse()
+    assert (given.workload, given.node_count, given.time_limit, given.rate) == ("lin-kv", 5, 60, 5)
+    assert (given.latency, given.latency_dist, given.nemesis, given.nemesis_interval) == (
+        0, "constant", (), 10,
+    )  # fmt: skip
+    assert given.partition_kinds == tuple(JEPSEN_KINDS) and given.kill_targets == tuple(TARGETS)
+    assert (given.availability, given.test_count, given.args) == (None, 1, ())
+    assert not (given.log_stderr or given.log_net_send or given.log_net_recv or given.simulate)
+    assert given.node_ids == ["n0", "n1", "n2", "n3", "n4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0", 0), ("0.5", 0.5), ("1e9", 1e9), ("1e-9", 1e-9)],
+)
+def test_a_number_of_at_least_0(text: str, value: float) -> None:
+    assert parse("--rate", text).rate == value
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("-0.1", "-0.1 is no number of at least 0"),
+        ("nan", "nan is no number of at least 0"),
+        ("inf", "inf is no number of at least 0"),
+        ("ten", "ten is no number of at least 0"),
+        ("1.1e9", "1.1e9 is too large"),
+        ("9e-10", "9e-10 is too small"),
+    ],
+)
+def test_what_is_none(text: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"argument --rate: {why}" in refused(f"--rate={text}", capsys=capsys)
+
+
+def test_between_two_steps_of_the_nemesis_there_is_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse("--nemesis-interval", "0.001").nemesis_interval == 0.001
+    assert "at least 0.001" in refused("--nemesis-interval", "0.0009", capsys=capsys)
+
+
+def test_a_probability_is_from_0_to_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [parse("--loss", text).loss for text in ("0", "0.25", "1")] == [0, 0.25, 1]
+    for text in ("-0.01", "1.01", "nan", "x"):
+        assert "argument --loss: invalid" in refused(f"--loss={text}", capsys=capsys)
+
+
+def test_whole_numbers_begin_somewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (parse("--node-count", "1").node_count, parse("--seed", "0").seed) == (1, 0)
+    for text in ("0", "-1", "1.5", "x"):
+        said = refused(f"--node-count={text}", capsys=capsys)
+        assert f"{text} is no whole number of at least 1" in said
+    assert "of at least 0" in refused("--seed=-1", capsys=capsys)
+
+
+def test_names_are_known_and_each_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse("--nemesis", "kill,,pause,kill").nemesis == ("kill", "pause")
+    said = refused("--nemesis", "kill,flood,fire", capsys=capsys)
+    assert "argument --nemesis: flood, fire: known are partition, loss" in said
+    assert "needs one at least of one, majority" in refused("--partition-kinds", "", capsys=capsys)
+    assert "needs one at least of one, minority" in refused("--kill-targets", "", capsys=capsys)
+
+
+def test_constants_are_whole_numbers_or_not(capsys: pytest.CaptureFixture[str]) -> None:
+    given = parse("--simulate", "--constants", "CHUNK_BYTES=2000,TICK=0.02").constants
+    assert given == {"CHUNK_BYTES": 2000, "TICK": 0.02}
+    assert type(given["CHUNK_BYTES"]) is int
+    for text in ("TICK", "TICK=x", "TICK=1=2"):
+        said = refused("--simulate", "--constants", text, capsys=capsys)
+        assert f"{text} is not NAME=NUMBER,NAME=NUMBER" in said
+    assert "--constants needs --simulate" in refused("--constants", "TICK=1", capsys=capsys)
+
+
+def test_clocks_are_only_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse("--simulate", "--nemesis", "clock").nemesis == ("clock",)
+    assert "--nemesis clock needs --simulate" in refused("--nemesis", "kill,clock", capsys=capsys)
+
+
+@pytest.mark.parametrize(("text", "clients"), [("6", 6), ("2n", 6), ("4n", 12)])
+def test_clients_as_a_number_or_by_node(text: str, clients: int) -> None:
+    assert parse("--node-count", "3", "--concurrency", text).concurrency == clients
+
+
+def test_lin_kv_needs_a_multiple_of_twice_the_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--node-count", "3", "--concurrency")
+    for text, clients in (("1n", 3), ("7", 7)):
+        said = refused(*words, text, capsys=capsys)
+        assert f"makes {clients} clients, but lin-kv needs a multiple of 6" in said
+    for text in ("0", "n", "2x", "-2"):
+        said = refused(*words[:2], f"--concurrency={text}", capsys=capsys)
+        assert f"--concurrency {text} must be a number, or one with n" in said
+    assert parse("-w", "echo", *words, "7").concurrency == 7
+
+
+def test_availability_is_total_or_a_fraction(capsys: pytest.CaptureFixture[str]) -> None:
+    for text, value in (("total", 1.0), ("0", 0.0), ("0.9", 0.9), ("1", 1.0)):
+        assert parse("--availability", text).availability == value
+    for text in ("-0.1", "1.1", "most"):
+        said = refused(f"--availability={text}", capsys=capsys)
+        assert f"--availability {text} must be total, or a fraction from 0 to 1" in said
+
+
+def test_the_command_is_kept_with_its_seed_and_the_binarys_words() -> None:
+    given = parse("--", "--reads", "log", "--")
+    assert given.args == ("--reads", "log", "--")
+    assert 0 <= given.seed < 2**32
+    command = ("./maelstrom", "test", *BIN)
+    assert given.command == (*command, "--seed", str(given.seed), "--", "--reads", "log", "--")
+    assert parse("--seed", "7").command == (*command, "--seed", "7")
+    assert parse().seed != given.seed
+
+
+def test_an_option_is_not_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused("--time", "3", capsys=capsys)
+    assert said.startswith("usage: maelstrom test -w WORKLOAD") and "--time" in said
