@@ -14,6 +14,7 @@ from workbench.cluster import Cluster, Listener
 from workbench.console import Console
 from workbench.edn import Keyword
 from workbench.history import Op, clients, operations
+from workbench.journal import Journal
 from workbench.life import LENGTH, MOST, Line
 from workbench.loop import SECOND, VirtualLoop
 from workbench.options import Options
@@ -641,3 +642,70 @@ def test_at_least_one_operation_of_each_kind_must_succeed(broken: str) -> None:
     counts = by_f[Keyword(broken)]
     assert counts[Keyword("fail-count")] == counts[Keyword("count")] > 10
     assert found[Keyword("count")] == found[Keyword("ok-count")] + found[Keyword("fail-count")]
+
+
+# What is shown
+
+
+def shown(capsys: pytest.CaptureFixture[str], thread: str) -> list[str]:
+    """The texts of the log's lines of this thread."""
+    lines = capsys.readouterr().out.splitlines()
+    return [text.split(f"[{thread}] ")[1] for text in lines if f"[{thread}] " in text]
+
+
+def speaking(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+    """Says on stderr whatever it is asked."""
+    nodes.listeners[node_id].on_stderr(node_id, f"asked to {message['body']['type']}")
+    return good(nodes, node_id, message)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_nodes_say_on_stderr_is_shown_if_it_is_wanted(
+    wanted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(speaking, log_stderr=wanted, time_limit=0)[0].run()
+    assert shown(capsys, "n0 stderr") == (["asked to init"] if wanted else [])
+
+
+@pytest.mark.parametrize(
+    ("sent", "received", "seen"),
+    [
+        (False, False, []),
+        (True, False, [":send", ":send"]),
+        (False, True, [":recv", ":recv"]),
+        (True, True, [":send", ":recv", ":send", ":recv"]),
+    ],
+)
+def test_messages_are_shown_when_they_are_sent_or_received_or_neither(
+    sent: bool, received: bool, seen: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(log_net_send=sent, log_net_recv=received, time_limit=0)[0].run()
+    assert [text.split(" {")[0] for text in shown(capsys, "net")] == seen
+
+
+def test_a_broken_rule_is_shown_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    runner, _ = make(answering(lambda nodes, node_id, message: [{"type": "hello"}]))
+    record = runner.run()
+    (problem,) = record.problems
+    assert problem in shown(capsys, "workbench")
+
+
+def test_a_leader_that_was_killed_leads_no_more() -> None:
+    def leading(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        nodes.listeners[node_id].on_stderr(node_id, f"{node_id} term 1: leader, elected by n0")
+        return good(nodes, node_id, message)
+
+    runner, _ = make(leading, time_limit=0)
+    runner.run()
+    assert runner._ear.leader() == ("n0", 1)
+    runner._kill("n0")
+    assert runner._ear.leader() is None
+
+
+def test_the_journal_has_each_message_if_there_is_one() -> None:
+    runner, _ = make(time_limit=0)
+    runner.journal = Journal(runner.loop.now)
+    (asked, answered) = map(json.loads, runner.run().messages)
+    assert (asked["dest"], asked["type"]) == ("n0", "init")
+    assert (answered["src"], answered["type"]) == ("n0", "init_ok")
+    assert not [*make(time_limit=0)[0].run().messages]
