@@ -65,6 +65,10 @@ def test_reads_every_form(text: str, value: Any) -> None:
         ("1\n2", 2, False),
         ("\n12x", 2, False),
         ('"\\q"', 1, False),
+        ("[1\n\\nothing]", 2, False),
+        ("\\u12", 1, False),
+        ("##Infinity", 1, False),
+        ("{:a 1\n:b}", 2, False),
         (":", 1, False),
         ("[#_]", 1, False),
         ("[" * 1_000_000, 1, False),
@@ -128,7 +132,8 @@ def test_a_keyword_is_no_string() -> None:
         (2**63, "9223372036854775808N"),
         (-(2**63), "-9223372036854775808"),
         ({3, 1, 2}, "#{1 2 3}"),
-        ([1.0, math.inf, math.nan], "[1.0 ##Inf ##NaN]"),
+        ([1.0, math.inf, -math.inf, math.nan], "[1.0 ##Inf ##-Inf ##NaN]"),
+        ([True, False, 1, 0], "[true false 1 0]"),
         ([Decimal("1.5"), Fraction(1, 2), Symbol("x")], "[1.5M 1/2 x]"),
     ],
 )
@@ -179,3 +184,24 @@ def test_pretty_breaks_only_what_is_too_long() -> None:
         " :b {:a 1}}",
     ]
     assert pretty([{A: 1}, {A: 2}, {B: 3}], 12).splitlines() == ["[{:a 1}", " {:a 2}", " {:b 3}]"]
+
+
+@pytest.mark.parametrize(
+    ("value", "width", "text"),
+    [
+        ([1, 2, 3], 7, "[1 2 3]"),
+        ([1, 2, 3], 6, "[1\n 2\n 3]"),
+        ([[1, 2]], 7, "[[1 2]]"),
+        ([[1, 2]], 6, "[[1\n  2]]"),  # there is no room for the outer bracket
+        ([[1, 2], 3], 6, "[[1 2]\n 3]"),
+        ({A: [1, 2], B: 3}, 10, "{:a [1 2],\n :b 3}"),
+        ({A: [1, 2], B: 3}, 9, "{:a\n [1 2],\n :b 3}"),  # nor for the comma
+        ({A: 3, B: [1, 2]}, 10, "{:a 3,\n :b [1 2]}"),
+        ({A: 3, B: [1, 2]}, 9, "{:a 3,\n :b\n [1 2]}"),
+        ([{A: 3, B: [1, 2]}], 11, "[{:a 3,\n  :b\n  [1 2]}]"),
+        ({A: 123456789, B: 3}, 9, "{:a 123456789,\n :b 3}"),  # a number stays beside its key
+        ({3, 1, 2}, 5, "#{1\n  2\n  3}"),
+    ],
+)
+def test_pretty_breaks_as_soon_as_there_is_no_room(value: Any, width: int, text: str) -> None:
+    assert pretty(value, width) == text
