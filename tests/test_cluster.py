@@ -119,6 +119,26 @@ def test_one_that_ends_just_before_it_is_stopped_is_told_of_too(bench: Bench) ->
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("print(1)\n", "its first line must say what runs it, as #!/usr/bin/env python3 does"),
+        ("#!/no/python\n", "what its first line says runs it is not there"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_why_a_file_cannot_be_run(tmp_path: Path, text: str | None, why: str) -> None:
+    binary = tmp_path / "binary"
+    if text:
+        binary.write_text(text)
+        binary.chmod(0o755)
+    cluster = Processes(RealLoop(), [str(binary)], tmp_path)
+    with pytest.raises(OSError) as caught:
+        cluster.start("n0", Told())
+    assert caught.value.strerror == why
+    cluster.stop()
+
+
 def test_messages_are_lines_of_json_and_lines_come_whole(bench: Bench) -> None:
     cluster = bench.start(
         "os.write(1, b'ha')\n"

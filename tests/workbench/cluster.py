@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -136,15 +137,18 @@ class Processes(Cluster):
         starts ends with it.
         """
         log = (self._logs / f"{node_id}.log").open("ab", buffering=0)
-        process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            cwd=tempfile.gettempdir(),
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                cwd=tempfile.gettempdir(),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise OSError(error.errno, _why_not(self._command[0], error)) from error
         self._tell_guard("started", process.pid)
         node = self._nodes[node_id] = NodeProcess(node_id, listener, process, log)
         os.set_blocking(node.stdin, False)
@@ -272,3 +276,12 @@ class Processes(Cluster):
             words = "".join(f"\n    {line}" for line in node.last_lines)
             said = f"; its last words on stderr:{words}" if words else ", and said nothing"
             node.listener.on_exit(node_id, f"ended by itself with {how}{said}")
+
+
+def _why_not(binary: str, error: OSError) -> str:
+    """Why a file cannot be run."""
+    if error.errno == errno.ENOEXEC:
+        return "its first line must say what runs it, as #!/usr/bin/env python3 does"
+    if error.errno == errno.ENOENT and Path(binary).exists():
+        return "what its first line says runs it is not there"
+    return error.strerror or str(error)
