@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 from workbench import judge
 from workbench.edn import Keyword, dumps
-from workbench.history import HistoryError, Op, by_key, operations, read, to_edn, to_txt
+from workbench.history import (
+    HistoryError,
+    Op,
+    by_key,
+    completions,
+    operations,
+    read,
+    shorten,
+    to_edn,
+    to_txt,
+)
 
 MISMATCH = [Keyword("precondition-failed"), "expected 3, but had 2"]
 
@@ -145,6 +155,9 @@ def test_a_folder_stands_for_the_best_history_in_it(tmp_path: Path) -> None:
         (b"[}", "closes nothing"),
         (b"\n{:type :invoke, :f 1x}", "line 2"),
         (b"[" * 100_000, "deeper"),
+        (b"{:type :invoke, :f :read, :process 1, :index 3}\n"
+         b"{:type :ok, :f :read, :process 1, :index 3}", "each :index must be greater"),
+        (b"0 :invoke :write 1\n0 :ok :write [1\n0 :ok :write 1", "line 2: "),
         (b"0 :invoke :write " + b"[" * 900 + b"]" * 900 + b"\n0 :ok :write 1", "deeper"),
     ],
 )
@@ -159,6 +172,21 @@ def test_says_what_is_wrong_with_a_file(
     name, verdict, why = capsys.readouterr().out.rstrip("\n").split("\t")
     assert (name, verdict) == (str(path), "unknown")
     assert re.search(problem, why)
+
+
+def test_a_nemesis_may_say_anything(tmp_path: Path) -> None:
+    text = "0 :invoke :write 1\n:nemesis :info :start-kill [killed n1 (\n0 :ok :write 1\n"
+    assert len(read(written(tmp_path, "history.txt", text))) == 2
+
+
+def test_of_a_log_the_last_line_may_be_cut_off(tmp_path: Path) -> None:
+    text = "0 :invoke :write [0 1]\n0 :ok :write [0"
+    assert len(read(written(tmp_path, "history.txt", text))) == 1
+
+
+def test_a_sequence_that_is_cut_off_after_a_whole_one_is_left_out(tmp_path: Path) -> None:
+    text = f"[{MAELSTROM}]\n[{{:type :invoke, :f :read, :process 9, :index 90}} {{:type"
+    assert read(written(tmp_path, "history.edn", text)) == OPS
 
 
 def test_says_what_is_wrong_with_a_path(tmp_path: Path) -> None:
@@ -237,3 +265,111 @@ def test_joins_invocations_and_completions() -> None:
 def test_a_completion_needs_an_invocation() -> None:
     with pytest.raises(HistoryError, match="did not invoke"):
         operations([Op(0, "ok", "read", 1, 0, 0)])
+
+
+# Events and operations
+
+
+def events(*what: tuple[object, ...]) -> list[Op]:
+    """Events of process, type, f and value, a second after another."""
+    return [
+        Op(process, type, f, value, index * 10**9, index, *error)  # type: ignore[arg-type]
+        for index, (process, type, f, value, *error) in enumerate(what)
+    ]
+
+
+def test_invocations_and_completions_make_operations() -> None:
+    ops = events(
+        (0, "invoke", "read", None),
+        (1, "invoke", "write", 3),
+        (1, "ok", "write", 9),
+        (0, "ok", "read", 3),
+        (0, "invoke", "cas", [1, 2]),
+        (1, "invoke", "read", None),
+        (0, "fail", "cas", [7, 8], MISMATCH),
+        (1, "info", "read", 5, Keyword("net-timeout")),
+        (2, "invoke", "write", 4),
+        (2, "invoke", "write", 6),  # again: nobody knows of the one before
+    )
+    second = 10**9
+    found = [
+        (op.process, op.f, op.value, op.type, op.start, op.end, op.start_index, op.end_index)
+        for op in operations(ops)
+    ]
+    assert found == [
+        (0, "read", 3, "ok", 0, 3 * second, 0, 3),
+        (1, "write", 3, "ok", second, 2 * second, 1, 2),
+        (0, "cas", [1, 2], "fail", 4 * second, 6 * second, 4, 6),
+        (1, "read", None, "info", 5 * second, None, 5, None),
+        (2, "write", 4, "info", 8 * second, None, 8, None),
+        (2, "write", 6, "info", 9 * second, None, 9, None),
+    ]
+    assert [op.error for op in operations(ops)] == [
+        None, None, MISMATCH, Keyword("net-timeout"), None, None,
+    ]  # fmt: skip
+
+
+def test_an_error_may_stand_in_the_place_of_the_value() -> None:
+    late, why = Keyword("timed-out"), Keyword("why")
+    asked = (0, "invoke", "read", None)
+    for completion, error in (
+        ((0, "fail", "read", late), late),
+        ((0, "fail", "read", late, why), why),
+        ((0, "fail", "read", "timed-out"), None),
+    ):
+        assert operations(events(asked, completion))[0].error == error
+
+
+@pytest.mark.parametrize(
+    ("ops", "problem"),
+    [
+        ([(0, "ok", "read", 1)], "process 0 completes a read (index 0) that it did not invoke"),
+        ([(0, "invoke", "read", None), (0, "ok", "write", 1)], "completes a write (index 1)"),
+        ([(0, "invoke", "read", None), (0, "ok", "read", 1), (0, "ok", "read", 1)], "(index 2)"),
+        ([(0, "invoke", "cas", 7)], "a cas (index 0) needs [from to], not 7"),
+        ([(0, "invoke", "cas", [1, 2, 3])], "a cas (index 0) needs [from to], not [1 2 3]"),
+    ],
+)
+def test_what_makes_none_is_told(ops: list[tuple[object, ...]], problem: str) -> None:
+    with pytest.raises(HistoryError, match=re.escape(problem)):
+        operations(events(*ops))
+
+
+def test_operations_read_well() -> None:
+    def text(f: str, value: object) -> str:
+        return str(operations(events((0, "invoke", f, value)))[0])
+
+    assert text("cas", [1, None]) == "cas 1 to nil"
+    assert text("cas", [0, [1, 2]]) == "cas [0 [1 2]]"
+    assert text("write", [0, "a"]) == 'write [0 "a"]'
+    assert text("read", None) == "read nil"
+
+
+def test_each_completion_of_a_client_takes_its_time() -> None:
+    ops = events(
+        (0, "invoke", "read", None),
+        ("nemesis", "info", "start-kill", None),
+        (1, "invoke", "write", 3),
+        (0, "ok", "read", 3),
+        (1, "info", "write", 3),
+        (1, "info", "write", 3),
+    )
+    second = 10**9
+    assert [(op.index, took) for op, took in completions(ops)] == [(3, 3 * second), (4, 2 * second)]
+    begun: dict[int | str, int] = {}
+    parts = [[(op.index, took) for op, took in completions([op], begun)] for op in ops]
+    assert parts == [[], [], [], [(3, 3 * second)], [(4, 2 * second)], []]
+
+
+def test_the_middle_of_a_long_text_is_left_out() -> None:
+    assert shorten("0123456789", 10) == "0123456789"
+    assert shorten("0123456789", 9) == "012345…89"
+    assert shorten("0123456789", 4) == "01…9"
+    assert len(shorten("x" * 1000, 100)) == 100
+
+
+def test_a_pair_is_a_key_and_a_value() -> None:
+    found = by_key(events((0, "invoke", "write", [5, 1]), (0, "info", "write", None)))
+    assert [(op.type, op.value) for op in found[5]] == [("invoke", 1), ("info", None)]
+    (single,) = by_key(events((0, "invoke", "write", [5, 1, 2]), (0, "ok", "write", 7))).items()
+    assert (single[0], len(single[1])) == (None, 2)
