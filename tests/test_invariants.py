@@ -21,19 +21,22 @@ from raft import Answers, Entry, Log, Map
 class World:
     """Three nodes as the invariants see them, without machines: a test sets what they hold."""
 
-    def __init__(self, storage: object = True, answers: type[Answers] = Answers) -> None:
+    def __init__(
+        self, storage: object = True, answers: type[Answers] = Answers, nodes: int = 3
+    ) -> None:
         self.storage, self.answers = storage, answers
+        self.names = [f"n{number}" for number in range(nodes)]
         self.told: list[str] = []
         self.loop = VirtualLoop()
         self.invariants = Invariants(self.loop, 1, self.told.append)
         self.machines: dict[str, Any] = {}
-        for name in ("n0", "n1", "n2"):
+        for name in self.names:
             self.machines[name] = SimpleNamespace(node_id=name, torn=0)
             self.start(name)
 
     def start(self, name: str) -> None:
         """A new program with nothing in its memory, not even its name."""
-        node = SimpleNamespace(node_id="", node_ids=["n0", "n1", "n2"])
+        node = SimpleNamespace(node_id="", node_ids=self.names)
         raft = SimpleNamespace(
             node=node, term=0, voted_for=None, role="follower", commit_index=0, last_applied=0,
             log=Log(), state_machine=Map(), answers=self.answers(), storage=self.storage,
@@ -101,6 +104,12 @@ def test_a_leader_only_appends() -> None:
 
 
 def test_a_follower_may_drop_what_is_not_committed_and_no_more() -> None:
+    world = World()
+    world.turn("n1", entries(1), term=1)
+    world.turn("n0", entries(1, 1), term=1, commit_index=1)
+    world.turn("n0", entries(1, 2), term=2)
+    world.turn("n1", entries(1, 2), term=2)
+    world.turn("n0", commit_index=2)
     world = World()
     world.turn("n1", entries(1), term=1)
     world.turn("n0", entries(1, 1), term=1, commit_index=1)
@@ -175,6 +184,14 @@ def test_what_is_committed_is_on_a_majority() -> None:
     assert not world.told
     world.turn("n0", commit_index=2)
     assert world.tells("commit: n0 takes Entry(", "at 2 for committed, but only n0 of 3 nodes")
+
+
+def test_half_of_the_nodes_are_no_majority() -> None:
+    world = World(nodes=4)
+    world.turn("n0", entries(1))
+    world.turn("n1", entries(1))
+    world.turn("n0", commit_index=1)
+    assert world.tells("commit: n0 takes Entry(", "only n0 n1 of 4 nodes have it")
 
 
 # What never goes back
@@ -318,6 +335,36 @@ def test_a_read_acknowledges_what_it_has_seen() -> None:
     assert world.tells("no stale read: n2")
 
 
+def test_what_was_acknowledged_stays_so_when_less_is_seen_later() -> None:
+    world = World()
+    world.turn("n1", [batch(5), batch(6, client="c2")])
+    world.ask("c7", 1)  # before all that
+    applied: dict[str, Any] = {"last_applied": 2, "state_machine": Map({"x": 6})}
+    wrote = [answer("c2", 1, type="write_ok")]
+    log = [batch(5), batch(6, client="c2")]
+    world.turn("n0", log, commit_index=2, lines=wrote, **applied)
+    world.turn("n1", commit_index=1, last_applied=1, state_machine=Map({"x": 5}))
+    world.turn("n1", lines=[answer("c7", 1, **READ_5)])
+    world.ask("c8", 1)
+    world.turn("n1", lines=[answer("c8", 1, **READ_5)])
+    assert world.tells("no stale read: n1, with all up to 1", "when 2 was acknowledged")
+
+
+def test_a_read_of_the_log_is_as_old_as_its_entry() -> None:
+    world = World()
+    read = Entry(1, "n0", 2, 0, [("c9", 1, {"type": "read", "key": "x"})])
+    world.turn("n1", [batch(5), read])
+    wrote = [answer("c1", 1, type="write_ok")]
+    applied: dict[str, Any] = {"last_applied": 1, "state_machine": Map({"x": 5})}
+    world.turn("n0", [batch(5), read], commit_index=1, lines=wrote, **applied)
+    world.ask("c9", 1)
+    world.turn("n0", commit_index=2, last_applied=2, lines=[answer("c9", 1, **READ_5)])
+    world.ask("c8", 1)
+    assert not world.told
+    world.turn("n1", commit_index=1, lines=[answer("c8", 1, **READ_5)], **applied)
+    assert world.tells("no stale read: n1, with all up to 1", "when 2 was acknowledged")
+
+
 def test_an_error_that_says_nothing_of_the_state_acknowledges_nothing() -> None:
     world = World()
     world.turn("n1", [batch(5)])
@@ -406,6 +453,19 @@ def test_what_was_stored_and_is_gone_is_told(
     world = stored()
     world.turn("n0", log, **state)
     assert len(world.told) == 1 and world.told[0].startswith(rule)
+
+
+def test_a_log_that_begins_later_is_there_after_a_kill_too() -> None:
+    world = World()
+    world.turn("n1", entries(1, 1, 2))
+    world.turn("n0", entries(1, 1, 2), commit_index=2, last_applied=2)
+    world.start("n0")
+    world.machines["n0"].node.server.log.compact(1, 1)
+    world.machines["n0"].node.server.log.append(entries(1, 2))
+    world.machines["n0"].node.node_id = "n0"
+    world.turn("n0", commit_index=1, last_applied=1)
+    world.turn("n0", commit_index=3, last_applied=3)
+    assert not world.told
 
 
 def test_a_turn_that_a_kill_cut_short_may_have_dropped_what_was_not_committed() -> None:
