@@ -363,7 +363,8 @@ class Raft(Server):
         self.verified = 0  # the log equals this term's leader's up to here
         self.early: dict[int, list[Entry]] = {}  # entries that overtook others, by prev_log_index
         self.incoming = Snapshot()  # part by part; of index 0 if there is none
-        self.ack: tuple[Any, ...] = ()  # to be sent when the input is drained
+        self.ack: tuple[float, float] | None = None  # what is to be answered: sent, timeout
+        self.refused: int | None = None  # where the logs may agree, if they do not
 
         # Volatile state on leaders
         self.followers: dict[str, Follower] = {}
@@ -755,7 +756,7 @@ class Raft(Server):
         self.verified = self.commit_index
         self.early.clear()
         self.incoming = Snapshot()
-        self.ack = ()
+        self.ack = None
 
     def become_follower(self, why: str) -> None:
         self.role = "follower"
@@ -1119,10 +1120,9 @@ class Raft(Server):
         self.known_commit = max(self.known_commit, leader_commit)
         if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered, deaf):
             return
-        refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
+        self.refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
         # The leader's commit index says nothing of entries that may differ from its own.
         self.commit_index = max(self.commit_index, min(leader_commit, self.verified))
-        self.agree(sent, timeout, refused)
 
     def hear_leader(
         self, src: str, term: int, sent: float, timeout: float, rtt: float, patience: float,
@@ -1130,7 +1130,7 @@ class Raft(Server):
     ) -> bool:  # fmt: skip
         """Any message of a leader; False if it is one of an earlier term, which is refused."""
         if term < self.term:
-            self.send_leader(src, sent, timeout, False, 0)
+            self.send_leader(src, sent, timeout, 0)
             return False
         self.maybe_step_down(term, f"{src} leads")
         if self.leader != src:
@@ -1144,6 +1144,8 @@ class Raft(Server):
                 self.pending.pop(seq, None)
             else:  # this node had passed it on
                 self.send(owner, "answered", seq=seq, commit=self.known_commit)
+        latest = (sent, timeout)
+        self.ack, self.refused = max(self.ack or latest, latest), None
         return True
 
     def hear_clock(self, term: int, shown: float) -> None:
@@ -1157,22 +1159,12 @@ class Raft(Server):
         ahead, known_at = self.ahead
         return ahead - (1 - LEASE) * (self.node.now() - known_at)
 
-    def agree(self, sent: float, timeout: float, refused: int | None = None) -> None:
-        """Says how far the log is known to be the leader's, when the input is drained.
-
-        There is one answer for all of a turn's messages, to the latest.
-        """
-        sent, timeout = max((sent, timeout), self.ack[:2])
-        self.ack = (sent, timeout, refused is None, self.verified if refused is None else refused)
-
-    def send_leader(
-        self, leader: str, sent: float, timeout: float, success: bool, match: int
-    ) -> None:
-        """Answers a leader; also how much has come of the snapshot that this node gets."""
+    def send_leader(self, leader: str, sent: float, timeout: float, refused: int | None) -> None:
+        """Says how far the log is known to be the leader's; and what has come of its snapshot."""
         self.send(
-            leader, "append_entries_res", term=self.term, success=success, match=match, sent=sent,
-            timeout=timeout, start=self.start, snapshot=self.incoming.index,
-            offset=self.incoming.size,
+            leader, "append_entries_res", term=self.term, success=refused is None,
+            match=self.verified if refused is None else refused, sent=sent, timeout=timeout,
+            start=self.start, snapshot=self.incoming.index, offset=self.incoming.size,
         )  # fmt: skip
 
     def install_snapshot(
@@ -1198,7 +1190,6 @@ class Raft(Server):
                 self.log.compact(last_index, incoming.term)
                 self.install(incoming)
                 self.log_role(f"follower of {src}, with its state up to {last_index}")
-        self.agree(sent, timeout)
 
     def install(self, snapshot: Snapshot) -> None:
         """Takes a state that has come in the place of its own."""
@@ -1257,11 +1248,11 @@ class Raft(Server):
             self.admit_all(self.log[1])  # it says who founds
 
     def acknowledge(self) -> None:
-        """Answers the leader's messages of this turn."""
+        """Answers the leader's messages of this turn, as one."""
         if self.ack and self.leader:
-            self.send_leader(self.leader, *self.ack)
+            self.send_leader(self.leader, *self.ack, self.refused)
             self.reset_election_deadline()
-        self.ack = ()
+        self.ack = None
 
     # The state machine
 
