@@ -943,8 +943,7 @@ class Raft(Server):
                 follower.snapshot = None
                 follower.go_on_after(self.log.size)
             last = self.last_to_send(follower, now, needed > 0)
-            is_late = self.is_silent(follower) or follower.is_overdue(now, SPARE * self.rtt)
-            needed -= needed > 0 and not is_late
+            needed -= not (self.is_silent(follower) or follower.is_overdue(now, SPARE * self.rtt))
             if last >= follower.next_index or due:
                 self.send_entries(node_id, follower, last)
 
@@ -1059,11 +1058,11 @@ class Raft(Server):
 
     def compact(self) -> None:
         """Forgets what is applied of the log (section 7), but what a follower may lack still."""
-        log, snapshots = self.log, [follower.snapshot for follower in self.followers.values()]
-        needed = [snapshot.index for snapshot in snapshots if snapshot]
+        log, needed = self.log, [self.last_applied]
+        needed += [one.snapshot.index for one in self.followers.values() if one.snapshot]
         if self.storage:
             needed.append(self.storage.index)
-        kept, end = log.start, max(log.start, min([self.last_applied, *needed]))
+        kept, end = log.start, max(log.start, min(needed))
         if log.bytes_between(kept, end) > KEPT_BYTES and end - kept > KEPT_ENTRIES:
             kept += (end - kept + 7) // 8  # no more, for to free thousands at once stops the node
             log.compact(kept, log[kept].term)
@@ -1083,11 +1082,9 @@ class Raft(Server):
             if follower.start not in known and follower.match_index >= follower.lacked:
                 follower.readmitted = follower.start
                 self.append_starts({id: follower.start})
-        while self.accepted:
-            oldest = next(iter(self.accepted.values()))
-            if now < oldest.until + KEPT_BATCHES:
-                break
-            del self.accepted[oldest.owner, oldest.seq]
+        old = takewhile(lambda one: now >= one.until + KEPT_BATCHES, self.accepted.values())
+        for batch in [*old]:
+            del self.accepted[batch.owner, batch.seq]
 
     def may_save_later(self) -> bool:
         """Whether entries may leave this leader before they are on its own disk (thesis 10.2.1).

@@ -290,7 +290,7 @@ MUTANTS = [
     Mutant(
         "the log is cut where it is not applied yet",
         "paper 7", "applied",
-        [("min([self.last_applied, *needed", "min([self.log.size, *needed")],
+        [("needed = self.log, [self.last_applied]", "needed = self.log, [self.log.size]")],
         test="7_what_is_not_applied_stays",
     ),
     Mutant(
