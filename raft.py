@@ -738,8 +738,6 @@ class Raft(Server):
 
     def advance_term(self, term: int) -> None:
         """Moves to a later term, in which this node has not voted (section 5.1)."""
-        if term <= self.term:
-            raise ValueError(f"a term cannot go back from {self.term} to {term}")
         self.term = term
         self.voted_for = None
         self.forget_leader()
@@ -1669,11 +1667,8 @@ class Storage:
         return [start, raft.log[start].term, snapshot.index, snapshot.floor, snapshot.size]
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:
-        texts = ((key, encode(value)) for key, value in rows)
-        self._db.executemany(
-            f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)",
-            ((key, text, checksum(table, key, text)) for key, text in texts),
-        )
+        whole = ((key, text := encode(value), checksum(table, key, text)) for key, value in rows)
+        self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", whole)
 
     def _get(self, table: str) -> dict[Any, Any]:
         rows = {}
