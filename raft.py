@@ -756,6 +756,15 @@ class Raft(Server):
         self.incoming = Snapshot()
         self.ack = None
 
+    def have_leader(self, role: str, leader: str, text: str) -> None:
+        """This term has a leader: this node, or another one that it hears."""
+        self.forget_leader()
+        self.role, self.leader = role, leader
+        self.log_role(text)
+        self.votes.clear()
+        self.failures = 0
+        self.new_leader = True
+
     def become_follower(self, why: str) -> None:
         self.role = "follower"
         self.followers.clear()
@@ -787,12 +796,9 @@ class Raft(Server):
 
     def become_leader(self) -> None:
         votes = self.votes.pop((False, self.term))
-        self.forget_leader()
-        self.role, self.leader = "leader", self.node.node_id
-        self.log_role(f"leader, elected by {' '.join(sorted(votes))}")
+        voters = " ".join(sorted(votes))
+        self.have_leader("leader", self.node.node_id, f"leader, elected by {voters}")
         self.members |= votes  # a voter's return is committed, if it was not heard of here yet
-        self.votes.clear()
-        self.failures = 0
         self.adapt_timeout()
         now, last = self.node.now(), self.log.size
         self.followers = {
@@ -803,7 +809,6 @@ class Raft(Server):
         # first one of all says who takes part.
         self.append_starts({} if self.log.size or self.storage else self.members)
         self.term_start = self.log.size
-        self.new_leader = True
 
     def request_votes(self, pre: bool) -> None:
         """Asks the others for their votes in this term, or whether they would vote in the next.
@@ -1128,8 +1133,10 @@ class Raft(Server):
             self.send_leader(src, sent, timeout, 0)
             return False
         self.maybe_step_down(term, f"{src} leads")
-        if self.leader != src:
-            self.follow(src)
+        if self.leader not in (None, src):
+            raise RPCError.malformed_request(f"{self.leader} leads term {self.term}, not {src}")
+        if not self.leader:
+            self.have_leader("follower", src, f"follower of {src}")
         self.promise = max(self.promise, self.node.now() + timeout)
         self.hear_clock(term, sent)
         self.timeout = max(timeout, self.min_timeout)  # of 0 a node would campaign without a pause
@@ -1195,17 +1202,6 @@ class Raft(Server):
         self.known_commit = max(self.known_commit, snapshot.index)
         self.incoming = Snapshot()
         self.admit(snapshot.members)
-
-    def follow(self, leader: str) -> None:
-        """The leader of this term is heard for the first time."""
-        if self.leader:
-            raise RPCError.malformed_request(f"{self.leader} leads term {self.term}, not {leader}")
-        self.forget_leader()
-        self.role, self.leader = "follower", leader
-        self.failures = 0
-        self.votes.clear()
-        self.new_leader = True
-        self.log_role(f"follower of {leader}")
 
     def accept(self, previous: int, previous_term: int, entries: list[Entry]) -> int | None:
         """Takes entries into the log after `previous`, if the logs agree there (section 5.3).

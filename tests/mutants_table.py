@@ -169,7 +169,7 @@ MUTANTS = [
     Mutant(
         "a candidate ignores the leader of its term",
         "paper 5.2", "a candidate disturbs the leader",
-        [('self.role, self.leader = "follower", leader', "self.leader = leader")],
+        [('            self.have_leader("follower"', "            self.have_leader(self.role")],
         test="5_2_a_candidate_that_hears_a_leader_of_its_term",
     ),
     Mutant(
