@@ -1689,7 +1689,8 @@ MaybeTime = Annotated[float | None, lambda x, _: x is None or is_time(x)]
 Seconds = Annotated[float, lambda x, _: x.__class__ in (float, int) and 0 <= x <= MAX_TIMEOUT]
 NodeId = Annotated[str, lambda x, raft: x in raft.node.node_ids]
 MaybeNodeId = Annotated[str | None, lambda x, raft: x is None or x in raft.node.node_ids]
-Starts = Annotated[dict[str, int], lambda x, raft: x.__class__ is dict and are_starts(x, raft)]
+Starts = Annotated[dict[str, int], lambda x, raft: (
+    x.__class__ is dict and are_batches([*map(list, x.items())], raft))]  # fmt: skip
 Batches = Annotated[list[Any], lambda x, raft: x.__class__ is list and are_batches(x, raft)]
 Operations = Annotated[list[Operation], lambda x, _: x.__class__ is list and are_operations(x)]
 Records = Annotated[list[Any], lambda x, raft: x.__class__ is list and are_records(x, raft)]
@@ -1734,10 +1735,6 @@ def are_batches(items: list[Any], raft: Raft) -> bool:
     """Each a node, and a number of its own."""
     known = raft.node.node_ids
     return all(types(x) == [str, int] and x[0] in known and x[1] >= 0 for x in items)
-
-
-def are_starts(items: dict[str, Any], raft: Raft) -> bool:
-    return are_batches([*map(list, items.items())], raft)
 
 
 def are_records(items: list[Any], raft: Raft) -> bool:
