@@ -438,9 +438,11 @@ class Raft(Server):
         """What follows from the messages and timers of a turn; then its output leaves."""
         with self.lock:
             self.heard = False
-            if self.new_leader:
+            if self.new_leader:  # everything goes there, at once
                 self.new_leader = False
-                self.hand_over_pending()
+                for batch in self.pending.values():
+                    batch.tried = False
+                    self.hand_over(batch)
             if any(self.arrived):
                 self.hand_over_arrived()
             if self.storage and self.node.node_id:
@@ -559,12 +561,6 @@ class Raft(Server):
             dest, "forward", term=term, owner=batch.owner, seq=batch.seq, birth=batch.birth,
             until=until, reads=batch.reads, writes=batch.writes,
         )  # fmt: skip
-
-    def hand_over_pending(self) -> None:
-        """There is another leader: everything goes there, at once."""
-        for batch in self.pending.values():
-            batch.tried = False
-            self.hand_over(batch)
 
     def review_pending(self, now: float) -> None:
         """Answers what has waited too long, and sends again what may be lost.
