@@ -1533,11 +1533,7 @@ class Storage:
         """Gives the node what it knew. SystemExit, with a line for the user, if that is lost."""
         me = {"format": FORMAT, "node_id": raft.node.node_id, "node_ids": raft.node.node_ids}
         path = self.folder / f"{raft.node.node_id}.db"
-        self._counter = path.with_suffix(".commits")
         try:
-            folders = (self.folder, *self.folder.parents)
-            self._made = [folder for folder in folders if not folder.exists()]
-            self.folder.mkdir(parents=True, exist_ok=True)
             if not os.path.lexists(path):  # not a link to what is away
                 self._create(path, me, raft)
             self._open(path)
@@ -1556,14 +1552,18 @@ class Storage:
         self._db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA locking_mode = exclusive")
         self._db.execute("PRAGMA synchronous = full")
-        self._counter.touch()
-        self._count = self._counter.open("r+b", buffering=0)
+        counter = path.with_suffix(".commits")
+        counter.touch()
+        self._count = counter.open("r+b", buffering=0)
 
     def _create(self, path: Path, me: dict[str, Any], raft: Raft) -> None:
         """A file of a new node, which is there as a whole or not at all."""
+        folders = (self.folder, *self.folder.parents)
+        changed = [self.folder, *[folder.parent for folder in folders if not folder.exists()]]
+        self.folder.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
-        for of_another in (new, path.with_suffix(".db-wal"), self._counter):
-            of_another.unlink(missing_ok=True)
+        for of_another in (".new", ".db-wal", ".commits"):
+            path.with_suffix(of_another).unlink(missing_ok=True)
         self._open(new)
         for table in ("item", "answer", "entry", "state"):
             self._db.execute(f"CREATE TABLE {table} (key PRIMARY KEY, value, crc) WITHOUT ROWID")
@@ -1572,7 +1572,7 @@ class Storage:
         self._db.close()
         new.rename(path)
         # The names, too, must be on the disk.
-        for folder in (self.folder, *[made.parent for made in self._made]):
+        for folder in changed:
             handle = os.open(folder, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)
