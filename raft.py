@@ -1253,9 +1253,8 @@ class Raft(Server):
             if not entry.owner:
                 self.admit_all(entry)
                 continue
-            batch = self.accepted.get((entry.owner, entry.seq))
-            if batch and entry.term != self.term:
-                batch = None  # that is another entry of it
+            key = (entry.owner, entry.seq)  # of another term it is another entry of the batch
+            batch = self.accepted.get(key) if entry.term == self.term else None
             in_time = batch and now < batch.until - TICK  # the turn takes some time, too
             for client, msg_id, body in entry.operations:
                 # It takes effect once, however often it is in the log (section 8), or never.

@@ -236,13 +236,12 @@ MUTANTS = [
                 self.log.append([Entry(self.term, *key, birth, batch.writes)])
                 self.owed[self.log.size] = batch
 """),
-         ("            batch = self.accepted.get((entry.owner, entry.seq))\n", """\
+         ("            key = (entry.owner, entry.seq)  # of", """\
             owed = self.owed.pop(self.last_applied, None)
             for (client, msg_id, _), (*_, body) in zip(owed.writes if owed else (), entry[4]):
                 if now < owed.until:
                     self.answer(client, msg_id, self.state_machine.apply(body)[1], owed.until)
-            batch = self.accepted.get((entry.owner, entry.seq))
-"""),
+            key = (entry.owner, entry.seq)  # of"""),
          ("                if res and batch and in_time:\n", "                if False:\n")],
     ),
     Mutant(
