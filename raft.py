@@ -363,7 +363,8 @@ class Raft(Server):
         self.verified = 0  # the log equals this term's leader's up to here
         self.early: dict[int, list[Entry]] = {}  # entries that overtook others, by prev_log_index
         self.incoming = Snapshot()  # part by part; of index 0 if there is none
-        self.ack: tuple[Any, ...] = ()  # to be sent when the input is drained
+        self.ack: tuple[float, float] | None = None  # what is to be answered: sent, timeout
+        self.refused: int | None = None  # where the logs may agree, if they do not
 
         # Volatile state on leaders
         self.followers: dict[str, Follower] = {}
@@ -437,9 +438,11 @@ class Raft(Server):
         """What follows from the messages and timers of a turn; then its output leaves."""
         with self.lock:
             self.heard = False
-            if self.new_leader:
+            if self.new_leader:  # everything goes there, at once
                 self.new_leader = False
-                self.hand_over_pending()
+                for batch in self.pending.values():
+                    batch.tried = False
+                    self.hand_over(batch)
             if any(self.arrived):
                 self.hand_over_arrived()
             if self.storage and self.node.node_id:
@@ -558,12 +561,6 @@ class Raft(Server):
             dest, "forward", term=term, owner=batch.owner, seq=batch.seq, birth=batch.birth,
             until=until, reads=batch.reads, writes=batch.writes,
         )  # fmt: skip
-
-    def hand_over_pending(self) -> None:
-        """There is another leader: everything goes there, at once."""
-        for batch in self.pending.values():
-            batch.tried = False
-            self.hand_over(batch)
 
     def review_pending(self, now: float) -> None:
         """Answers what has waited too long, and sends again what may be lost.
@@ -737,8 +734,6 @@ class Raft(Server):
 
     def advance_term(self, term: int) -> None:
         """Moves to a later term, in which this node has not voted (section 5.1)."""
-        if term <= self.term:
-            raise ValueError(f"a term cannot go back from {self.term} to {term}")
         self.term = term
         self.voted_for = None
         self.forget_leader()
@@ -755,7 +750,16 @@ class Raft(Server):
         self.verified = self.commit_index
         self.early.clear()
         self.incoming = Snapshot()
-        self.ack = ()
+        self.ack = None
+
+    def have_leader(self, role: str, leader: str, text: str) -> None:
+        """This term has a leader: this node, or another one that it hears."""
+        self.forget_leader()
+        self.role, self.leader = role, leader
+        self.log_role(text)
+        self.votes.clear()
+        self.failures = 0
+        self.new_leader = True
 
     def become_follower(self, why: str) -> None:
         self.role = "follower"
@@ -788,12 +792,9 @@ class Raft(Server):
 
     def become_leader(self) -> None:
         votes = self.votes.pop((False, self.term))
-        self.forget_leader()
-        self.role, self.leader = "leader", self.node.node_id
-        self.log_role(f"leader, elected by {' '.join(sorted(votes))}")
+        voters = " ".join(sorted(votes))
+        self.have_leader("leader", self.node.node_id, f"leader, elected by {voters}")
         self.members |= votes  # a voter's return is committed, if it was not heard of here yet
-        self.votes.clear()
-        self.failures = 0
         self.adapt_timeout()
         now, last = self.node.now(), self.log.size
         self.followers = {
@@ -804,7 +805,6 @@ class Raft(Server):
         # first one of all says who takes part.
         self.append_starts({} if self.log.size or self.storage else self.members)
         self.term_start = self.log.size
-        self.new_leader = True
 
     def request_votes(self, pre: bool) -> None:
         """Asks the others for their votes in this term, or whether they would vote in the next.
@@ -942,8 +942,7 @@ class Raft(Server):
                 follower.snapshot = None
                 follower.go_on_after(self.log.size)
             last = self.last_to_send(follower, now, needed > 0)
-            is_late = self.is_silent(follower) or follower.is_overdue(now, SPARE * self.rtt)
-            needed -= needed > 0 and not is_late
+            needed -= not (self.is_silent(follower) or follower.is_overdue(now, SPARE * self.rtt))
             if last >= follower.next_index or due:
                 self.send_entries(node_id, follower, last)
 
@@ -1058,11 +1057,11 @@ class Raft(Server):
 
     def compact(self) -> None:
         """Forgets what is applied of the log (section 7), but what a follower may lack still."""
-        log, snapshots = self.log, [follower.snapshot for follower in self.followers.values()]
-        needed = [snapshot.index for snapshot in snapshots if snapshot]
+        log, needed = self.log, [self.last_applied]
+        needed += [one.snapshot.index for one in self.followers.values() if one.snapshot]
         if self.storage:
             needed.append(self.storage.index)
-        kept, end = log.start, max(log.start, min([self.last_applied, *needed]))
+        kept, end = log.start, max(log.start, min(needed))
         if log.bytes_between(kept, end) > KEPT_BYTES and end - kept > KEPT_ENTRIES:
             kept += (end - kept + 7) // 8  # no more, for to free thousands at once stops the node
             log.compact(kept, log[kept].term)
@@ -1082,11 +1081,9 @@ class Raft(Server):
             if follower.start not in known and follower.match_index >= follower.lacked:
                 follower.readmitted = follower.start
                 self.append_starts({id: follower.start})
-        while self.accepted:
-            oldest = next(iter(self.accepted.values()))
-            if now < oldest.until + KEPT_BATCHES:
-                break
-            del self.accepted[oldest.owner, oldest.seq]
+        old = takewhile(lambda one: now >= one.until + KEPT_BATCHES, self.accepted.values())
+        for batch in [*old]:
+            del self.accepted[batch.owner, batch.seq]
 
     def may_save_later(self) -> bool:
         """Whether entries may leave this leader before they are on its own disk (thesis 10.2.1).
@@ -1119,10 +1116,9 @@ class Raft(Server):
         self.known_commit = max(self.known_commit, leader_commit)
         if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered, deaf):
             return
-        refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
+        self.refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
         # The leader's commit index says nothing of entries that may differ from its own.
         self.commit_index = max(self.commit_index, min(leader_commit, self.verified))
-        self.agree(sent, timeout, refused)
 
     def hear_leader(
         self, src: str, term: int, sent: float, timeout: float, rtt: float, patience: float,
@@ -1130,11 +1126,13 @@ class Raft(Server):
     ) -> bool:  # fmt: skip
         """Any message of a leader; False if it is one of an earlier term, which is refused."""
         if term < self.term:
-            self.send_leader(src, sent, timeout, False, 0)
+            self.send_leader(src, sent, timeout, 0)
             return False
         self.maybe_step_down(term, f"{src} leads")
-        if self.leader != src:
-            self.follow(src)
+        if self.leader not in (None, src):
+            raise RPCError.malformed_request(f"{self.leader} leads term {self.term}, not {src}")
+        if not self.leader:
+            self.have_leader("follower", src, f"follower of {src}")
         self.promise = max(self.promise, self.node.now() + timeout)
         self.hear_clock(term, sent)
         self.timeout = max(timeout, self.min_timeout)  # of 0 a node would campaign without a pause
@@ -1144,6 +1142,8 @@ class Raft(Server):
                 self.pending.pop(seq, None)
             else:  # this node had passed it on
                 self.send(owner, "answered", seq=seq, commit=self.known_commit)
+        latest = (sent, timeout)
+        self.ack, self.refused = max(self.ack or latest, latest), None
         return True
 
     def hear_clock(self, term: int, shown: float) -> None:
@@ -1157,22 +1157,12 @@ class Raft(Server):
         ahead, known_at = self.ahead
         return ahead - (1 - LEASE) * (self.node.now() - known_at)
 
-    def agree(self, sent: float, timeout: float, refused: int | None = None) -> None:
-        """Says how far the log is known to be the leader's, when the input is drained.
-
-        There is one answer for all of a turn's messages, to the latest.
-        """
-        sent, timeout = max((sent, timeout), self.ack[:2])
-        self.ack = (sent, timeout, refused is None, self.verified if refused is None else refused)
-
-    def send_leader(
-        self, leader: str, sent: float, timeout: float, success: bool, match: int
-    ) -> None:
-        """Answers a leader; also how much has come of the snapshot that this node gets."""
+    def send_leader(self, leader: str, sent: float, timeout: float, refused: int | None) -> None:
+        """Says how far the log is known to be the leader's; and what has come of its snapshot."""
         self.send(
-            leader, "append_entries_res", term=self.term, success=success, match=match, sent=sent,
-            timeout=timeout, start=self.start, snapshot=self.incoming.index,
-            offset=self.incoming.size,
+            leader, "append_entries_res", term=self.term, success=refused is None,
+            match=self.verified if refused is None else refused, sent=sent, timeout=timeout,
+            start=self.start, snapshot=self.incoming.index, offset=self.incoming.size,
         )  # fmt: skip
 
     def install_snapshot(
@@ -1198,7 +1188,6 @@ class Raft(Server):
                 self.log.compact(last_index, incoming.term)
                 self.install(incoming)
                 self.log_role(f"follower of {src}, with its state up to {last_index}")
-        self.agree(sent, timeout)
 
     def install(self, snapshot: Snapshot) -> None:
         """Takes a state that has come in the place of its own."""
@@ -1209,17 +1198,6 @@ class Raft(Server):
         self.known_commit = max(self.known_commit, snapshot.index)
         self.incoming = Snapshot()
         self.admit(snapshot.members)
-
-    def follow(self, leader: str) -> None:
-        """The leader of this term is heard for the first time."""
-        if self.leader:
-            raise RPCError.malformed_request(f"{self.leader} leads term {self.term}, not {leader}")
-        self.forget_leader()
-        self.role, self.leader = "follower", leader
-        self.failures = 0
-        self.votes.clear()
-        self.new_leader = True
-        self.log_role(f"follower of {leader}")
 
     def accept(self, previous: int, previous_term: int, entries: list[Entry]) -> int | None:
         """Takes entries into the log after `previous`, if the logs agree there (section 5.3).
@@ -1257,11 +1235,11 @@ class Raft(Server):
             self.admit_all(self.log[1])  # it says who founds
 
     def acknowledge(self) -> None:
-        """Answers the leader's messages of this turn."""
+        """Answers the leader's messages of this turn, as one."""
         if self.ack and self.leader:
-            self.send_leader(self.leader, *self.ack)
+            self.send_leader(self.leader, *self.ack, self.refused)
             self.reset_election_deadline()
-        self.ack = ()
+        self.ack = None
 
     # The state machine
 
@@ -1275,9 +1253,8 @@ class Raft(Server):
             if not entry.owner:
                 self.admit_all(entry)
                 continue
-            batch = self.accepted.get((entry.owner, entry.seq))
-            if batch and entry.term != self.term:
-                batch = None  # that is another entry of it
+            key = (entry.owner, entry.seq)  # of another term it is another entry of the batch
+            batch = self.accepted.get(key) if entry.term == self.term else None
             in_time = batch and now < batch.until - TICK  # the turn takes some time, too
             for client, msg_id, body in entry.operations:
                 # It takes effect once, however often it is in the log (section 8), or never.
@@ -1555,11 +1532,7 @@ class Storage:
         """Gives the node what it knew. SystemExit, with a line for the user, if that is lost."""
         me = {"format": FORMAT, "node_id": raft.node.node_id, "node_ids": raft.node.node_ids}
         path = self.folder / f"{raft.node.node_id}.db"
-        self._counter = path.with_suffix(".commits")
         try:
-            folders = (self.folder, *self.folder.parents)
-            self._made = [folder for folder in folders if not folder.exists()]
-            self.folder.mkdir(parents=True, exist_ok=True)
             if not os.path.lexists(path):  # not a link to what is away
                 self._create(path, me, raft)
             self._open(path)
@@ -1578,14 +1551,18 @@ class Storage:
         self._db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA locking_mode = exclusive")
         self._db.execute("PRAGMA synchronous = full")
-        self._counter.touch()
-        self._count = self._counter.open("r+b", buffering=0)
+        counter = path.with_suffix(".commits")
+        counter.touch()
+        self._count = counter.open("r+b", buffering=0)
 
     def _create(self, path: Path, me: dict[str, Any], raft: Raft) -> None:
         """A file of a new node, which is there as a whole or not at all."""
+        folders = (self.folder, *self.folder.parents)
+        changed = [self.folder, *[folder.parent for folder in folders if not folder.exists()]]
+        self.folder.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
-        for of_another in (new, path.with_suffix(".db-wal"), self._counter):
-            of_another.unlink(missing_ok=True)
+        for of_another in (".new", ".db-wal", ".commits"):
+            path.with_suffix(of_another).unlink(missing_ok=True)
         self._open(new)
         for table in ("item", "answer", "entry", "state"):
             self._db.execute(f"CREATE TABLE {table} (key PRIMARY KEY, value, crc) WITHOUT ROWID")
@@ -1594,7 +1571,7 @@ class Storage:
         self._db.close()
         new.rename(path)
         # The names, too, must be on the disk.
-        for folder in (self.folder, *[made.parent for made in self._made]):
+        for folder in changed:
             handle = os.open(folder, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)
@@ -1681,11 +1658,8 @@ class Storage:
         return [start, raft.log[start].term, snapshot.index, snapshot.floor, snapshot.size]
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:
-        texts = ((key, encode(value)) for key, value in rows)
-        self._db.executemany(
-            f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)",
-            ((key, text, checksum(table, key, text)) for key, text in texts),
-        )
+        whole = ((key, text := encode(value), checksum(table, key, text)) for key, value in rows)
+        self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", whole)
 
     def _get(self, table: str) -> dict[Any, Any]:
         rows = {}
@@ -1710,7 +1684,8 @@ MaybeTime = Annotated[float | None, lambda x, _: x is None or is_time(x)]
 Seconds = Annotated[float, lambda x, _: x.__class__ in (float, int) and 0 <= x <= MAX_TIMEOUT]
 NodeId = Annotated[str, lambda x, raft: x in raft.node.node_ids]
 MaybeNodeId = Annotated[str | None, lambda x, raft: x is None or x in raft.node.node_ids]
-Starts = Annotated[dict[str, int], lambda x, raft: x.__class__ is dict and are_starts(x, raft)]
+Starts = Annotated[dict[str, int], lambda x, raft: (
+    x.__class__ is dict and are_batches([*map(list, x.items())], raft))]  # fmt: skip
 Batches = Annotated[list[Any], lambda x, raft: x.__class__ is list and are_batches(x, raft)]
 Operations = Annotated[list[Operation], lambda x, _: x.__class__ is list and are_operations(x)]
 Records = Annotated[list[Any], lambda x, raft: x.__class__ is list and are_records(x, raft)]
@@ -1755,10 +1730,6 @@ def are_batches(items: list[Any], raft: Raft) -> bool:
     """Each a node, and a number of its own."""
     known = raft.node.node_ids
     return all(types(x) == [str, int] and x[0] in known and x[1] >= 0 for x in items)
-
-
-def are_starts(items: dict[str, Any], raft: Raft) -> bool:
-    return are_batches([*map(list, items.items())], raft)
 
 
 def are_records(items: list[Any], raft: Raft) -> bool:

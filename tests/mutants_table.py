@@ -169,7 +169,7 @@ MUTANTS = [
     Mutant(
         "a candidate ignores the leader of its term",
         "paper 5.2", "a candidate disturbs the leader",
-        [('self.role, self.leader = "follower", leader', "self.leader = leader")],
+        [('            self.have_leader("follower"', "            self.have_leader(self.role")],
         test="5_2_a_candidate_that_hears_a_leader_of_its_term",
     ),
     Mutant(
@@ -236,13 +236,12 @@ MUTANTS = [
                 self.log.append([Entry(self.term, *key, birth, batch.writes)])
                 self.owed[self.log.size] = batch
 """),
-         ("            batch = self.accepted.get((entry.owner, entry.seq))\n", """\
+         ("            key = (entry.owner, entry.seq)  # of", """\
             owed = self.owed.pop(self.last_applied, None)
             for (client, msg_id, _), (*_, body) in zip(owed.writes if owed else (), entry[4]):
                 if now < owed.until:
                     self.answer(client, msg_id, self.state_machine.apply(body)[1], owed.until)
-            batch = self.accepted.get((entry.owner, entry.seq))
-"""),
+            key = (entry.owner, entry.seq)  # of"""),
          ("                if res and batch and in_time:\n", "                if False:\n")],
     ),
     Mutant(
@@ -290,7 +289,7 @@ MUTANTS = [
     Mutant(
         "the log is cut where it is not applied yet",
         "paper 7", "applied",
-        [("min([self.last_applied, *needed", "min([self.log.size, *needed")],
+        [("needed = self.log, [self.last_applied]", "needed = self.log, [self.log.size]")],
         test="7_what_is_not_applied_stays",
     ),
     Mutant(
