@@ -383,7 +383,7 @@ class Raft(Server):
 
         # Times, in seconds; a follower has them from its leader
         self.rtt = FIRST_ROUND_TRIP  # of a message and its answer
-        self.samples = deque([FIRST_ROUND_TRIP] * 25, maxlen=51)  # of it
+        self.samples = deque([FIRST_ROUND_TRIP] * 5, maxlen=51)  # of it
         self.sampled = -math.inf
         self.min_heartbeat = HEARTBEAT
         self.timeout = self.min_timeout = 0.0  # of elections
@@ -1137,6 +1137,7 @@ class Raft(Server):
         self.hear_clock(term, sent)
         self.timeout = max(timeout, self.min_timeout)  # of 0 a node would campaign without a pause
         self.rtt, self.patience, self.unheard = rtt, patience, deaf
+        self.samples.append(rtt)  # it will not have forgotten if it leads
         for owner, seq in answered:
             if owner == self.node.node_id:
                 self.pending.pop(seq, None)

@@ -1628,6 +1628,14 @@ def test_times_the_answer_of_a_voter_tells_a_round_trip_too() -> None:
     assert scene.raft.rtt == pytest.approx(0.25)
 
 
+def test_times_a_follower_that_leads_has_not_forgotten_what_its_leader_said() -> None:
+    scene = Scene("n1")
+    for _ in range(10):
+        scene.says("n0", {**append(1), "rtt": 0.2})
+    become_leader(scene)
+    assert scene.raft.rtt == 0.2 and scene.raft.timeout == pytest.approx(0.5)
+
+
 def test_times_a_pause_of_the_leader_is_no_round_trip() -> None:
     scene = new_leader()
     for value in range(5):
