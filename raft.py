@@ -482,6 +482,7 @@ class Raft(Server):
                     self.become_follower("heard no majority")
             self.review_pending(now)
             self.compact()
+            self.may_have_waited(self.ticked[1], now)  # if it was stopped, and ticks come first
             self.ticked = (self.ticked[1], now)
 
     def log_role(self, text: str) -> None:
@@ -516,15 +517,19 @@ class Raft(Server):
         if self.heard:
             return
         self.heard = True
-        now, (since, read_at) = self.node.now(), self.waited
+        now = self.node.now()
         wait = 6 * self.rtt if self.node.other_node_ids else 0.0
         longest = now - BACKLOG if self.node.lags else self.ticked[0] - wait
-        oldest = min(max(self.input_at, longest), self.ticked[0])
+        self.may_have_waited(min(max(self.input_at, longest), self.ticked[0]), now)
+        if not self.node.lags:
+            self.input_at = now
+
+    def may_have_waited(self, oldest: float, now: float) -> None:
+        """What is read now, or for a while, may have come so long ago."""
+        since, read_at = self.waited
         for_a_while = max(TICK, min((read_at - since) / 8, READ_UP))
         if now - oldest > read_at - since or now - read_at > for_a_while:
             self.waited = (oldest, now)
-        if not self.node.lags:
-            self.input_at = now
 
     def answerable(self) -> float:
         """Until when what has come in this turn may be answered."""
