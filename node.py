@@ -120,7 +120,7 @@ class Node:
         `@node.on(type)` decorates one. A blocking one may wait: each call has its own thread.
         """
         if not isinstance(type, str) or inspect.iscoroutinefunction(handler):
-            raise TypeError('on("type", handler): nobody awaits an async def; or @node.on("type")')
+            raise TypeError('@node.on("type") takes a def: nobody awaits an async def')
         if handler is None:
             return lambda function: self.on(type, function, blocking=blocking)
         if type in self._handlers:

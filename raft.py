@@ -354,7 +354,7 @@ class Raft(Server):
         # Volatile state of elections
         self.votes: dict[tuple[bool, int], dict[str, int]] = {}  # by (pre, term): starts of voters
         self.failures = 0  # elections since a leader was heard
-        self.campaigned = -math.inf  # last
+        self.campaigned = -math.inf  # when this node has done so last
         self.promise = -math.inf  # no vote before: a leader's lease counts on it
         self.deadline = math.inf  # of the next election
         self.election_timer = self.node.after(0, self.election_timer_fires)
@@ -410,8 +410,8 @@ class Raft(Server):
         """The nodes are known. The first one leads, if all is new: nobody else can.
 
         The others give it a second: it may be told last that it exists, and they may not send to
-        a node that does not. Faults begin when all are ready, and to found takes all nodes: so it
-        is not until that is done.
+        a node that does not. Faults begin when all nodes are ready, and to found takes them all: so
+        the first one is not ready before that is done. Returns whether init_ok must wait for that.
         """
         with self.lock:
             if self.storage:
@@ -463,6 +463,10 @@ class Raft(Server):
             if self.node.now() >= self.answer_by:
                 self.node.withdraw()  # it was stopped since it looked whether it may still answer
             self.answer_by = math.inf
+            is_over = self.last_applied or self.node.now() - self.began > FOUNDING
+            if self.founding and is_over and not (self.storage and self.storage.failed):
+                self.founding = False
+                self.node.ready()
 
     def tick(self) -> None:
         """What must happen even if no message comes."""
@@ -470,10 +474,6 @@ class Raft(Server):
             now = self.node.now()
             if self.storage:
                 self.storage.save(self)
-            is_over = self.last_applied or now - self.began > FOUNDING
-            if self.founding and is_over and not (self.storage and self.storage.failed):
-                self.founding = False
-                self.node.ready()
             if self.role == "leader":
                 self.review_followers(now)
                 self.adapt_patience()
@@ -952,6 +952,7 @@ class Raft(Server):
                 self.send_entries(node_id, follower, last)
 
     def is_silent(self, follower: Follower) -> bool:
+        """Whether nothing has come from it for an election timeout."""
         return self.node.now() - follower.heard_of >= self.timeout
 
     def last_to_send(self, follower: Follower, now: float, is_needed: bool) -> int:

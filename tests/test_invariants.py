@@ -110,6 +110,7 @@ def test_a_follower_may_drop_what_is_not_committed_and_no_more() -> None:
     world.turn("n0", entries(1, 2), term=2)
     world.turn("n1", entries(1, 2), term=2)
     world.turn("n0", commit_index=2)
+    assert not world.told
     world = World()
     world.turn("n1", entries(1), term=1)
     world.turn("n0", entries(1, 1), term=1, commit_index=1)

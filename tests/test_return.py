@@ -110,9 +110,11 @@ def test_to_found_takes_the_votes_of_all() -> None:
 
 def test_the_first_node_is_ready_when_its_first_entry_is_committed() -> None:
     """Faults begin when all nodes are ready; then nobody could found before they end."""
-    scene = leader()
-    assert not scene.world.ready
-    scene.advance(TICK)
+    scene = founder()
+    scene.says("n1", vote(1, starts={"n1": N1}))
+    scene.says("n2", vote(1, starts={"n2": N2}))
+    assert scene.raft.role == "leader" and not scene.world.ready
+    scene.acks("n1", start=N1)
     assert scene.world.ready == ["n0"]
     scene.advance(FOUNDING)
     assert scene.world.ready == ["n0"]
