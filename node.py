@@ -39,7 +39,7 @@ Action = Callable[[], object]
 _quote = json.encoder.encode_basestring_ascii
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
-STDIN, STDOUT, STDERR, PIPE = 0, 1, 2, 1 << 16  # bytes in a full pipe; half as many, with gaps
+STDIN, STDOUT, STDERR, PIPE = 0, 1, 2, 1 << 16  # bytes in a full pipe
 RPC_TIMEOUT = 5.0  # seconds, as Maelstrom's own clients wait
 
 
@@ -105,7 +105,6 @@ class Node:
         self._woken = threading.Event()  # the timer thread is to look again
         self._lock = threading.RLock()  # held during a turn
         self._turn_of: int | None = None  # the thread whose turn it is
-        self.lags = False  # more input may have come than was read at once, lately
         self._outbox: list[str] = []  # lines sent in this turn
         self.withdraw = self._outbox.clear  # takes back what was sent in this turn
         self._queue: deque[Action] = deque()  # what other threads want done in the next turn
@@ -199,10 +198,9 @@ class Node:
         self.on_init(lambda: self._start_thread(self._run_timers))
         gc.freeze()  # to look through all that there is again and again costs 15 % of a store
         gc.set_threshold(50_000, 20, 100)
-        unfinished, size = list[bytes](), 0  # the parts of a line whose end has not arrived
+        unfinished: list[bytes] = []  # the parts of a line whose end has not arrived
         with contextlib.suppress(KeyboardInterrupt):
             while chunk := os.read(STDIN, PIPE):
-                self.lags, size = max(size, len(chunk)) >= PIPE // 2, len(chunk)
                 lines, newline, rest = chunk.rpartition(b"\n")
                 if newline:
                     self._turn(self._receive, b"".join([*unfinished, lines]))

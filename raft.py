@@ -108,17 +108,14 @@ LEASE = 0.9  # of the promised timeout: clocks may differ in speed
 MAX_TIMEOUT = 60.0  # that a leader may ask for
 FIRST_ELECTION = 1.0  # not before: peers may not be up
 FOUNDING = 3.0  # that the first node holds its init_ok back, at most
-MORE_PATIENCE = 0.3  # seconds a second: peers that were paused look like a slow network
-BACKLOG = 0.5  # that requests wait at most where more comes than can be read at once
-READ_UP = 5.0  # after a pause, at most, until all that waited is read
-STARTUP = 0.5  # that this program may have taken to begin, while requests waited for it
 PATIENCE = 0.9  # at least, until an operation is given up: Maelstrom's clients wait for 1 s
+ROUND_TRIPS = 4.5  # or so many: they wait for ten times the latency of a message
 NEAR = 0.004  # a round trip that an append may wait for
 URGENT, SPARE = 0.5, 8.0  # of it, to a follower that is needed to commit, and to another one
 SAMPLE_INTERVAL = 0.01  # seconds between two of round trips
 FIRST_ROUND_TRIP = 0.15  # taken for granted, until enough of them are known
 LATE = 8.0  # round trips: what takes longer, and a majority was quicker, is one node's trouble
-KEPT_BATCHES = 2.0  # seconds after their end in which they may come again
+KEPT_BATCHES = 3.0  # seconds for which a leader knows a batch again
 GONE = 10.0  # seconds of silence after which nothing is kept for a follower
 
 # Sizes are in bytes of memory, about; in a message it is a fifth of that, but for strings.
@@ -224,9 +221,9 @@ class Batch:
     owner: str
     seq: int  # tells it from the owner's other ones, even from those before a crash
     birth: int
-    until: float  # nothing may be answered from then on, in the time of who has it
     reads: list[Operation]
     writes: list[Operation]
+    came_at: float  # at this node
     # At its owner
     sent_at: float = -math.inf  # until then no other node has it: no write can happen
     tried: bool = False  # the leader was asked
@@ -345,7 +342,6 @@ class Raft(Server):
         self.leader: str | None = None  # of this term, if it was heard
         self.unheard = False  # it says that it hears nothing of this node
         self.led = 0  # the latest term that another node leads, perhaps only by hearsay
-        self.ahead = (-math.inf, 0.0)  # seconds its clock is ahead, at least; known when
         self.commit_index = 0
         self.known_commit = 0  # the largest that was heard of
         self.last_applied = 0
@@ -376,7 +372,6 @@ class Raft(Server):
         # Operations of this node's clients
         self.arrived: tuple[list[Operation], list[Operation]] = ([], [])  # now: reads, writes
         self.turned_away: list[Operation] = []  # while nothing can be stored
-        self.answer_by = math.inf  # when the answers of this turn must have left
         self.pending: dict[int, Batch] = {}
         self.seq = 0
         self.new_leader = False  # heard of in this turn
@@ -387,11 +382,6 @@ class Raft(Server):
         self.sampled = -math.inf
         self.min_heartbeat = HEARTBEAT
         self.timeout = self.min_timeout = 0.0  # of elections
-        self.ticked = (0.0, 0.0)  # when the last two ticks were
-        self.patience = PATIENCE  # until an operation is given up
-        self.input_at = self.node.now() - STARTUP  # when all that had come was read
-        self.heard = False  # something in this turn
-        self.waited = (self.input_at, self.input_at)  # since when what came then may have waited
 
         self.node.on_init(self.init)
         self.node.on_drained(self.drained)
@@ -403,7 +393,6 @@ class Raft(Server):
         if self.debug:
             self.node.log(f"{self.node.node_id} < {encode(msg)}")
         with self.lock:
-            self.hear()
             getattr(self, msg["body"]["type"])(msg["src"], *fields(msg, self))
 
     def init(self) -> bool:
@@ -421,8 +410,6 @@ class Raft(Server):
                 self.start = self.node.random.getrandbits(48)
             self.began = now = self.node.now()
             self.seq = int(now * 1e6)
-            self.heard = True  # what comes in this turn may have waited since before the start
-            self.input_at, self.ticked = self.input_at if self.node.lags else now, (now, now)
             others = len(self.node.other_node_ids)
             self.min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
             self.timeout = self.min_timeout = 1.8 * self.min_heartbeat  # two are late then
@@ -437,7 +424,6 @@ class Raft(Server):
     def drained(self) -> None:
         """What follows from the messages and timers of a turn; then its output leaves."""
         with self.lock:
-            self.heard = False
             if self.new_leader:  # everything goes there, at once
                 self.new_leader = False
                 for batch in self.pending.values():
@@ -458,11 +444,8 @@ class Raft(Server):
             if self.storage and self.storage.failed:
                 self.node.withdraw()  # it may depend on what a crash would make us forget
             for client, msg_id, _ in self.turned_away:
-                self.answer(client, msg_id, self.unavailable(), self.answerable())
+                self.answer(client, msg_id, self.unavailable())
             self.turned_away.clear()
-            if self.node.now() >= self.answer_by:
-                self.node.withdraw()  # it was stopped since it looked whether it may still answer
-            self.answer_by = math.inf
             is_over = self.last_applied or self.node.now() - self.began > FOUNDING
             if self.founding and is_over and not (self.storage and self.storage.failed):
                 self.founding = False
@@ -476,14 +459,11 @@ class Raft(Server):
                 self.storage.save(self)
             if self.role == "leader":
                 self.review_followers(now)
-                self.adapt_patience()
                 if self.of_majority(now, "heard_of") < now - 2 * self.timeout:
                     self.forget_leader()  # its clients may do better elsewhere
                     self.become_follower("heard no majority")
             self.review_pending(now)
             self.compact()
-            self.may_have_waited(self.ticked[1], now)  # if it was stopped, and ticks come first
-            self.ticked = (self.ticked[1], now)
 
     def log_role(self, text: str) -> None:
         """A line on stderr: who, in which term, is what now, and why."""
@@ -497,7 +477,6 @@ class Raft(Server):
     def client_req(self, msg: Message) -> None:
         """Takes a client's operation on; the leader answers it, or else `review_pending`."""
         with self.lock:
-            self.hear()
             body = check_operation(msg["body"])
             operation = [msg["src"], body.pop("msg_id"), body]
             if self.storage and self.storage.failed:
@@ -505,40 +484,10 @@ class Raft(Server):
             else:
                 self.arrived[body["type"] != "read" or self.reads == "log"].append(operation)
 
-    def hear(self) -> None:
-        """Notes since when what has come in this turn may have waited to be heard.
-
-        Maelstrom delivers to a node one message after the other, so others may have waited for a
-        slow one, in the silence before it; but no message takes that long. If this node was
-        stopped, they have waited in its pipe since the last tick but one (a tick may have come
-        first). After a long time they are many, so they are read for a while. If there is more than
-        can be read at once, it may all have waited since there was not.
-        """
-        if self.heard:
-            return
-        self.heard = True
-        now = self.node.now()
-        wait = 6 * self.rtt if self.node.other_node_ids else 0.0
-        longest = now - BACKLOG if self.node.lags else self.ticked[0] - wait
-        self.may_have_waited(min(max(self.input_at, longest), self.ticked[0]), now)
-        if not self.node.lags:
-            self.input_at = now
-
-    def may_have_waited(self, oldest: float, now: float) -> None:
-        """What is read now, or for a while, may have come so long ago."""
-        since, read_at = self.waited
-        for_a_while = max(TICK, min((read_at - since) / 8, READ_UP))
-        if now - oldest > read_at - since or now - read_at > for_a_while:
-            self.waited = (oldest, now)
-
-    def answerable(self) -> float:
-        """Until when what has come in this turn may be answered."""
-        return min(self.waited[0], self.ticked[0]) + self.patience
-
     def hand_over_arrived(self) -> None:
         """Makes a batch of the operations that came in this turn, and sends it on its way."""
         self.seq += 1
-        batch = Batch(self.node.node_id, self.seq, 0, self.answerable(), *self.arrived)
+        batch = Batch(self.node.node_id, self.seq, 0, *self.arrived, self.node.now())
         self.pending[self.seq] = batch
         self.arrived = ([], [])
         self.hand_over(batch)
@@ -558,31 +507,29 @@ class Raft(Server):
         else:
             direct = not batch.tried and not self.unheard
             for dest in [self.leader] if self.leader and direct else self.node.other_node_ids:
-                self.send_forward(dest, self.led, batch, batch.until + self.leader_ahead())
+                self.send_forward(dest, self.led, batch)
         batch.tried, batch.sent_at = True, self.node.now()
 
-    def send_forward(self, dest: str, term: int, batch: Batch, until: float) -> None:
+    def send_forward(self, dest: str, term: int, batch: Batch) -> None:
         self.send(
             dest, "forward", term=term, owner=batch.owner, seq=batch.seq, birth=batch.birth,
-            until=until, reads=batch.reads, writes=batch.writes,
+            reads=batch.reads, writes=batch.writes,
         )  # fmt: skip
 
     def review_pending(self, now: float) -> None:
-        """Answers what has waited too long, and sends again what may be lost.
+        """Gives up operations that have waited too long, and retries those that may be lost.
 
-        An error must be definite, for after another one Maelstrom forgets the client while the
-        leader may still answer it. So a write that may happen gets none: the client's time-out
-        says the same. After a pause nothing is said either, nor a tick later than it was due: the
-        client may be gone, for this clock may be slow.
+        A read, and a write that never left this node, gets error 11: it has not happened. A write
+        that another node may have gets no answer, for it may still happen.
         """
         retry = 2 * self.rtt + self.heartbeat
+        patience = max(PATIENCE, ROUND_TRIPS * self.rtt)
         for batch in list(self.pending.values()):
-            if now >= batch.until:
+            if now - batch.came_at >= patience:
                 del self.pending[batch.seq]
                 may_happen = batch.sent_at > -math.inf
-                if now < batch.until + TICK:
-                    for client, msg_id, _ in batch.reads + ([] if may_happen else batch.writes):
-                        self.answer(client, msg_id, self.unavailable(), batch.until + TICK)
+                for client, msg_id, _ in batch.reads + ([] if may_happen else batch.writes):
+                    self.answer(client, msg_id, self.unavailable())
             elif now - batch.sent_at > retry and self.role != "leader":
                 self.hand_over(batch)
 
@@ -593,11 +540,12 @@ class Raft(Server):
             why = f"{self.node.node_id} cannot store it: {self.storage.failed}"
         return RPCError.temporarily_unavailable(why).to_json()
 
-    def answer(self, client: str, msg_id: int, res: Body, until: float) -> None:
-        """Answers a client, whichever node it had asked: it looks at in_reply_to alone."""
+    def answer(self, client: str, msg_id: int, res: Body) -> None:
+        """Answers a client, whichever node it had asked: it looks at in_reply_to alone.
+
+        A late answer is harmless: a client skips those that it does not wait for.
+        """
         self.node.send(client, {**res, "in_reply_to": msg_id})
-        if until < self.answer_by:
-            self.answer_by = until
 
     def answered(self, src: str, seq: Number, commit: Index) -> None:
         """A node that had passed a batch on says that the leader has done it."""
@@ -605,20 +553,19 @@ class Raft(Server):
         self.pending.pop(seq, None)
 
     def forward(
-        self, src: str, term: Term, owner: NodeId, seq: Number, birth: Index, until: Time,
-        reads: Operations, writes: Operations,
+        self, src: str, term: Term, owner: NodeId, seq: Number, birth: Index, reads: Operations,
+        writes: Operations,
     ) -> None:  # fmt: skip
-        """Another node's batch, for the leader of this term, in whose time `until` is.
+        """Another node's batch, for the leader of this term.
 
-        Who hears that leader passes it on, once. The answer is who leads now, and what its clock
-        shows: what the owner knew of that gets old.
+        Who hears that leader passes it on, once. The answer is who leads now.
         """
-        batch = Batch(owner, seq, birth, until, reads, writes)
+        batch = Batch(owner, seq, birth, reads, writes, self.node.now())
         if self.role == "leader" and term == self.term:
             self.accept_batch(batch, src)
         elif owner == src:
             if self.leader not in (None, src) and term == self.term:
-                self.send_forward(self.leader, term, batch, until)
+                self.send_forward(self.leader, term, batch)
             self.send_vote(src, False, self.term, False, None)
 
     # Client operations: the leader
@@ -630,8 +577,7 @@ class Raft(Server):
             accepted.via = via  # the way that it came by last is the best one back
             if accepted.todo <= 0:
                 self.finish(accepted)
-        elif (now := self.node.now()) < batch.until:  # else the clients are gone
-            batch.until = min(batch.until, now + MAX_TIMEOUT)
+        else:
             self.accepted[key] = batch
             batch.via, batch.stamp = via, self.stamp
             batch.todo = bool(batch.reads) + bool(batch.writes)
@@ -884,18 +830,16 @@ class Raft(Server):
     def send_vote(self, dest: str, pre: bool, term: int, granted: bool, sent: float | None) -> None:
         """Yes, or no and who leads. The no is also the answer to a forward that leads nowhere."""
         leader = self.leader if not granted and self.is_led() else None
-        ahead = self.leader_ahead() if leader and self.role != "leader" else 0.0
         self.send(
             dest, "request_vote_res", pre=pre, term=term, granted=granted, sent=sent,
-            leader=leader, clock=self.node.now() + ahead, commit=self.known_commit,
-            starts=self.starts(),
+            leader=leader, commit=self.known_commit, starts=self.starts(),
         )  # fmt: skip
 
     def request_vote_res(
         self, src: str, pre: bool, term: Term, granted: bool, leader: MaybeNodeId,
-        sent: MaybeTime, clock: Time, commit: Index, starts: Starts,
+        sent: MaybeTime, commit: Index, starts: Starts,
     ) -> None:  # fmt: skip
-        """A vote, or a refusal, which may say that there is a leader, and what its clock shows."""
+        """A vote, or a refusal, which may say that there is a leader."""
         self.known_commit = max(self.known_commit, commit)
         if sent is not None:
             if sent < self.began:
@@ -913,7 +857,7 @@ class Raft(Server):
             self.maybe_step_down(term, f"{src} is in a later term")
         elif not self.leader and leader != self.node.node_id and term >= self.led:
             self.new_leader |= term > self.led
-            self.hear_clock(term, clock)
+            self.led = term
 
     def count_votes(self, pre: bool, term: int) -> None:
         """A majority of pre-votes makes a candidate, one of votes a leader (section 5.2).
@@ -994,8 +938,7 @@ class Raft(Server):
         follower = self.followers[node_id]
         self.send(
             node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout, rtt=self.rtt,
-            patience=self.patience, answered=follower.answered, deaf=self.is_silent(follower),
-            **fields,
+            answered=follower.answered, deaf=self.is_silent(follower), **fields,
         )  # fmt: skip
         follower.stamp, follower.answered = self.stamp, []
 
@@ -1087,7 +1030,8 @@ class Raft(Server):
             if follower.start not in known and follower.match_index >= follower.lacked:
                 follower.readmitted = follower.start
                 self.append_starts({id: follower.start})
-        old = takewhile(lambda one: now >= one.until + KEPT_BATCHES, self.accepted.values())
+        kept = max(KEPT_BATCHES, 2 * ROUND_TRIPS * self.rtt)  # its owner may retry for half of it
+        old = takewhile(lambda one: now >= one.came_at + kept, self.accepted.values())
         for batch in [*old]:
             del self.accepted[batch.owner, batch.seq]
 
@@ -1114,21 +1058,21 @@ class Raft(Server):
 
     def append_entries(
         self, src: str, term: Term, prev_log_index: Index, prev_log_term: Term, entries: Entries,
-        leader_commit: Index, sent: Time, timeout: Seconds, rtt: Seconds, patience: Seconds,
-        answered: Batches, deaf: bool,
+        leader_commit: Index, sent: Time, timeout: Seconds, rtt: Seconds, answered: Batches,
+        deaf: bool,
     ) -> None:  # fmt: skip
         """The leader's entries, or its heartbeat."""
         check_order(prev_log_term, *[entry[0] for entry in entries], term)
         self.known_commit = max(self.known_commit, leader_commit)
-        if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered, deaf):
+        if not self.hear_leader(src, term, sent, timeout, rtt, answered, deaf):
             return
         self.refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
         # The leader's commit index says nothing of entries that may differ from its own.
         self.commit_index = max(self.commit_index, min(leader_commit, self.verified))
 
     def hear_leader(
-        self, src: str, term: int, sent: float, timeout: float, rtt: float, patience: float,
-        answered: list[Any], deaf: bool,
+        self, src: str, term: int, sent: float, timeout: float, rtt: float, answered: list[Any],
+        deaf: bool,
     ) -> bool:  # fmt: skip
         """Any message of a leader; False if it is one of an earlier term, which is refused."""
         if term < self.term:
@@ -1140,9 +1084,9 @@ class Raft(Server):
         if not self.leader:
             self.have_leader("follower", src, f"follower of {src}")
         self.promise = max(self.promise, self.node.now() + timeout)
-        self.hear_clock(term, sent)
+        self.led = term
         self.timeout = max(timeout, self.min_timeout)  # of 0 a node would campaign without a pause
-        self.rtt, self.patience, self.unheard = rtt, patience, deaf
+        self.rtt, self.unheard = rtt, deaf
         self.samples.append(rtt)  # it will not have forgotten if it leads
         for owner, seq in answered:
             if owner == self.node.node_id:
@@ -1152,17 +1096,6 @@ class Raft(Server):
         latest = (sent, timeout)
         self.ack, self.refused = max(self.ack or latest, latest), None
         return True
-
-    def hear_clock(self, term: int, shown: float) -> None:
-        """Learns what a leader's clock shows, or has shown."""
-        now = self.node.now()
-        known = self.leader_ahead() if term == self.led else -math.inf
-        self.led, self.ahead = term, (max(shown - now, known), now)
-
-    def leader_ahead(self) -> float:
-        """By how much a leader's clock is ahead of ours, at least: clocks differ in speed."""
-        ahead, known_at = self.ahead
-        return ahead - (1 - LEASE) * (self.node.now() - known_at)
 
     def send_leader(self, leader: str, sent: float, timeout: float, refused: int | None) -> None:
         """Says how far the log is known to be the leader's; and what has come of its snapshot."""
@@ -1175,7 +1108,7 @@ class Raft(Server):
     def install_snapshot(
         self, src: str, term: Term, last_index: Index, last_term: Term, starts: Starts,
         floor: Index, size: Number, offset: Number, data: Records, sent: Time, timeout: Seconds,
-        rtt: Seconds, patience: Seconds, answered: Batches, deaf: bool,
+        rtt: Seconds, answered: Batches, deaf: bool,
     ) -> None:  # fmt: skip
         """A part of the leader's state: this node lacks what the leader's log has no more.
 
@@ -1183,7 +1116,7 @@ class Raft(Server):
         """
         check_order(last_term, term)
         self.known_commit = max(self.known_commit, last_index)
-        if not self.hear_leader(src, term, sent, timeout, rtt, patience, answered, deaf):
+        if not self.hear_leader(src, term, sent, timeout, rtt, answered, deaf):
             return
         if last_index > self.commit_index:  # a node never goes back
             if last_index > self.incoming.index:
@@ -1254,7 +1187,7 @@ class Raft(Server):
         """Applies what is committed (section 5.3), and answers what this leader has appended."""
         if self.last_applied == self.commit_index:
             return
-        now, answers = self.node.now(), self.answers
+        answers = self.answers
         for entry in self.log.from_index(self.last_applied + 1, self.commit_index + 1):
             self.last_applied += 1
             if not entry.owner:
@@ -1262,15 +1195,14 @@ class Raft(Server):
                 continue
             key = (entry.owner, entry.seq)  # of another term it is another entry of the batch
             batch = self.accepted.get(key) if entry.term == self.term else None
-            in_time = batch and now < batch.until - TICK  # the turn takes some time, too
             for client, msg_id, body in entry.operations:
                 # It takes effect once, however often it is in the log (section 8), or never.
                 res = answers.get((client, msg_id))
                 if not res and entry.birth >= answers.floor:  # else it may have been forgotten
                     self.state_machine, res = self.state_machine.apply(body)
                     answers.add(self.last_applied, (client, msg_id), res)
-                if res and batch and in_time:
-                    self.answer(client, msg_id, res, batch.until)
+                if res and batch:
+                    self.answer(client, msg_id, res)
             if batch:
                 self.finish(batch)
 
@@ -1294,13 +1226,11 @@ class Raft(Server):
         acked = math.inf if by_lease else self.of_majority(math.inf, "acked")
         waiting = []
         for batch in self.waiting_reads:
-            if now >= batch.until - TICK:
-                continue  # its clients are gone, or will be when the turn ends
             if acked <= batch.stamp:
                 waiting.append(batch)
                 continue
             for client, msg_id, body in batch.reads:
-                self.answer(client, msg_id, self.state_machine.apply(body)[1], batch.until)
+                self.answer(client, msg_id, self.state_machine.apply(body)[1])
             self.finish(batch)
         self.waiting_reads = waiting
 
@@ -1319,16 +1249,6 @@ class Raft(Server):
         self.rtt = median(self.samples)
         if self.role == "leader":
             self.timeout = min(max(self.min_timeout, 2.5 * self.rtt), MAX_TIMEOUT)
-
-    def adapt_patience(self) -> None:
-        """How long clients surely wait: Maelstrom's do for 10 times the latency between servers.
-
-        Where messages wait for each other round trips tell too much of it, but for the quickest.
-        """
-        quick = sorted(self.samples)[len(self.samples) // 4]
-        wanted = min(3 * self.rtt, 5 * quick, self.patience + MORE_PATIENCE * TICK)
-        self.patience = max(PATIENCE, wanted)
-
 
 # From here on: what the chapter does not have. A Ruby Hash takes any key and tells 1 from true.
 

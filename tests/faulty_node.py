@@ -27,7 +27,6 @@ class FaultyServer(Server):
         self.fault = fault
         self.concerned = 0
         self.older = Map()
-        self.held: Message | None = None
         if fault == "never-answers-init":
             self.node._handlers["init"] = lambda msg: None
 
@@ -71,12 +70,6 @@ class FaultyServer(Server):
             case "second-init-ok" if self.hits(True):
                 body = '{"type": "init_ok", "in_reply_to": 1}'
                 self.write_line(f'{{"src": "n0", "dest": "c0", "body": {body}}}')
-            case "late-answer" if type != "read":
-                # With one writer its next request says that it has given up the one before.
-                if self.held:
-                    self.node.reply(self.held, res)
-                self.held = msg
-                return
             case "not-json" if self.hits(True):
                 self.write_line("I am fine")
             case "exits" if self.hits(True):

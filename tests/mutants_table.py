@@ -239,10 +239,9 @@ MUTANTS = [
          ("            key = (entry.owner, entry.seq)  # of", """\
             owed = self.owed.pop(self.last_applied, None)
             for (client, msg_id, _), (*_, body) in zip(owed.writes if owed else (), entry[4]):
-                if now < owed.until:
-                    self.answer(client, msg_id, self.state_machine.apply(body)[1], owed.until)
+                self.answer(client, msg_id, self.state_machine.apply(body)[1])
             key = (entry.owner, entry.seq)  # of"""),
-         ("                if res and batch and in_time:\n", "                if False:\n")],
+         ("                if res and batch:\n", "                if False:\n")],
     ),
     Mutant(
         "a node that does not lead any more appends",
@@ -297,13 +296,13 @@ MUTANTS = [
         "figure 2: updated on stable storage before responding", "stable storage",
         [("                self.storage.save(self, self.may_save_later())\n",
           "                pass\n"),
-         ("            if self.node.now() >= self.answer_by:\n", """\
+         ("            if self.storage and self.storage.failed:\n                self.node.w", """\
             if self.storage and self.node.node_id:
                 self.node._write("".join(self.node._outbox).encode())
                 self.node.withdraw()
                 self.storage.save(self, self.may_save_later())
-            if self.node.now() >= self.answer_by:
-""")],
+            if self.storage and self.storage.failed:
+                self.node.w""")],
         test="what_leaves_is_committed_before",
     ),
     Mutant(

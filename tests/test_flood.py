@@ -294,7 +294,7 @@ class Cluster:
         node = self.rafts[node_id]
         return (
             node.role, node.term, node.voted_for, node.leader, node.log.size, node.verified,
-            node.commit_index, node.known_commit, node.promise, node.timeout, node.ahead,
+            node.commit_index, node.known_commit, node.promise, node.timeout,
             node.rtt, node.led, node.members.copy(), list(node.pending), list(node.accepted),
             list(node.early), node.incoming.index, node.incoming.size,
             [follower.match_index for follower in node.followers.values()],

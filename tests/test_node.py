@@ -498,25 +498,3 @@ def test_a_pipe_that_is_full_holds_half_of_its_size_at_least(size: int) -> None:
     finally:
         os.close(reader)
         os.close(writer)
-
-
-def test_a_node_knows_when_more_may_have_come_than_it_has_read() -> None:
-    peer = Peer("""
-        import json, os
-        from node import Node
-
-        def line(**body):
-            return json.dumps({"src": "c1", "dest": "n1", "body": body}).encode() + b"\\n"
-
-        init = line(type="init", msg_id=1, node_id="n1", node_ids=["n1"])
-        asked = [line(type="lags", msg_id=number) for number in range(2, 6)]
-        padded = asked[1][:-1].ljust(2**15 - 1) + b"\\n"
-        chunks = [init, asked[0], padded, asked[2], asked[3], b""]
-        os.read = lambda file, size: chunks.pop(0)
-        node = Node()
-        node.on("lags", lambda msg: node.reply(msg, {"type": "lags_ok", "lags": node.lags}))
-        node.main()
-    """)
-    assert peer.body()["type"] == "init_ok"
-    assert [peer.body()["lags"] for _ in range(4)] == [False, True, True, False]
-    assert peer.end() == (0, "")

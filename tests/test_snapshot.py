@@ -55,7 +55,7 @@ def part(
     return {
         "type": "install_snapshot", "term": term, "last_index": index, "last_term": last_term,
         "starts": {}, "floor": floor, "size": size, "offset": offset, "data": data,
-        "sent": 1.0, "timeout": 0.3, "rtt": 0.0, "patience": 0.9, "answered": [], "deaf": False,
+        "sent": 1.0, "timeout": 0.3, "rtt": 0.0, "answered": [], "deaf": False,
     }  # fmt: skip
 
 

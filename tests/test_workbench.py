@@ -103,7 +103,6 @@ FAULTS = {
     "extra-key-in-message": (1, ["malformed message", "not time"]),
     "no-such-destination": (1, ['there is no node or client "n99"']),
     "second-init-ok": (1, ["n0 answered c0 after it had its init_ok", "hears nothing of n0"]),
-    "late-answer": (1, ["n0 answered c", "after its time-out: the real Maelstrom hears nothing"]),
     "not-json": (1, ["not JSON", "I am fine"]),
     "exits": (255, ["n0 ended by itself with exit status 3", "out of ideas"]),
 }

@@ -293,7 +293,7 @@ class Runner:
             self._stalled = True
 
     def _invoke(self, worker: Worker, f: str, value: Any) -> None:
-        node_id = self._node_ids[worker.process % len(self._node_ids)]
+        node_id = self._node_ids[worker.thread % len(self._node_ids)]
         process = worker.process
         conn = self._conns[worker.thread]
         self._busy.add(worker.thread)
@@ -310,9 +310,10 @@ class Runner:
             self._note(process, found.type, f, found.value, found.error)
             if found.type == "info":  # nobody knows what it does yet: others take its place
                 worker.process += len(self._workers)
-                after = "its time-out" if reply is None else "its operation had ended unknown"
-                self.network.close_client(conn.client_id, after)
-                self._conns[worker.thread] = self._client()
+                if not self.workload.reusable:
+                    after = "its time-out" if reply is None else "its operation had ended unknown"
+                    self.network.close_client(conn.client_id, after)
+                    self._conns[worker.thread] = self._client()
             self._busy.remove(worker.thread)
             if self._stalled:
                 self._stalled = False

@@ -48,6 +48,9 @@ class Workload(Protocol):
     name: str
     group: int
     timeout: float | None  # seconds; None for the default, which depends on the latency
+    # Whether a client goes on after an operation with an unknown outcome (Jepsen's Reusable): then
+    # late answers are skipped. Else it is closed, and a late answer is to nobody.
+    reusable: bool
     analyses: dict[Any, Analysis]  # of each key, by `check`
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
@@ -72,6 +75,7 @@ class LinKv:
 
     name = "lin-kv"
     timeout: float | None = None
+    reusable = True
 
     def __init__(self, rng: random.Random, node_count: int) -> None:
         self.group = 2 * node_count
@@ -137,6 +141,7 @@ class Echo:
     name = "echo"
     group = 1
     timeout: float | None = 5.0
+    reusable = False
 
     def __init__(self, rng: random.Random, node_count: int) -> None:
         self.analyses: dict[Any, Analysis] = {}
