@@ -106,7 +106,6 @@ class Node:
         self._lock = threading.RLock()  # held during a turn
         self._turn_of: int | None = None  # the thread whose turn it is
         self._outbox: list[str] = []  # lines sent in this turn
-        self.withdraw = self._outbox.clear  # takes back what was sent in this turn
         self._queue: deque[Action] = deque()  # what other threads want done in the next turn
 
     @overload

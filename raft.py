@@ -21,9 +21,10 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from itertools import chain, takewhile
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, get_type_hints
+from typing import Any, Final, NamedTuple
 from weakref import ref
 
 from node import Body, Message, Node, RPCError, encode
@@ -125,11 +126,7 @@ WINDOW_BYTES = 1 << 22  # on the way to a follower
 KEPT_BYTES, KEPT_ENTRIES = 1 << 23, 50  # at least, of the log behind what is applied: for who lags
 CHECKPOINT_BYTES = 1 << 19  # of the log between two of what is stored
 EARLY_APPENDS = 64  # messages that a follower keeps because they came too early
-REMEMBERED = 16_384  # answers, at least; twice as many at most
-FORMAT = 4  # of the file
-MAX_AHEAD = 10**9  # terms, or entries, that a message can be ahead
-MAX_TIME = 10**12  # that a clock can show
-
+FORMAT = 5  # of the file
 Operation = Sequence[Any]  # client, msg_id, body
 OPERATIONS: Final = {  # the fields that each must have
     "read": frozenset(["type", "msg_id", "key"]),
@@ -148,7 +145,6 @@ class Entry(NamedTuple):
     term: int
     owner: str = ""  # the node whose clients they are from
     seq: int = 0  # of the owner's batch
-    birth: int = 0  # a commit index that the owner knew of when the batch first left it
     operations: Sequence[Operation] = ()
 
 
@@ -220,7 +216,6 @@ class Batch:
 
     owner: str
     seq: int  # tells it from the owner's other ones, even from those before a crash
-    birth: int
     reads: list[Operation]
     writes: list[Operation]
     came_at: float  # at this node
@@ -237,29 +232,28 @@ class Batch:
 class Snapshot:
     """The state when all up to an entry was applied, in that part of the log's place (section 7).
 
-    A leader's, or what has come of it at a follower. It consists of records: the answers, then the
-    map's items, [key, value]. The map's versions never change, so it may be read, part by part,
-    for as long as it takes.
+    A leader's, or what has come of it at a follower. It consists of records: the sessions, [client,
+    msg_id, answer], then the map's items, [key, value]. The map's versions never change, so it may
+    be read, part by part, for as long as it takes.
     """
 
     index: int = 0
     term: int = 0
     members: dict[str, int] = field(default_factory=dict)
-    floor: int = 0  # of the answers
-    answers: list[Any] = field(default_factory=list)
+    sessions: list[Any] = field(default_factory=list)
     map: PersistentMap = field(default_factory=lambda: PersistentMap())
 
     @property
     def size(self) -> int:
         """In records."""
-        return len(self.answers) + len(self.map)
+        return len(self.sessions) + len(self.map)
 
     def part(self, offset: int) -> list[Any]:
         """Records from one on, as many as one message carries, or one that is larger."""
-        end, answers = offset + 1 + CHUNK_BYTES // OPERATION_BYTES, len(self.answers)
-        items = self.map.items(max(0, offset - answers), max(0, end - answers))
+        end, sessions = offset + 1 + CHUNK_BYTES // OPERATION_BYTES, len(self.sessions)
+        items = self.map.items(max(0, offset - sessions), max(0, end - sessions))
         data, size = list[Any](), 0
-        for record in chain(self.answers[offset:end], items):
+        for record in chain(self.sessions[offset:end], items):
             size += OPERATION_BYTES + len(encode(record))
             if data and size > CHUNK_BYTES:
                 break
@@ -272,7 +266,7 @@ class Snapshot:
             if len(record) == 2:
                 self.map = self.map.set(*record)
             else:
-                self.answers.append(record)
+                self.sessions.append(record)
 
 
 @dataclass
@@ -343,9 +337,8 @@ class Raft(Server):
         self.unheard = False  # it says that it hears nothing of this node
         self.led = 0  # the latest term that another node leads, perhaps only by hearsay
         self.commit_index = 0
-        self.known_commit = 0  # the largest that was heard of
         self.last_applied = 0
-        self.answers = Answers()  # replicated like the state machine
+        self.sessions = Sessions()  # replicated like the state machine
 
         # Volatile state of elections
         self.votes: dict[tuple[bool, int], dict[str, int]] = {}  # by (pre, term): starts of voters
@@ -371,7 +364,6 @@ class Raft(Server):
 
         # Operations of this node's clients
         self.arrived: tuple[list[Operation], list[Operation]] = ([], [])  # now: reads, writes
-        self.turned_away: list[Operation] = []  # while nothing can be stored
         self.pending: dict[int, Batch] = {}
         self.seq = 0
         self.new_leader = False  # heard of in this turn
@@ -385,15 +377,25 @@ class Raft(Server):
 
         self.node.on_init(self.init)
         self.node.on_drained(self.drained)
-        for type in MESSAGES:
+        for type in FIELDS:
             self.node.on(type, self.receive)
 
     def receive(self, msg: Message) -> None:
-        """Another server's message."""
+        """Calls the handler of another server's message, whose fields are its parameters.
+
+        Servers may crash but do not lie (section 2), so nothing more is checked.
+        """
         if self.debug:
             self.node.log(f"{self.node.node_id} < {encode(msg)}")
+        src, fields = msg["src"], msg["body"].copy()
+        type = fields.pop("type")
+        if src not in self.node.other_node_ids:
+            raise RPCError.malformed_request(f"{show(src)} is not another server")
+        if fields.keys() != FIELDS[type]:
+            wrong = ", ".join(sorted(fields.keys() ^ FIELDS[type]))
+            raise RPCError.malformed_request(f"{type} lacks or has no {wrong}")
         with self.lock:
-            getattr(self, msg["body"]["type"])(msg["src"], *fields(msg, self))
+            getattr(self, type)(src, **fields)
 
     def init(self) -> bool:
         """The nodes are known. The first one leads, if all is new: nobody else can.
@@ -441,13 +443,8 @@ class Raft(Server):
             else:
                 self.advance_state_machine()
                 self.acknowledge()
-            if self.storage and self.storage.failed:
-                self.node.withdraw()  # it may depend on what a crash would make us forget
-            for client, msg_id, _ in self.turned_away:
-                self.answer(client, msg_id, self.unavailable())
-            self.turned_away.clear()
             is_over = self.last_applied or self.node.now() - self.began > FOUNDING
-            if self.founding and is_over and not (self.storage and self.storage.failed):
+            if self.founding and is_over:
                 self.founding = False
                 self.node.ready()
 
@@ -479,15 +476,12 @@ class Raft(Server):
         with self.lock:
             body = check_operation(msg["body"])
             operation = [msg["src"], body.pop("msg_id"), body]
-            if self.storage and self.storage.failed:
-                self.turned_away.append(operation)
-            else:
-                self.arrived[body["type"] != "read" or self.reads == "log"].append(operation)
+            self.arrived[body["type"] != "read" or self.reads == "log"].append(operation)
 
     def hand_over_arrived(self) -> None:
         """Makes a batch of the operations that came in this turn, and sends it on its way."""
         self.seq += 1
-        batch = Batch(self.node.node_id, self.seq, 0, *self.arrived, self.node.now())
+        batch = Batch(self.node.node_id, self.seq, *self.arrived, self.node.now())
         self.pending[self.seq] = batch
         self.arrived = ([], [])
         self.hand_over(batch)
@@ -498,8 +492,6 @@ class Raft(Server):
         The second try goes to all others, for the link to the leader may be cut, and who hears the
         leader passes it on; so does the first one when only others hear it, or it hears only them.
         """
-        if batch.sent_at == -math.inf:
-            batch.birth = self.known_commit
         if self.role == "leader":
             self.accept_batch(batch, self.node.node_id)
         elif not self.led:
@@ -512,8 +504,8 @@ class Raft(Server):
 
     def send_forward(self, dest: str, term: int, batch: Batch) -> None:
         self.send(
-            dest, "forward", term=term, owner=batch.owner, seq=batch.seq, birth=batch.birth,
-            reads=batch.reads, writes=batch.writes,
+            dest, "forward", term=term, owner=batch.owner, seq=batch.seq, reads=batch.reads,
+            writes=batch.writes,
         )  # fmt: skip
 
     def review_pending(self, now: float) -> None:
@@ -535,10 +527,7 @@ class Raft(Server):
 
     def unavailable(self) -> Body:
         """Why an operation could not be done."""
-        why = f"leader: {self.leader or 'none'}"
-        if self.storage and self.storage.failed:
-            why = f"{self.node.node_id} cannot store it: {self.storage.failed}"
-        return RPCError.temporarily_unavailable(why).to_json()
+        return RPCError.temporarily_unavailable(f"leader: {self.leader or 'none'}").to_json()
 
     def answer(self, client: str, msg_id: int, res: Body) -> None:
         """Answers a client, whichever node it had asked: it looks at in_reply_to alone.
@@ -547,20 +536,19 @@ class Raft(Server):
         """
         self.node.send(client, {**res, "in_reply_to": msg_id})
 
-    def answered(self, src: str, seq: Number, commit: Index) -> None:
+    def answered(self, src: str, seq: int) -> None:
         """A node that had passed a batch on says that the leader has done it."""
-        self.known_commit = max(self.known_commit, commit)
         self.pending.pop(seq, None)
 
     def forward(
-        self, src: str, term: Term, owner: NodeId, seq: Number, birth: Index, reads: Operations,
-        writes: Operations,
+        self, src: str, term: int, owner: str, seq: int, reads: list[Operation],
+        writes: list[Operation],
     ) -> None:  # fmt: skip
         """Another node's batch, for the leader of this term.
 
         Who hears that leader passes it on, once. The answer is who leads now.
         """
-        batch = Batch(owner, seq, birth, reads, writes, self.node.now())
+        batch = Batch(owner, seq, reads, writes, self.node.now())
         if self.role == "leader" and term == self.term:
             self.accept_batch(batch, src)
         elif owner == src:
@@ -582,8 +570,7 @@ class Raft(Server):
             batch.via, batch.stamp = via, self.stamp
             batch.todo = bool(batch.reads) + bool(batch.writes)
             if batch.writes:
-                birth = min(batch.birth, self.log.size)  # else other logs might not take them
-                self.log.append([Entry(self.term, *key, birth, batch.writes)])
+                self.log.append([Entry(self.term, *key, batch.writes)])
             if batch.reads:
                 self.waiting_reads.append(batch)
 
@@ -777,11 +764,10 @@ class Raft(Server):
         )  # fmt: skip
 
     def request_vote(
-        self, src: str, pre: bool, term: Term, last_log_index: Index, last_log_term: Term,
-        sent: Time, starts: Starts,
+        self, src: str, pre: bool, term: int, last_log_index: int, last_log_term: int,
+        sent: float, starts: dict[str, int],
     ) -> None:  # fmt: skip
         """A candidate asks for this node's vote, or whether it would get it."""
-        check_order(last_log_term, term)
         granted = False
         if not self.members and starts.get(self.node.node_id) == self.start:
             self.admit(starts)
@@ -832,15 +818,14 @@ class Raft(Server):
         leader = self.leader if not granted and self.is_led() else None
         self.send(
             dest, "request_vote_res", pre=pre, term=term, granted=granted, sent=sent,
-            leader=leader, commit=self.known_commit, starts=self.starts(),
+            leader=leader, starts=self.starts(),
         )  # fmt: skip
 
     def request_vote_res(
-        self, src: str, pre: bool, term: Term, granted: bool, leader: MaybeNodeId,
-        sent: MaybeTime, commit: Index, starts: Starts,
+        self, src: str, pre: bool, term: int, granted: bool, leader: str | None,
+        sent: float | None, starts: dict[str, int],
     ) -> None:  # fmt: skip
         """A vote, or a refusal, which may say that there is a leader."""
-        self.known_commit = max(self.known_commit, commit)
         if sent is not None:
             if sent < self.began:
                 return  # it is an answer to the node that this one has forgotten that it was
@@ -943,8 +928,8 @@ class Raft(Server):
         follower.stamp, follower.answered = self.stamp, []
 
     def append_entries_res(
-        self, src: str, term: Term, success: bool, match: Index, sent: Time, timeout: Seconds,
-        start: Number, snapshot: Index, offset: Number,
+        self, src: str, term: int, success: bool, match: int, sent: float, timeout: float,
+        start: int, snapshot: int, offset: int,
     ) -> None:  # fmt: skip
         """A follower says how far its log equals the leader's, or where to go on.
 
@@ -953,8 +938,6 @@ class Raft(Server):
         self.maybe_step_down(term, f"{src} is in a later term")
         if self.role != "leader" or term != self.term:
             return
-        if sent > self.stamp or match > self.log.size:
-            raise RPCError.malformed_request(f"nothing was sent at {sent}, or up to {match}")
         follower = self.followers[src]
         if self.node.now() - sent < LATE * self.rtt or sent > self.of_majority(math.inf, "acked"):
             self.measure(sent)
@@ -994,15 +977,15 @@ class Raft(Server):
         if full or due:
             self.send_follower(
                 node_id, "install_snapshot", last_index=snapshot.index, last_term=snapshot.term,
-                starts=snapshot.members, floor=snapshot.floor, size=snapshot.size,
-                offset=follower.offset, data=snapshot.part(follower.offset) if full else [],
+                starts=snapshot.members, size=snapshot.size, offset=follower.offset,
+                data=snapshot.part(follower.offset) if full else [],
             )  # fmt: skip
 
     def snapshot(self) -> Snapshot:
         """The state as it is now."""
-        index, answers = self.last_applied, self.answers
-        term, members, records = self.log[index].term, self.members.copy(), answers.records
-        return Snapshot(index, term, members, answers.floor, records, self.state_machine.map)
+        index, records = self.last_applied, self.sessions.records()
+        term, members = self.log[index].term, self.members.copy()
+        return Snapshot(index, term, members, records, self.state_machine.map)
 
     def compact(self) -> None:
         """Forgets what is applied of the log (section 7), but what a follower may lack still."""
@@ -1052,18 +1035,15 @@ class Raft(Server):
         index = self.of_majority(mine, "match_index")
         if index > self.commit_index and self.log[index].term == self.term:
             self.commit_index = index
-            self.known_commit = max(self.known_commit, index)
 
     # Replication: the follower
 
     def append_entries(
-        self, src: str, term: Term, prev_log_index: Index, prev_log_term: Term, entries: Entries,
-        leader_commit: Index, sent: Time, timeout: Seconds, rtt: Seconds, answered: Batches,
-        deaf: bool,
+        self, src: str, term: int, prev_log_index: int, prev_log_term: int,
+        entries: list[Sequence[Any]], leader_commit: int, sent: float, timeout: float, rtt: float,
+        answered: list[Any], deaf: bool,
     ) -> None:  # fmt: skip
         """The leader's entries, or its heartbeat."""
-        check_order(prev_log_term, *[entry[0] for entry in entries], term)
-        self.known_commit = max(self.known_commit, leader_commit)
         if not self.hear_leader(src, term, sent, timeout, rtt, answered, deaf):
             return
         self.refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
@@ -1079,20 +1059,17 @@ class Raft(Server):
             self.send_leader(src, sent, timeout, 0)
             return False
         self.maybe_step_down(term, f"{src} leads")
-        if self.leader not in (None, src):
-            raise RPCError.malformed_request(f"{self.leader} leads term {self.term}, not {src}")
         if not self.leader:
             self.have_leader("follower", src, f"follower of {src}")
         self.promise = max(self.promise, self.node.now() + timeout)
         self.led = term
-        self.timeout = max(timeout, self.min_timeout)  # of 0 a node would campaign without a pause
-        self.rtt, self.unheard = rtt, deaf
+        self.timeout, self.rtt, self.unheard = timeout, rtt, deaf
         self.samples.append(rtt)  # it will not have forgotten if it leads
         for owner, seq in answered:
             if owner == self.node.node_id:
                 self.pending.pop(seq, None)
             else:  # this node had passed it on
-                self.send(owner, "answered", seq=seq, commit=self.known_commit)
+                self.send(owner, "answered", seq=seq)
         latest = (sent, timeout)
         self.ack, self.refused = max(self.ack or latest, latest), None
         return True
@@ -1106,21 +1083,19 @@ class Raft(Server):
         )  # fmt: skip
 
     def install_snapshot(
-        self, src: str, term: Term, last_index: Index, last_term: Term, starts: Starts,
-        floor: Index, size: Number, offset: Number, data: Records, sent: Time, timeout: Seconds,
-        rtt: Seconds, answered: Batches, deaf: bool,
+        self, src: str, term: int, last_index: int, last_term: int, starts: dict[str, int],
+        size: int, offset: int, data: list[Any], sent: float, timeout: float, rtt: float,
+        answered: list[Any], deaf: bool,
     ) -> None:  # fmt: skip
         """A part of the leader's state: this node lacks what the leader's log has no more.
 
         (Section 7.) Parts come in order; one that is not the next is answered with which that is.
         """
-        check_order(last_term, term)
-        self.known_commit = max(self.known_commit, last_index)
         if not self.hear_leader(src, term, sent, timeout, rtt, answered, deaf):
             return
         if last_index > self.commit_index:  # a node never goes back
             if last_index > self.incoming.index:
-                self.incoming = Snapshot(last_index, last_term, starts, floor)
+                self.incoming = Snapshot(last_index, last_term, starts)
             incoming = self.incoming
             if (last_index, offset) == (incoming.index, incoming.size):
                 incoming.take(data)
@@ -1132,10 +1107,9 @@ class Raft(Server):
     def install(self, snapshot: Snapshot) -> None:
         """Takes a state that has come in the place of its own."""
         self.state_machine = Map(snapshot.map)
-        self.answers = Answers(snapshot.floor, snapshot.answers)
+        self.sessions = Sessions(snapshot.sessions)
         self.commit_index = self.last_applied = snapshot.index
         self.verified = max(self.verified, snapshot.index)
-        self.known_commit = max(self.known_commit, snapshot.index)
         self.incoming = Snapshot()
         self.admit(snapshot.members)
 
@@ -1187,7 +1161,6 @@ class Raft(Server):
         """Applies what is committed (section 5.3), and answers what this leader has appended."""
         if self.last_applied == self.commit_index:
             return
-        answers = self.answers
         for entry in self.log.from_index(self.last_applied + 1, self.commit_index + 1):
             self.last_applied += 1
             if not entry.owner:
@@ -1195,15 +1168,11 @@ class Raft(Server):
                 continue
             key = (entry.owner, entry.seq)  # of another term it is another entry of the batch
             batch = self.accepted.get(key) if entry.term == self.term else None
-            for client, msg_id, body in entry.operations:
-                # It takes effect once, however often it is in the log (section 8), or never.
-                res = answers.get((client, msg_id))
-                if not res and entry.birth >= answers.floor:  # else it may have been forgotten
-                    self.state_machine, res = self.state_machine.apply(body)
-                    answers.add(self.last_applied, (client, msg_id), res)
-                if res and batch:
-                    self.answer(client, msg_id, res)
+            state_machine, answers = self.sessions.apply(self.state_machine, entry.operations)
+            self.state_machine = state_machine
             if batch:
+                for answer in answers:
+                    self.answer(*answer)
                 self.finish(batch)
 
     def admit_all(self, entry: Entry) -> None:
@@ -1241,7 +1210,7 @@ class Raft(Server):
         now = self.node.now()
         if now - self.sampled >= SAMPLE_INTERVAL:
             self.sampled = now
-            self.samples.append(min(max(0.0, now - sent), MAX_TIMEOUT / 3))
+            self.samples.append(max(0.0, now - sent))
             self.adapt_timeout()
 
     def adapt_timeout(self) -> None:
@@ -1252,6 +1221,7 @@ class Raft(Server):
 
 # From here on: what the chapter does not have. A Ruby Hash takes any key and tells 1 from true.
 
+NEVER: Final = (-math.inf, dict[str, Any]())  # the last operation of a client that had none
 ABSENT: Final = object()  # what a version holds for a key that it does not hold
 MAX_NESTING = 100  # arrays and objects within each other; JSON itself sets no limit
 SHOWN = 100  # characters of a value in an error text
@@ -1393,39 +1363,48 @@ def show(value: Any) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
-class Answers:
-    """The answers to the last operations, part of the replicated state (section 8).
+class Sessions:
+    """Each client's last write or cas and its answer, part of the replicated state (section 8).
 
-    A record is (index of the entry, client, msg_id, answer). All that was applied after `floor` is
-    remembered, but reads that found a value: it may be large, and to read again does no harm. What
-    is unknown and was born before `floor` may have been applied. They are forgotten by generations,
-    each of whole entries: one at a time would cost more than all else that is done with them. All
-    nodes forget the same.
+    A client numbers its operations upwards (msg_id) and sends one after the other. So the last one
+    is all that has to be remembered for each operation to take effect once, however often it is in
+    the log. Sessions are never forgotten: about half a kilobyte for each client.
     """
 
-    def __init__(self, floor: int = 0, records: Iterable[Any] = ()) -> None:
-        self.floor = self._middle = self._last = floor  # where the older one and the newer begin
-        self._older: dict[tuple[str, int], tuple[int, str, int, Body]] = {}
-        self._newer = self._older.copy()
-        for index, client, msg_id, res in records:
-            self.add(index, (client, msg_id), res)
+    def __init__(self, records: Iterable[tuple[str, int, Body]] = ()) -> None:
+        self._last = {client: (msg_id, res) for client, msg_id, res in records}
+        self._changed = dict.fromkeys(self._last)  # clients, since `changes` was called last
 
-    @property
-    def records(self) -> list[tuple[int, str, int, Body]]:
-        return [*self._older.values(), *self._newer.values()]
+    def apply(
+        self, state: Map, operations: Iterable[Operation]
+    ) -> tuple[Map, list[tuple[str, int, Body]]]:
+        """Applies an entry's operations: the resulting Map and the answers, (client, msg_id, body).
 
-    def get(self, id: tuple[str, int]) -> Body | None:
-        record = self._newer.get(id) or self._older.get(id)
-        return record[3] if record else None
+        An operation that is its client's last one is answered again, and an older one is ignored:
+        it has been answered, or its client has given it up. A read changes nothing and is done
+        again; it is no session's last operation, for its value may be large.
+        """
+        answers = []
+        for client, msg_id, body in operations:
+            last, res = self._last.get(client, NEVER)
+            if msg_id > last or body["type"] == "read":
+                state, res = state.apply(body)
+                if body["type"] != "read":
+                    self._last[client] = (msg_id, res)
+                    self._changed[client] = None
+            elif msg_id < last:
+                continue
+            answers.append((client, msg_id, res))
+        return state, answers
 
-    def add(self, index: int, id: tuple[str, int], res: Body) -> None:
-        if res["type"] == "read_ok":
-            return
-        if len(self._newer) >= REMEMBERED and index > self._last:
-            self.floor, self._middle = self._middle, self._last
-            self._older, self._newer = self._newer, {}
-        self._newer[id] = (index, *id, res)
-        self._last = index
+    def records(self) -> list[tuple[str, int, Body]]:
+        """All sessions: client, msg_id and answer of each one's last operation."""
+        return [(client, *last) for client, last in self._last.items()]
+
+    def changes(self) -> list[tuple[str, int, Body]]:
+        """The records of sessions that have changed since this was called last."""
+        changed, self._changed = self._changed, {}
+        return [(client, *self._last[client]) for client in changed]
 
 
 class Storage:
@@ -1434,11 +1413,10 @@ class Storage:
     What a turn has changed is one transaction, which is on the disk before anything leaves that
     depends on it. Each row has a checksum, and the one in `state` says what must be there.
 
-        item   the map, and
-        answer the answers, both as of the checkpoint: when all up to its index was applied; a row
-               has those that were new at one, and its index
-        entry  the log, up to `last`: what came after it, and what was not forgotten before
-        state  term, vote, and what is to be known of all these
+        item    the map, and
+        session the sessions, both as of the checkpoint: when all up to its index was applied
+        entry   the log, up to `last`: what came after it, and what was not forgotten before
+        state   term, vote, and what is to be known of all these
 
     SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
     beside it says, not synced and thus never too much, how many commits have been acknowledged.
@@ -1448,9 +1426,8 @@ class Storage:
         import sqlite3  # what keeps its state in memory need not load it
 
         # A node may be started elsewhere than where the command was typed: Maelstrom does.
-        self.folder = Path(os.environ.get("PWD", ".")).joinpath(folder)
+        self.folder = self.path = Path(os.environ.get("PWD", ".")).joinpath(folder)
         self.connect: Callable[..., Any] = sqlite3.connect  # a simulation takes its place
-        self.failed = ""  # why it could not be written last; nothing may leave the node
         self.index = -1  # of the checkpoint: the log after it is needed still; -1: there is none
         self._map = PersistentMap()  # likewise
         self._saved: dict[str, Any] = {}  # what `state` holds
@@ -1458,7 +1435,7 @@ class Storage:
     def open(self, raft: Raft) -> None:
         """Gives the node what it knew. SystemExit, with a line for the user, if that is lost."""
         me = {"format": FORMAT, "node_id": raft.node.node_id, "node_ids": raft.node.node_ids}
-        path = self.folder / f"{raft.node.node_id}.db"
+        path = self.path = self.folder / f"{raft.node.node_id}.db"
         try:
             if not os.path.lexists(path):  # not a link to what is away
                 self._create(path, me, raft)
@@ -1491,7 +1468,7 @@ class Storage:
         for of_another in (".new", ".db-wal", ".commits"):
             path.with_suffix(of_another).unlink(missing_ok=True)
         self._open(new)
-        for table in ("item", "answer", "entry", "state"):
+        for table in ("item", "session", "entry", "state"):
             self._db.execute(f"CREATE TABLE {table} (key PRIMARY KEY, value, crc) WITHOUT ROWID")
         self._saved = me | {"promised": 0.0, "commits": 0, "last": 0}
         self._save(raft)
@@ -1507,17 +1484,16 @@ class Storage:
         (problem,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if problem != "ok":
             raise ValueError(f"it is damaged: {problem}")
-        items, answers, entries, state = map(self._get, ("item", "answer", "entry", "state"))
+        items, sessions, entries, state = map(self._get, ("item", "session", "entry", "state"))
         saved = self._saved = state.get(0, {})
         for name, mine in me.items():
             if saved.get(name) != mine:
                 raise ValueError(f"its {name} is {saved.get(name)}, and this is {mine}")
         if saved["commits"] < int(self._count.read().strip(b"\0") or 0):
             raise ValueError("it lacks what it was given last: its -wal file is damaged or gone")
-        start, start_term, self.index, floor, size = saved["checkpoint"]
+        start, start_term, self.index, size = saved["checkpoint"]
         self._map = PersistentMap(items.values())
-        records = [record for row in answers.values() for record in row if record[0] > floor]
-        snapshot = Snapshot(self.index, 0, {}, floor, records, self._map)
+        snapshot = Snapshot(self.index, 0, {}, [*sessions.values()], self._map)
         raft.log.compact(start, start_term)
         raft.log.append(Entry(*entry) for entry in entries.values())
         if (raft.log.size, snapshot.size) != (saved["last"], size):
@@ -1528,18 +1504,21 @@ class Storage:
         raft.promise = raft.node.now() + saved["promised"]  # it is not known when that began
 
     def save(self, raft: Raft, later: bool = False) -> None:
-        """Makes durable what has changed, unless that may be later; remembers why it failed."""
+        """Makes durable what has changed, unless that may be later.
+
+        After a failure nobody knows what is on the disk, so the node ends: SystemExit, with a line
+        for the user. Nothing of this turn leaves; a new start finds all that was acknowledged.
+        """
         if later:
             return
-        before, self.failed = self.failed, ""
         try:
             self._save(raft)
         except Exception as error:
-            self.failed = str(error) or error.__class__.__name__
-        if self.failed and not before:
-            raft.log_role(f"{raft.role}, says nothing until its file can be written: {self.failed}")
-        elif before and not self.failed:
-            raft.log_role(f"{raft.role}, its file can be written again")
+            why = str(error) or error.__class__.__name__
+            raise SystemExit(
+                f"{self.path} cannot be written: {why}. Nothing that was acknowledged is lost: "
+                "make room on the disk, see that the file can be written, and start the node again."
+            ) from error
 
     def _save(self, raft: Raft) -> None:
         db, log, saved = self._db, raft.log, self._saved
@@ -1553,8 +1532,6 @@ class Storage:
             state["promised"] = min(2 * promised, saved["promised"])
         if state == saved and log.stable == log.size and not overdue:
             return
-        if db.in_transaction:  # the last one failed
-            db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
         state["commits"] += 1
         if log.stable < saved["last"]:  # the log was cut
@@ -1577,12 +1554,10 @@ class Storage:
         snapshot = raft.snapshot()
         items = snapshot.map.changes_since(self._map)
         self._put("item", ((encode(key), [key, value]) for key, value in items))
-        new = [*takewhile(lambda record: record[0] > self.index, reversed(snapshot.answers))]
-        self._put("answer", [(snapshot.index, new[::-1])])
-        self._db.execute("DELETE FROM answer WHERE key <= ?", (snapshot.floor,))
+        self._put("session", ((record[0], record) for record in raft.sessions.changes()))
         start = raft.log.start
         self._db.execute("DELETE FROM entry WHERE key <= ?", (start,))
-        return [start, raft.log[start].term, snapshot.index, snapshot.floor, snapshot.size]
+        return [start, raft.log[start].term, snapshot.index, snapshot.size]
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:
         whole = ((key, text := encode(value), checksum(table, key, text)) for key, value in rows)
@@ -1601,104 +1576,13 @@ def checksum(table: str, key: Any, text: Any) -> int:
     return zlib.crc32(f"{table} {key} {text}".encode())
 
 
-# What the fields of messages are, and how a node that gets one tells that it is right: the
-# parameters of their handlers name these kinds.
-Number = Annotated[int, lambda x, _: x.__class__ is int and x >= 0]
-Term = Annotated[int, lambda x, raft: x.__class__ is int and 0 <= x <= raft.term + MAX_AHEAD]
-Index = Annotated[int, lambda x, raft: x.__class__ is int and 0 <= x <= raft.log.size + MAX_AHEAD]
-Time = Annotated[float, lambda x, _: is_time(x)]
-MaybeTime = Annotated[float | None, lambda x, _: x is None or is_time(x)]
-Seconds = Annotated[float, lambda x, _: x.__class__ in (float, int) and 0 <= x <= MAX_TIMEOUT]
-NodeId = Annotated[str, lambda x, raft: x in raft.node.node_ids]
-MaybeNodeId = Annotated[str | None, lambda x, raft: x is None or x in raft.node.node_ids]
-Starts = Annotated[dict[str, int], lambda x, raft: (
-    x.__class__ is dict and are_batches([*map(list, x.items())], raft))]  # fmt: skip
-Batches = Annotated[list[Any], lambda x, raft: x.__class__ is list and are_batches(x, raft)]
-Operations = Annotated[list[Operation], lambda x, _: x.__class__ is list and are_operations(x)]
-Records = Annotated[list[Any], lambda x, raft: x.__class__ is list and are_records(x, raft)]
-Entries = Annotated[list[Any], lambda x, raft: x.__class__ is list and are_entries(x, raft)]
-MESSAGES: Final = {
-    handler.__name__: [
-        (name, getattr(kind, "__metadata__", [lambda x, _: x.__class__ is bool])[0])
-        for name, kind in get_type_hints(handler, include_extras=True).items()
-        if name not in ("src", "return")
-    ]
+FIELDS: Final = {  # of each type of message between servers
+    handler.__name__: set(signature(handler).parameters) - {"self", "src"}
     for handler in (
         Raft.request_vote, Raft.request_vote_res, Raft.append_entries, Raft.append_entries_res,
         Raft.install_snapshot, Raft.forward, Raft.answered,
     )
 }  # fmt: skip
-
-
-def fields(msg: Message, raft: Raft) -> list[Any]:
-    """What another server's message says. Error 12 if it is none, or lacks something."""
-    src, body, type, found = msg["src"], msg["body"], msg["body"]["type"], []
-    if src not in raft.node.other_node_ids:
-        raise RPCError.malformed_request(f"{show(src)} is not another server")
-    for name, is_right in MESSAGES[type]:
-        if not is_right(value := body.get(name, ABSENT), raft):
-            what = show(body.get(name, "missing"))
-            raise RPCError.malformed_request(f"{name} of {type} is wrong: {what}")
-        found.append(value)
-    return found
-
-
-def check_order(*terms: int) -> None:
-    """Error 12 if terms decrease."""
-    if list(terms) != sorted(terms):
-        raise RPCError.malformed_request("terms never decrease")
-
-
-def is_time(value: Any) -> bool:
-    return value.__class__ in (float, int) and -MAX_TIME <= value <= MAX_TIME
-
-
-def are_batches(items: list[Any], raft: Raft) -> bool:
-    """Each a node, and a number of its own."""
-    known = raft.node.node_ids
-    return all(types(x) == [str, int] and x[0] in known and x[1] >= 0 for x in items)
-
-
-def are_records(items: list[Any], raft: Raft) -> bool:
-    """Of a snapshot: items of the map, and answers."""
-    latest = raft.log.size + MAX_AHEAD
-    return all(
-        len(kinds := types(x)) == 2
-        or (kinds == [int, str, int, dict] and 0 <= x[0] <= latest and are_operations([x[1:]]))
-        for x in items
-    )
-
-
-def are_operations(items: list[Any]) -> bool:
-    """Error 12 if something is nested too deeply to be sent on."""
-    for item in items:  # each follower gets each operation: a loop that calls little is quickest
-        if item.__class__ is not list or len(item) != 3:
-            return False
-        client, msg_id, body = item
-        if client.__class__ is not str or msg_id.__class__ is not int or body.__class__ is not dict:
-            return False
-        if not PLAIN.issuperset(map(type, body.values())):
-            deque(map(identity, body.values()), 0)
-    return True
-
-
-def are_entries(items: list[Any], raft: Raft) -> bool:
-    """What has no owner says of nodes that they take part."""
-    known = raft.node.node_ids
-    for item in items:
-        if types(item) != [int, str, int, int, list]:
-            return False
-        _, owner, seq, birth, operations = item
-        if seq < 0 or not 0 <= birth <= raft.log.size + MAX_AHEAD or not are_operations(operations):
-            return False
-        if not (owner in known if owner else are_batches([x[:2] for x in operations], raft)):
-            return False
-    return True
-
-
-def types(value: Any) -> list[type]:
-    """Of the items of a list; none of what is no list."""
-    return [*map(type, value)] if value.__class__ is list else []
 
 
 def check_operation(body: Body) -> Body:

@@ -102,6 +102,10 @@ class World:
         self.nodes[node_id].receive({"src": client, "dest": node_id, "body": body})
         return int(body["msg_id"])
 
+    def count_from(self, msg_id: int) -> None:
+        """Clients' next msg_ids are above this: they count on while nodes come and go."""
+        self._msg_id = msg_id
+
     def answer(self, msg_id: int) -> Body | None:
         """The body of the reply that a client got; taken out of the inbox."""
         for message in self.inbox:

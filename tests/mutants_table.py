@@ -49,13 +49,13 @@ SHAPES = {  # runs in which some kind of bug shows soon: the bench's options
     "retries": (
         f"{COMMON} --node-count 3 --concurrency 4n --latency 10 --latency-dist exponential "
         "--nemesis partition,loss,duplicate --nemesis-interval 0.7 --loss 0.2 --duplicate 0.1 "
-        "--partition-kinds one,majority,one-way,one-link --constants REMEMBERED=8"
+        "--partition-kinds one,majority,one-way,one-link"
     ),
     "crashes": (
         "--time-limit 10 --rate 100 --node-count 3 --concurrency 2n --latency 5 "
         "--latency-dist exponential --nemesis kill,partition,loss --nemesis-interval 0.5 "
         "--kill-targets one,majority,all --partition-kinds one,majority --loss 0.1 "
-        "--constants CHECKPOINT_BYTES=20000,KEPT_BYTES=5000,KEPT_ENTRIES=0,REMEMBERED=16 "
+        "--constants CHECKPOINT_BYTES=20000,KEPT_BYTES=5000,KEPT_ENTRIES=0 "
         "-- --data-dir {run}/data"
     ),
 }
@@ -210,16 +210,22 @@ MUTANTS = [
         "one link",
     ),
     Mutant(
-        "answers are not remembered",
+        "operations take effect again",
         "paper 8", "at most once",
-        [("res = answers.get((client, msg_id))\n", "res = None\n")],
+        [('if msg_id > last or body["type"] == "read":', "if True:")],
         "retries",
     ),
     Mutant(
-        "an answer is forgotten while its retry is under way",
+        "an operation is done after a later one of its client",
         "paper 8", "at most once",
-        [("if not res and entry.birth >= answers.floor:", "if not res:")],
+        [('if msg_id > last or', "if msg_id != last or")],
         "retries",
+    ),
+    Mutant(
+        "reads by log have sessions",
+        "paper 8", "a read that was overtaken is never answered",
+        [('if msg_id > last or body["type"] == "read":', "if msg_id > last:")],
+        test="8_a_read_by_log_is_done_though",
     ),
     Mutant(
         "error 11 for a write that a leader may have",
@@ -232,16 +238,16 @@ MUTANTS = [
         "paper 5.3", "linearizability: an acknowledged write is lost",
         [("        self.accepted: dict",
           "        self.owed = {}  # by index\n        self.accepted: dict"),
-         ("                self.log.append([Entry(self.term, *key, birth, batch.writes)])\n", """\
-                self.log.append([Entry(self.term, *key, birth, batch.writes)])
+         ("                self.log.append([Entry(self.term, *key, batch.writes)])\n", """\
+                self.log.append([Entry(self.term, *key, batch.writes)])
                 self.owed[self.log.size] = batch
 """),
          ("            key = (entry.owner, entry.seq)  # of", """\
             owed = self.owed.pop(self.last_applied, None)
-            for (client, msg_id, _), (*_, body) in zip(owed.writes if owed else (), entry[4]):
+            for client, msg_id, body in owed.writes if owed else ():
                 self.answer(client, msg_id, self.state_machine.apply(body)[1])
             key = (entry.owner, entry.seq)  # of"""),
-         ("                if res and batch:\n", "                if False:\n")],
+         ("                    self.answer(*answer)\n", "                    pass\n")],
     ),
     Mutant(
         "a node that does not lead any more appends",
@@ -265,10 +271,10 @@ MUTANTS = [
         [("        self.early.clear()\n", "")],
     ),
     Mutant(
-        "the answers are not in the snapshot",
+        "the sessions are not in the snapshot",
         "paper 7 and 8", "at most once",
-        [("self.answers = Answers(snapshot.floor, snapshot.answers)", "self.answers = Answers()")],
-        test="7_the_answers_are_in_it",
+        [("self.sessions = Sessions(snapshot.sessions)", "self.sessions = Sessions()")],
+        test="7_the_sessions_are_in_it",
     ),
     Mutant(
         "a snapshot takes a node backwards",
@@ -296,13 +302,12 @@ MUTANTS = [
         "figure 2: updated on stable storage before responding", "stable storage",
         [("                self.storage.save(self, self.may_save_later())\n",
           "                pass\n"),
-         ("            if self.storage and self.storage.failed:\n                self.node.w", """\
+         ("            is_over = self.last_applied", """\
             if self.storage and self.node.node_id:
                 self.node._write("".join(self.node._outbox).encode())
-                self.node.withdraw()
+                self.node._outbox.clear()
                 self.storage.save(self, self.may_save_later())
-            if self.storage and self.storage.failed:
-                self.node.w""")],
+            is_over = self.last_applied""")],
         test="what_leaves_is_committed_before",
     ),
     Mutant(
@@ -336,10 +341,10 @@ MUTANTS = [
         "crashes",
     ),
     Mutant(
-        "the answers are not in the checkpoint",
+        "the sessions are not in the checkpoint",
         "paper 7 and 8", "at most once, a node that does not start again",
         [("        raft.install(snapshot)\n",
-          "        raft.install(snapshot)\n        raft.answers = Answers()\n")],
+          "        raft.install(snapshot)\n        raft.sessions = Sessions()\n")],
         "crashes",
     ),
     Mutant(

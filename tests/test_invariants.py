@@ -15,16 +15,16 @@ from workbench.invariants import Invariants
 from workbench.loop import SECOND, VirtualLoop
 
 from node import Body, encode
-from raft import Answers, Entry, Log, Map
+from raft import Entry, Log, Map
 
 
 class World:
     """Three nodes as the invariants see them, without machines: a test sets what they hold."""
 
     def __init__(
-        self, storage: object = True, answers: type[Answers] = Answers, nodes: int = 3
+        self, storage: object = True, nodes: int = 3
     ) -> None:
-        self.storage, self.answers = storage, answers
+        self.storage = storage
         self.names = [f"n{number}" for number in range(nodes)]
         self.told: list[str] = []
         self.loop = VirtualLoop()
@@ -39,7 +39,7 @@ class World:
         node = SimpleNamespace(node_id="", node_ids=self.names)
         raft = SimpleNamespace(
             node=node, term=0, voted_for=None, role="follower", commit_index=0, last_applied=0,
-            log=Log(), state_machine=Map(), answers=self.answers(), storage=self.storage,
+            log=Log(), state_machine=Map(), storage=self.storage,
         )  # fmt: skip
         node.server = raft
         self.machines[name].node = node
@@ -248,7 +248,7 @@ def test_a_log_that_begins_later_begins_after_what_is_committed() -> None:
 def batch(*writes: int, client: str = "c1") -> Entry:
     """The entry of a batch that writes these values to x, with msg_ids 1, 2, ..."""
     bodies = [{"type": "write", "key": "x", "value": value} for value in writes]
-    return Entry(1, "n0", 1, 0, [(client, n, body) for n, body in enumerate(bodies, 1)])
+    return Entry(1, "n0", 1, [(client, n, body) for n, body in enumerate(bodies, 1)])
 
 
 def test_what_is_applied_does_what_it_should() -> None:
@@ -269,28 +269,17 @@ def test_an_operation_takes_effect_once() -> None:
     world.turn("n1", [batch(5)] * 2)
     world.turn("n0", [batch(5)] * 2, commit_index=2)
     assert not world.told, "its answer is remembered"
-
-    class Forgetful(Answers):
-        def add(self, *words: Any) -> None:
-            pass
-
-    world = World(answers=Forgetful)
-    world.turn("n1", [batch(5)] * 2)
-    world.turn("n0", [batch(5)] * 2, commit_index=2)
-    assert world.tells("at most once: Entry(", "at 2 was done at 1 already")
+    world.turn("n1", commit_index=2, last_applied=2, state_machine=Map({"x": 6}))
+    assert world.tells("at most once: with all up to 2 applied, key x holds 6 on n1, and should")
 
 
-def test_what_was_born_before_the_first_answer_that_is_remembered_is_not_done() -> None:
-    class Later(Answers):
-        def __init__(self) -> None:
-            super().__init__(floor=1)
-
-    world = World(answers=Later)
-    world.turn("n1", [batch(5)])
-    world.turn("n0", [batch(5)], commit_index=1, last_applied=1)
-    assert not world.told
-    world.turn("n1", commit_index=1, last_applied=1, state_machine=Map({"x": 5}))
-    assert world.tells("key x holds 5 on n1, and should hold nothing")
+def test_an_operation_takes_no_effect_after_a_later_one_of_its_client() -> None:
+    world = World()
+    later = Entry(1, "n0", 2, [("c1", 2, {"type": "write", "key": "x", "value": 6})])
+    for name in ("n1", "n0"):
+        world.turn(name, [later, batch(5)], commit_index=2 * (name == "n0"))
+    world.turn("n1", commit_index=2, last_applied=2, state_machine=Map({"x": 5}))
+    assert world.tells("key x holds 5 on n1, and should hold 6")
 
 
 def answer(client: str, msg_id: int, **body: Any) -> Body:
@@ -353,7 +342,7 @@ def test_what_was_acknowledged_stays_so_when_less_is_seen_later() -> None:
 
 def test_a_read_of_the_log_is_as_old_as_its_entry() -> None:
     world = World()
-    read = Entry(1, "n0", 2, 0, [("c9", 1, {"type": "read", "key": "x"})])
+    read = Entry(1, "n0", 2, [("c9", 1, {"type": "read", "key": "x"})])
     world.turn("n1", [batch(5), read])
     wrote = [answer("c1", 1, type="write_ok")]
     applied: dict[str, Any] = {"last_applied": 1, "state_machine": Map({"x": 5})}
@@ -402,7 +391,7 @@ def test_the_first_broken_property_is_told_with_the_last_events_and_no_other() -
     ]
 
 
-@pytest.mark.parametrize("lacks", ["term", "log", "answers", "state_machine"])
+@pytest.mark.parametrize("lacks", ["term", "log", "state_machine"])
 def test_a_raft_of_another_kind_is_not_looked_at(lacks: str) -> None:
     world = World()
     world.start("n0")

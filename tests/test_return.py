@@ -34,7 +34,7 @@ N1, N2, AGAIN = 11, 12, 99  # starts of n1 and n2, and of one that comes back
 
 def take_part(**starts: int) -> list[Any]:
     """An entry of term 1 that says who takes part: the founder's first one, or a return."""
-    return [1, "", 0, 0, [[node_id, start, {}] for node_id, start in starts.items()]]
+    return [1, "", 0, [[node_id, start, {}] for node_id, start in starts.items()]]
 
 
 def founder() -> Scene:
@@ -249,7 +249,7 @@ def test_it_votes_again_when_its_return_is_committed() -> None:
     assert not scene.sent("request_vote")
     scene.says("n0", append(1, (2, 1), commit=2))
     assert scene.until_sent("request_vote")["starts"] == {**starts, "n1": scene.raft.start}
-    assert not scene.raft.answers.records  # it is no client's operation
+    assert not scene.raft.sessions.records()  # it is no client's operation
 
 
 def test_a_later_leader_that_has_not_heard_of_a_return_does_not_undo_it() -> None:

@@ -334,7 +334,7 @@ MUTANTS = {
         'by_lease = self.reads == "lease" and now < self.of_majority(math.inf, "promised")',
         "by_lease = True",
     ),
-    "at most once: ": ("res = answers.get((client, msg_id))\n", "res = None\n"),
+    "at most once: ": ('if msg_id > last or body["type"] == "read":', "if True:"),
 }
 
 

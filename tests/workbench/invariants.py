@@ -25,7 +25,7 @@ NO_VALUE = object()
 EVENTS = 20  # that are told when something is broken, the last ones
 MAX_WORDS = 200  # characters of one
 LOOKED_AT = (  # public attributes of raft.py's Raft
-    "term", "voted_for", "role", "log", "commit_index", "last_applied", "state_machine", "answers",
+    "term", "voted_for", "role", "log", "commit_index", "last_applied", "state_machine",
 )  # fmt: skip
 
 
@@ -78,15 +78,15 @@ class Seen:
 class Reference:
     """What the committed log means: each operation's one effect, in the order of the log.
 
-    What is remembered, and how an operation changes a map, are the program's own rules: its
-    classes are asked. That an operation takes effect once is a rule of ours.
+    How an operation changes a map is the program's own rule: its class is asked. That a write or a
+    cas takes effect once, and none after a later one of its client, is a rule of ours.
     """
 
     def __init__(self, raft: Any) -> None:
         self.entries: list[Any] = [None]  # by index
         self.index_of: dict[Id, int] = {}  # where an operation took effect
         self._map = type(raft.state_machine)()
-        self._answers = type(raft.answers)()
+        self._last: dict[str, int] = {}  # each client's last write or cas
         self._versions: dict[str, tuple[list[int], list[Any]]] = {}  # by key, as JSON
 
     @property
@@ -94,19 +94,15 @@ class Reference:
         return len(self.entries) - 1
 
     def commit(self, entry: Any) -> None:
-        """The next entry. Broken if an operation of it was there before and is done again."""
+        """The next entry."""
         self.entries.append(entry)
         for client, msg_id, body in entry.operations if entry.owner else ():
-            id = client, msg_id
-            if self._answers.get(id) or entry.birth < self._answers.floor:
-                continue
-            if id in self.index_of and body["type"] != "read":
-                raise Broken(
-                    f"at most once: {entry} at {self.size} was done at {self.index_of[id]} already"
-                )
-            self.index_of[id] = self.size
-            self._map, answer = self._map.apply(body)
-            self._answers.add(self.size, id, answer)
+            if body["type"] != "read":
+                if msg_id <= self._last.get(client, -1):
+                    continue
+                self._last[client] = msg_id
+            self.index_of[client, msg_id] = self.size
+            self._map, _ = self._map.apply(body)
             indexes, values = self._versions.setdefault(encode(body["key"]), ([], []))
             indexes.append(self.size)
             values.append(self._map.map.get(body["key"], NO_VALUE))

@@ -158,7 +158,6 @@ def constants(rng: Random) -> dict[str, int]:
         "CHUNK_BYTES": chunk,
         "WINDOW_BYTES": chunk * rng.choice([1, 2, 8]),
         "EARLY_APPENDS": rng.choice([0, 1, 3]),
-        "REMEMBERED": rng.choice([4, 8, 16, 32]),
         "KEPT_BYTES": rng.choice([1, 5000, 20_000]),
         "KEPT_ENTRIES": rng.choice([0, 3]),
         "CHECKPOINT_BYTES": rng.choice([1, 5000, 20_000]),
