@@ -6,9 +6,9 @@ import random
 from typing import Any
 
 import pytest
-from workbench.client import KEPT_REPLIES, Client
-from workbench.loop import SECOND, VirtualLoop
-from workbench.network import Latency, Message, Network
+from workbench.network.network import Latency, Message, Network
+from workbench.running.client import KEPT_REPLIES, Client
+from workbench.simulation.loop import SECOND, VirtualLoop
 
 Body = dict[str, Any]
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from workbench.invariants import Invariants
-from workbench.loop import SECOND, VirtualLoop
+from workbench.simulation.loop import SECOND, VirtualLoop
+from workbench.simulation.raft_invariants import Invariants
 
 from node import Body, encode
 from raft import Answers, Entry, Log, Map

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from workbench.loop import SECOND, Loop, RealLoop, VirtualLoop
+from workbench.simulation.loop import SECOND, Loop, RealLoop, VirtualLoop
 
 MS = SECOND // 1000
 

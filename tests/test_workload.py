@@ -6,10 +6,11 @@ import random
 from collections import Counter
 
 import pytest
-from workbench import edn, workload
-from workbench.edn import Keyword
-from workbench.history import Op
-from workbench.workload import ERRORS, Echo, LinKv, Worker
+from workbench.record import edn
+from workbench.record.edn import Keyword
+from workbench.record.history import Op
+from workbench.workloads import workload
+from workbench.workloads.workload import ERRORS, Echo, LinKv, Worker
 
 
 def test_a_key_is_retired_after_20_processes() -> None:

@@ -11,20 +11,23 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import edn, judge, options, serve, store
-from .cluster import Processes
-from .console import GREEN, RED, YELLOW, Console
-from .edn import Keyword
-from .interrupt import interruptible
-from .invariants import Invariants
-from .journal import Journal
-from .loop import SECOND, RealLoop, VirtualLoop
-from .options import Options
-from .results import UNKNOWN, VALID, results
-from .runner import Record, Runner
-from .simulation import SimulatedCluster
-from .summary import summary
-from .workload import Results, Workload
+from . import check
+from .console.console import GREEN, RED, YELLOW, Console
+from .console.summary import summary
+from .record import edn, store
+from .record.edn import Keyword
+from .record.journal import Journal
+from .running import options
+from .running.cluster import Processes
+from .running.interrupt import interruptible
+from .running.options import Options
+from .running.results import UNKNOWN, VALID, results
+from .running.runner import Record, Runner
+from .serve import server
+from .simulation.loop import SECOND, RealLoop, VirtualLoop
+from .simulation.raft_invariants import Invariants
+from .simulation.simulated_cluster import SimulatedCluster
+from .workloads.workload import Results, Workload
 
 SIMULATED_PROGRESS = 10 * SECOND  # between two lines of it: they fly past
 LAST_LINES = {
@@ -155,7 +158,7 @@ def pages(argv: list[str]) -> int:
     return status
 
 
-COMMANDS = {"test": test, "report": pages, "serve": serve.main, "check": judge.main}
+COMMANDS = {"test": test, "report": pages, "serve": server.main, "check": check.main}
 
 
 def main(argv: Sequence[str]) -> int:
