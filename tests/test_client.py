@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from workbench.network.network import Latency, Message, Network
 from workbench.running.client import KEPT_REPLIES, Client
-from workbench.simulation.loop import SECOND, VirtualLoop
+from workbench.simulation.loop import VirtualLoop
+from workbench.units import SECOND
 
 Body = dict[str, Any]
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from workbench.running.cluster import GUARD, Processes
-from workbench.simulation.loop import SECOND, RealLoop
+from workbench.simulation.loop import RealLoop
+from workbench.units import SECOND
 
 
 class Told:

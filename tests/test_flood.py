@@ -21,7 +21,7 @@ from test_raft import follower
 from workbench.checkers.linearizable import check_history
 from workbench.record.history import Op
 from workbench.running.client import outcome
-from workbench.workloads.workload import LinKv
+from workbench.workloads.lin_kv import LinKv
 
 import raft
 from node import Body, Message

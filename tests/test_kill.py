@@ -14,8 +14,9 @@ from workbench.record import edn
 from workbench.record.edn import Keyword
 from workbench.record.history import Op, to_edn
 from workbench.running.runner import Runner
-from workbench.simulation.loop import SECOND, VirtualLoop
+from workbench.simulation.loop import VirtualLoop
 from workbench.simulation.simulated_cluster import PATIENCE, Machine, SimulatedCluster, Watcher
+from workbench.units import SECOND
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -20,7 +20,8 @@ from workbench.network.nemesis import (
 )
 from workbench.network.network import Latency, Network
 from workbench.record.edn import Keyword
-from workbench.simulation.loop import SECOND, VirtualLoop
+from workbench.simulation.loop import VirtualLoop
+from workbench.units import SECOND
 
 from raft import LEASE
 

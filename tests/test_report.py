@@ -25,7 +25,8 @@ from workbench.report.__main__ import main as report_main
 from workbench.report.plots import Chart
 from workbench.running.results import availability
 from workbench.soak import seeds
-from workbench.workloads.workload import LinKv, Results, merge
+from workbench.verdicts import Results, merge
+from workbench.workloads.lin_kv import LinKv
 
 ROOT = Path(__file__).resolve().parents[1]
 MS = 1_000_000

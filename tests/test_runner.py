@@ -18,9 +18,11 @@ from workbench.running.client import Outcome, contradict, outcome
 from workbench.running.cluster import Cluster, Listener
 from workbench.running.options import Options
 from workbench.running.results import stats
-from workbench.running.runner import CATCH_UP, INIT_TIMEOUT, LATE_INIT, Runner, Schedule, dice
-from workbench.simulation.loop import SECOND, VirtualLoop
-from workbench.workloads.workload import ERRORS, WORKLOADS
+from workbench.running.runner import CATCH_UP, INIT_TIMEOUT, LATE_INIT, Runner, Schedule
+from workbench.simulation.loop import VirtualLoop, dice
+from workbench.units import SECOND
+from workbench.workloads import WORKLOADS
+from workbench.workloads.workload import ERRORS
 
 Body = dict[str, Any]
 HOSTILE = "n0 term 1: <script>alert(1)</script>"

@@ -20,7 +20,7 @@ from workbench.record.history import Op
 from workbench.serve import runs
 from workbench.serve.runs import Runs
 from workbench.serve.server import Server, StoreHandler
-from workbench.workloads.workload import LinKv
+from workbench.workloads.lin_kv import LinKv
 
 MS = 1_000_000
 VALID = Keyword("valid?")

@@ -19,9 +19,10 @@ from workbench.network.nemesis import KINDS
 from workbench.network.network import Latency
 from workbench.running.runner import Record, Runner
 from workbench.simulation import simulated_cluster
-from workbench.simulation.loop import SECOND, VirtualLoop
+from workbench.simulation.loop import VirtualLoop
 from workbench.simulation.raft_invariants import Invariants
 from workbench.simulation.simulated_cluster import Clock, Machine, SimulatedCluster, Watcher
+from workbench.units import SECOND
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = "partition,loss,duplicate,pause,clock"

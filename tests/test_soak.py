@@ -15,7 +15,7 @@ from workbench.network.nemesis import KINDS
 from workbench.running import options
 from workbench.running.runner import Record
 from workbench.soak import seeds, shapes
-from workbench.workloads.workload import LinKv
+from workbench.workloads.lin_kv import LinKv
 
 ROOT = Path(__file__).resolve().parents[1]
 RAFT = ROOT / "raft.py"

@@ -14,7 +14,7 @@ import pytest
 from workbench.record import store
 from workbench.record.edn import Keyword
 from workbench.record.history import Op
-from workbench.workloads.workload import Echo
+from workbench.workloads.echo import Echo
 
 HISTORY = [
     Op(0, "invoke", "echo", "ヽ", 0, 0),

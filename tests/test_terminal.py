@@ -22,7 +22,7 @@ from workbench.console.summary import summary
 from workbench.record.edn import Keyword
 from workbench.record.history import Op
 from workbench.record.life import MOST, Ear
-from workbench.simulation.loop import SECOND
+from workbench.units import SECOND
 
 ROOT = Path(__file__).resolve().parents[1]
 MS = SECOND // 1000

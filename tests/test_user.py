@@ -22,10 +22,11 @@ from workbench.record.edn import Keyword
 from workbench.record.history import Op
 from workbench.running.interrupt import Interrupted
 from workbench.running.options import Options, parse
-from workbench.running.results import UNKNOWN, results
+from workbench.running.results import results
 from workbench.running.runner import Record
 from workbench.simulation.loop import VirtualLoop
-from workbench.workloads.workload import LinKv
+from workbench.verdicts import UNKNOWN
+from workbench.workloads.lin_kv import LinKv
 
 ROOT = Path(__file__).resolve().parents[1]
 VALID = Keyword("valid?")

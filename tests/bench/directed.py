@@ -37,8 +37,10 @@ from workbench.record.edn import Keyword  # noqa: E402
 from workbench.record.history import Op  # noqa: E402
 from workbench.running.client import Client, outcome  # noqa: E402
 from workbench.running.cluster import Processes  # noqa: E402
-from workbench.simulation.loop import SECOND, RealLoop  # noqa: E402
-from workbench.workloads.workload import Body, LinKv  # noqa: E402
+from workbench.simulation.loop import RealLoop  # noqa: E402
+from workbench.units import SECOND  # noqa: E402
+from workbench.workloads.lin_kv import LinKv  # noqa: E402
+from workbench.workloads.workload import Body  # noqa: E402
 
 NODE = [sys.executable, str(ROOT / "raft.py")]
 KEYS = 3  # in use at a time

@@ -23,12 +23,13 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from workbench.network.nemesis import split  # noqa: E402
+from workbench.network.nemesis import split  # noqa: E402  (needs the path above)
 from workbench.network.network import Latency, Network  # noqa: E402
-from workbench.running.client import Client  # noqa: E402  (needs the path above)
-from workbench.running.runner import INIT_TIMEOUT, dice  # noqa: E402
-from workbench.simulation.loop import SECOND, VirtualLoop  # noqa: E402
+from workbench.running.client import Client  # noqa: E402
+from workbench.running.runner import INIT_TIMEOUT  # noqa: E402
+from workbench.simulation.loop import VirtualLoop, dice  # noqa: E402
 from workbench.simulation.simulated_cluster import SimulatedCluster, Watcher  # noqa: E402
+from workbench.units import SECOND  # noqa: E402
 from workbench.workloads.workload import Body  # noqa: E402
 
 NODE_IDS = ["n0", "n1", "n2"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import os
 import sys
@@ -18,18 +17,15 @@ from .record import edn, store
 from .record.edn import Keyword
 from .record.journal import Journal
 from .running import options
-from .running.cluster import Processes
 from .running.interrupt import interruptible
 from .running.options import Options
-from .running.results import UNKNOWN, VALID, results
-from .running.runner import Record, Runner
+from .running.prepare import prepare
+from .running.results import results
+from .running.runner import Record
 from .serve import server
-from .simulation.loop import SECOND, RealLoop, VirtualLoop
-from .simulation.raft_invariants import Invariants
-from .simulation.simulated_cluster import SimulatedCluster
-from .workloads.workload import Results, Workload
+from .verdicts import UNKNOWN, VALID, Results
+from .workloads.workload import Workload
 
-SIMULATED_PROGRESS = 10 * SECOND  # between two lines of it: they fly past
 LAST_LINES = {
     True: (0, GREEN, "Everything looks good! ヽ(‘ー`)ノ"),  # noqa: RUF001 (Maelstrom's own)
     False: (1, RED, "Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻"),  # noqa: RUF001
@@ -68,23 +64,6 @@ def run(opts: Options) -> int:
         store.report(python, [folder])
     console.close()
     return status
-
-
-def prepare(opts: Options, logs: Path, console: Console) -> Runner:
-    """A run in real time with processes, or a simulated one; its folder has the folder `logs`."""
-    args = [word.replace("{run}", str(logs.parent)) for word in opts.args]
-    if opts.simulate:
-        console.progress_interval = SIMULATED_PROGRESS
-        gc.set_threshold(50_000, 20, 100)  # a run makes no cycles, and keeps most of what it makes
-        virtual = VirtualLoop()
-        invariants = Invariants(virtual, opts.seed, lambda text: runner.problem(text))
-        cluster = SimulatedCluster(
-            virtual, opts.bin, args, logs, opts.seed, invariants, opts.constants
-        )
-        runner = Runner(opts, virtual, cluster, console)
-        return runner
-    real = RealLoop()
-    return Runner(opts, real, Processes(real, [str(opts.bin), *args], logs), console)
 
 
 def report(

@@ -7,11 +7,9 @@ from pathlib import Path
 from .checkers.linearizable import BUDGET, Analysis, check_history
 from .console.console import Console
 from .record import edn
-from .record.edn import Keyword
 from .record.history import HistoryError, read
 from .running.options import Parser, whole
-
-VERDICTS = {True: "valid", False: "invalid", None: "unknown"}
+from .verdicts import UNKNOWN, VALID, VERDICTS
 
 
 def judge(path: Path, budget: int) -> tuple[bool | None, str]:
@@ -24,9 +22,9 @@ def judge(path: Path, budget: int) -> tuple[bool | None, str]:
         parts = {name.name: part for name, part in results.items() if isinstance(part, dict)}
     except (OSError, ValueError, AttributeError):
         return verdict, f"{why}; left out is what results.edn would tell: broken rules and exits"
-    for bad in (False, Keyword("unknown")):
+    for bad in (False, UNKNOWN):
         for name, part in parts.items():
-            if name != "workload" and part.get(Keyword("valid?")) is bad:
+            if name != "workload" and part.get(VALID) is bad:
                 return (None if bad else False), f"results.edn: :{name} {edn.dumps(part)[:1000]}"
     return verdict, why
 

@@ -42,13 +42,13 @@ from typing import Any
 
 from ..record import edn
 from ..record.history import HistoryError, Op, Operation, by_key, operations, shorten
+from ..units import SECOND
 
 BUDGET = 1_200_000  # configurations kept in memory, of some 400 bytes
 WIDE = 1024  # bits of a configuration's masks that count as another configuration
 PATHS_KEPT = 10
 STEPS_KEPT = 8
 SHOWN = 60  # characters of a value
-SECOND = 1_000_000_000  # ns
 
 ABSENT = 0  # the state of a register that was never written
 NULL = 1
@@ -213,6 +213,8 @@ class Register:
         return "absent" if state == ABSENT else shorten(edn.dumps(self.values[state]), SHOWN)
 
 
+# raft.py has an `identity` of its own. They stay independent: a mistake in a shared one would
+# mislead the store and its judge alike, and nobody would see it.
 def identity(value: Any) -> Hashable:
     """Equal for two values exactly when they are the same JSON; to Python 1 == True."""
     if isinstance(value, bool):

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 
 from ..record.history import Op, to_txt
-from ..simulation.loop import SECOND
+from ..units import SECOND
 
 GREEN, RED, YELLOW = "\x1b[32m", "\x1b[31m", "\x1b[33m"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..record.history import Op, completions
 from ..record.life import Ear
-from ..simulation.loop import SECOND
+from ..units import SECOND
 from .quantiles import milliseconds, quantile
 
 RECENT = SECOND  # what the latency is of

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..simulation.loop import SECOND
-
-MILLISECOND = SECOND // 1000
+from ..units import MILLISECOND
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:

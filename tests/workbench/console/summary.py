@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ..record.edn import Keyword
 from ..record.history import Op, completions
-from ..workloads.workload import Results
+from ..verdicts import Results
 from .quantiles import milliseconds, quantile
 
 HEADS = ("", "operations", "ok", "failed", "unknown", "median", "p95", "max")

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..record.edn import Keyword
-from ..simulation.loop import SECOND, Action, Loop
+from ..simulation.loop import Action, Loop
+from ..units import SECOND
 from .network import Network
 
 Grudge = dict[str, set[str]]  # a node, and the nodes whose messages it drops

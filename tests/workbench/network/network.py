@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..simulation.loop import SECOND, Loop
+from ..simulation.loop import Loop
+from ..units import MILLISECOND, SECOND
 
 Message = dict[str, Any]
 Grudge = Mapping[str, Collection[str]]  # a node, and the nodes whose messages it drops
-MILLISECOND = SECOND // 1000
 LATER = SECOND  # a duplicate is sent up to so much later
 SQUARE = bytes.maketrans(b"{}", b"[]")
 FIELDS = {"id", "src", "dest", "body"}  # of a message

@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from ..report import linear, timeline
-from ..workloads.workload import Results, Workload
+from ..verdicts import Results
+from ..workloads.workload import Workload
 from . import edn, journal, life
 from .history import HistoryError, Op, by_key, clients, operations, to_edn, to_txt
 

@@ -21,23 +21,11 @@ from bokeh.models import (
 from ..record import edn, life
 from ..record.edn import Keyword
 from ..record.history import OUTCOMES, Operation, shorten
+from ..units import MILLISECOND, SECOND
 from .diagram import diagram
-from .plots import (
-    GREY,
-    MILLISECOND,
-    SECOND,
-    TEXT,
-    Chart,
-    Fault,
-    bars,
-    hover,
-    new_figure,
-    places,
-    plain,
-    shade,
-)
+from .drawing import by_number, describe, faults, markup, stops
+from .plots import GREY, TEXT, Chart, Fault, bars, hover, new_figure, places, plain, shade
 from .reading import Run, natural
-from .timeline import by_number, describe, faults, markup, stops
 
 MOST = 50_000  # operations that are drawn
 MOST_FAULTS = 1_000

@@ -17,8 +17,8 @@ from bokeh.models import ColumnDataSource, FixedTicker, Range1d
 
 from ..record.history import shorten
 from ..record.journal import Sent
+from .drawing import markup
 from .plots import GREY, TEXT, Chart, Fault, hover, new_figure, plain, shade
-from .timeline import markup
 
 TITLE = "Messages"
 CLIENTS = "clients"

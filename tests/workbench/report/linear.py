@@ -12,7 +12,7 @@ from textwrap import wrap
 
 from ..checkers.linearizable import Analysis, Step
 from ..record.history import Operation, shorten
-from .timeline import COLOURS, by_number, describe, details, markup
+from .drawing import COLOURS, by_number, describe, details, markup
 
 MARGIN = 20
 LABEL = 110  # pixels left of the tracks

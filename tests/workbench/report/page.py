@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from bokeh.embed import components
 from bokeh.resources import Resources
 
+from .drawing import markup
 from .plots import THEME, Chart
-from .timeline import markup
 
 STYLE = """\
 :root { color-scheme: light dark; --soft: #8882; --line: #8886;

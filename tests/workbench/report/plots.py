@@ -11,8 +11,6 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from bokeh.plotting import figure
 from bokeh.themes import Theme
 
-SECOND = 1_000_000_000  # ns
-MILLISECOND = 1_000_000
 TEXT = 200  # characters of a value or an error that are shown
 GREY = "#808080"
 THEME = Theme(

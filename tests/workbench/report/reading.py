@@ -14,6 +14,7 @@ from ..record import edn, history, journal, life
 from ..record.edn import Keyword
 from ..record.history import HistoryError, Op, Operation, clients
 from ..record.store import command
+from ..verdicts import get
 
 NO_LIFE = (
     "There is no life.edn, in which the bench keeps the lines that say when a node became leader, "
@@ -133,15 +134,6 @@ def _part(
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         return [], f"{what} cannot be read: {why}."
-
-
-def get(results: Any, *names: Any) -> Any:
-    """What is under these names, one in the other; None if it is not there."""
-    for name in names:
-        if not isinstance(results, dict):
-            return None
-        results = results.get(Keyword(name) if isinstance(name, str) else name)
-    return results
 
 
 def _verdict(value: Any) -> bool | None:

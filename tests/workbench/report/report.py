@@ -1,9 +1,9 @@
 """report.html: a run on one page, for a browser: its verdict, its figures, and charts of it.
 
 The page holds all that it needs, and opens from disk. The charts are Bokeh's, whose script goes
-into the page; so this module and those of its charts, unlike all others here, need what
-tests/requirements.txt lists.
-`./maelstrom report` and the end of a run have it run by a Python that has Bokeh:
+into the page; so this module and those of its charts, unlike all others of the workbench, need what
+tests/requirements.txt lists. `./maelstrom report` and the end of a run have a Python that has Bokeh
+write it:
 
     python -m workbench.report DIR...
 """
@@ -18,18 +18,19 @@ from pathlib import Path
 from ..console.quantiles import milliseconds, quantile
 from ..record.history import OUTCOMES, Operation, shorten
 from ..record.store import began
+from ..units import SECOND
+from ..verdicts import VERDICTS, get
 from .charts import LIFE, charts
 from .diagram import TITLE
+from .drawing import markup
 from .page import embed, page, section
-from .plots import SECOND, TEXT
-from .reading import NO_LIFE, Run, get, read
-from .timeline import markup
+from .plots import TEXT
+from .reading import NO_LIFE, Run, read
 
 WHY = 2_000  # characters of a sentence that says why
 PICTURE = 3_000_000  # bytes of a linear.svg that is shown
 PROCESS = re.compile(r"\bprocess (\d{1,9})\b")  # in a sentence that says why
 MOMENT = re.compile(r"\bat (\d{1,9}\.\d{1,9}) s\b")
-VERDICTS = {True: "valid", False: "invalid", None: "unknown"}
 STYLE = """\
 .verdict { color: #fff; padding: 2px 10px; border-radius: 4px; }
 .valid { background: var(--valid); } .invalid { background: var(--invalid); }

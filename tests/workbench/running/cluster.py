@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from ..simulation.loop import SECOND, RealLoop
+from ..simulation.loop import RealLoop
+from ..units import SECOND
 
 LAST_LINES = 20  # lines of stderr that are shown when a node ends by itself
 READ_SIZE = 1 << 16

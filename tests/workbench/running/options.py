@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..network.nemesis import FAULTS, JEPSEN_KINDS, KINDS, ONLY_SIMULATED, TARGETS
-from ..workloads.workload import WORKLOADS
+from ..workloads import WORKLOADS
 
 DESCRIPTION = """\
 Runs a test of a Maelstrom binary, as the real Maelstrom does, without a JVM. What it finds is

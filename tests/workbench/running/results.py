@@ -8,13 +8,11 @@ from typing import Any
 from ..network.network import Network, Traffic
 from ..record.edn import Keyword
 from ..record.history import Op, clients
-from ..workloads.workload import Results, Workload, merge
+from ..verdicts import UNKNOWN, VALID, Results, merge
+from ..workloads.workload import Workload
 from .interrupt import Interrupted
 from .options import Options
 from .runner import Record
-
-VALID = Keyword("valid?")
-UNKNOWN = Keyword("unknown")
 
 
 def results(record: Record, network: Network, workload: Workload, options: Options) -> Results:

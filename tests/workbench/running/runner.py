@@ -17,8 +17,10 @@ from ..record import edn
 from ..record.history import Op
 from ..record.journal import Journal
 from ..record.life import Ear, Line
-from ..simulation.loop import SECOND, Loop
-from ..workloads.workload import WORKLOADS, Body, Worker
+from ..simulation.loop import Loop, dice
+from ..units import SECOND
+from ..workloads import WORKLOADS
+from ..workloads.workload import Body, Worker
 from .client import Client, outcome, shown
 from .cluster import Cluster
 from .interrupt import Interrupted, interruptible
@@ -43,11 +45,6 @@ class Record:
     cut_short: str = ""  # by what signal, after how long
     life: list[Line] = field(default_factory=list)  # what the nodes said that they are
     messages: Iterable[str] = ()  # lines of messages.jsonl, if a journal was kept
-
-
-def dice(seed: int, name: str) -> random.Random:
-    """The chance of one part of a run: what it draws changes nothing for the other parts."""
-    return random.Random(f"{seed} {name}")
 
 
 class Schedule:

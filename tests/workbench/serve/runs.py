@@ -24,13 +24,14 @@ from ..record import edn
 from ..record.edn import Keyword
 from ..record.history import OUTCOMES, Op, shorten
 from ..record.store import NAMED_TIME, began, command
-from ..report.timeline import faults, markup, stops
+from ..report.drawing import faults, markup, stops
+from ..units import SECOND
+from ..verdicts import VERDICTS, get
 
-SECOND = 1_000_000_000  # ns
 MOST = 1_000  # runs of a workload; its folder lists them all
 LARGEST = 64_000_000  # bytes of a file that is read: a second of a history, ten of results
 TEXT = 500  # characters of a command, or of why a run is not valid
-VERDICTS = ("invalid", "unknown", "valid", "incomplete", "measured")  # by make bench
+ORDER = (*(VERDICTS[valid] for valid in (False, None, True)), "incomplete", "measured")
 # What a row is made of: while these stay as they are, so does the row.
 PARTS = (
     *("results.edn", "history.edn", "jepsen.log", "node-logs"),
@@ -157,22 +158,15 @@ def _results(path: Path, length: int) -> dict[Any, Any]:
     return found
 
 
-def _get(results: Any, *names: str) -> Any:
-    """What is under these names, one in the other; None if it is not there."""
-    for name in names:
-        results = results.get(Keyword(name)) if isinstance(results, dict) else None
-    return results
-
-
 def _verdict(results: dict[Any, Any]) -> str:
-    valid = _get(results, "valid?")
-    return "valid" if valid is True else "invalid" if valid is False else "unknown"
+    valid = get(results, "valid?")
+    return VERDICTS[valid if isinstance(valid, bool) else None]
 
 
 def _why(results: dict[Any, Any]) -> str:
     """The first part that is not valid, with the first words that it has to say."""
     for name, part in results.items():
-        if _get(part, "valid?") not in (None, True):
+        if get(part, "valid?") not in (None, True):
             return ": ".join(filter(None, [str(name).lstrip(":"), next(_words(part), "")]))
     return ""
 
@@ -184,13 +178,13 @@ def _words(part: Any) -> Iterator[str]:
                 yield item
             elif name == Keyword("exceptions") and isinstance(item, list):
                 yield from (said if isinstance(said, str) else edn.dumps(said) for said in item)
-            elif _get(item, "valid?") is not True:
+            elif get(item, "valid?") is not True:
                 yield from _words(item)
 
 
 def _counts(results: dict[Any, Any] | None) -> dict[str, int]:
     """Of the statistics, which Jepsen makes, too; none if they are not there."""
-    counts = {type: _get(results, "stats", f"{type}-count") for type in OUTCOMES}
+    counts = {type: get(results, "stats", f"{type}-count") for type in OUTCOMES}
     return {type: count for type, count in counts.items() if isinstance(count, int)}
 
 
@@ -339,7 +333,7 @@ POLICY = (
 
 def _section(workload: Path, runs: list[Run], left_out: int) -> str:
     count = Counter(run.verdict for run in runs)
-    told = ", ".join(f"{count[verdict]} {verdict}" for verdict in VERDICTS if count[verdict])
+    told = ", ".join(f"{count[verdict]} {verdict}" for verdict in ORDER if count[verdict])
     link = f'<a href="{_href(workload.name)}/">'
     more = f"<p>{link}{left_out:,} older runs</a> are not shown.</p>" if left_out else ""
     rows = "\n".join(map(_row, runs))

@@ -1,16 +1,23 @@
-"""The event loop: everything that happens in a run happens in one thread, in order of time."""
+"""A run's time and chance. All that happens in it happens in one thread, in order of time."""
 
 from __future__ import annotations
 
 import errno
 import heapq
+import random
 import selectors
 import time
 from collections.abc import Callable
 
+from ..units import SECOND
+
 Action = Callable[[], object]
 MOST_FILES = 1024  # that select can wait for
-SECOND = 1_000_000_000  # nanoseconds, the unit of all times in a run, as in Jepsen's histories
+
+
+def dice(seed: int, name: str) -> random.Random:
+    """The chance of one part of a run: what it draws changes nothing for the other parts."""
+    return random.Random(f"{seed} {name}")
 
 
 class Loop:

@@ -16,7 +16,8 @@ from typing import Any
 
 from node import encode
 
-from .loop import SECOND, Loop
+from ..units import SECOND
+from .loop import Loop
 from .raft_words import told
 from .simulated_cluster import Machine, Watcher
 

@@ -28,8 +28,8 @@ import node as node_module
 from node import Node, encode
 
 from ..running.cluster import Cluster, Listener
-from ..running.runner import dice
-from .loop import SECOND, VirtualLoop
+from ..units import SECOND
+from .loop import VirtualLoop, dice
 
 MAX_OFFSET = 1000.0  # seconds: no two machines have started at the same time
 NEVER = math.inf

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..console.console import RED, Console
 from ..running import options
 from ..running.interrupt import Interrupted, interruptible
-from ..simulation.loop import SECOND
+from ..units import SECOND
 from . import shapes
 from .dask_cluster import DaskWorkers
 from .seeds import Outcome, Pool, Unavailable

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..__main__ import prepare
 from ..console.console import Console
 from ..record import store
 from ..record.history import Op
 from ..running import options
+from ..running.prepare import prepare
 from ..running.runner import Record
 from ..workloads.workload import Workload
 from . import shapes

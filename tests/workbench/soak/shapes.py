@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from ..network.nemesis import KINDS, TARGETS
-from ..running.runner import dice
+from ..simulation.loop import dice
 
 Choice = dict[str, Any]  # values of options, by their names
 FAULTS = ("partition", "loss", "duplicate", "pause", "clock")  # a kill needs stable storage
