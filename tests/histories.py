@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from workbench.edn import Keyword
-from workbench.history import Op
+from workbench.record.edn import Keyword
+from workbench.record.history import Op
 
 MISMATCH = [Keyword("precondition-failed"), "expected something else"]
 NOT_FOUND = [Keyword("key-does-not-exist"), "not found"]

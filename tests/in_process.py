@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from workbench.simulation import VirtualNode
+from workbench.simulation.simulated_cluster import VirtualNode
 
 from node import Body, Message
 from raft import Raft, Storage

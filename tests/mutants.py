@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mutants_table import MUTANTS, SHAPES, Mutant, Patch  # noqa: E402
-from workbench import options  # noqa: E402
-from workbench.__main__ import prepare  # noqa: E402
-from workbench.seeds import Quiet  # noqa: E402
+from workbench.running import options  # noqa: E402
+from workbench.running.prepare import prepare  # noqa: E402
+from workbench.soak.seeds import Quiet  # noqa: E402
 
 TESTS = tuple(f"tests/test_{name}.py" for name in ("raft", "snapshot", "storage", "return"))
 NEEDED = ("node.py", "pyproject.toml", "tests/in_process.py", *TESTS)

@@ -7,7 +7,7 @@ from itertools import takewhile
 from random import Random
 
 from in_process import Remembered, World
-from workbench.words import entries, told
+from workbench.simulation.raft_words import entries, told
 
 from node import Body, Message
 from raft import Entry, Raft

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from bench import bench, bench_page, compare, driver
 from bench.driver import Clients, Cluster, Mix, NodeEnded
-from workbench import store
+from workbench.record import store
 
 HOSTILE = "<script>alert(1)</script>&amp;\u2028"
 FIELDS = {

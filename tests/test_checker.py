@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from histories import simulated, spoilt
-from workbench import checker, judge
-from workbench.checker import BUDGET, Register, Rule, _search, check, check_history
-from workbench.edn import Keyword
-from workbench.history import HistoryError, Op, Operation
+from workbench import check as check_command
+from workbench.checkers import linearizable
+from workbench.checkers.linearizable import BUDGET, Register, Rule, _search, check, check_history
+from workbench.record.edn import Keyword
+from workbench.record.history import HistoryError, Op, Operation
 
 VERDICTS = Path(__file__).resolve().parents[2] / "shared" / "histories"
 
@@ -88,7 +89,7 @@ def test_agrees_with_brute_force_on_2000_small_histories() -> None:
 def test_agrees_with_the_verdicts_on_recorded_histories() -> None:
     with (VERDICTS / "verdicts.csv").open() as rows:
         for row in csv.DictReader(rows):
-            verdict, why = judge.judge(VERDICTS / row["file"], BUDGET)
+            verdict, why = check_command.judge(VERDICTS / row["file"], BUDGET)
             assert verdict is (row["linearizable"] == "true"), (row["file"], why)
 
 
@@ -328,7 +329,7 @@ def test_what_is_too_wide_for_the_budget_is_not_begun() -> None:
 
 def test_a_wide_configuration_counts_more(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = check(at_once(5)).configurations
-    monkeypatch.setattr(checker, "WIDE", 2)
+    monkeypatch.setattr(linearizable, "WIDE", 2)
     assert check(at_once(5)).configurations > narrow
 
 

@@ -6,9 +6,10 @@ import random
 from typing import Any
 
 import pytest
-from workbench.client import KEPT_REPLIES, Client
-from workbench.loop import SECOND, VirtualLoop
-from workbench.network import Latency, Message, Network
+from workbench.network.network import Latency, Message, Network
+from workbench.running.client import KEPT_REPLIES, Client
+from workbench.simulation.loop import VirtualLoop
+from workbench.units import SECOND
 
 Body = dict[str, Any]
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from workbench.cluster import GUARD, Processes
-from workbench.loop import SECOND, RealLoop
+from workbench.running.cluster import GUARD, Processes
+from workbench.simulation.loop import RealLoop
+from workbench.units import SECOND
 
 
 class Told:

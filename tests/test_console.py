@@ -6,7 +6,7 @@ import io
 import sys
 
 import pytest
-from workbench.console import GREEN, Console
+from workbench.console.console import GREEN, Console
 
 
 class Screen(io.StringIO):

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 from test_soak import MAJORITY, RAFT, ROOT, ended, start
-from workbench import dask_cluster, options, soak
-from workbench.dask_cluster import AHEAD, DaskWorkers
-from workbench.seeds import Outcome, Unavailable
-from workbench.soak import Workers
+from workbench.running import options
+from workbench.soak import __main__ as soak
+from workbench.soak import dask_cluster
+from workbench.soak.dask_cluster import AHEAD, DaskWorkers
+from workbench.soak.seeds import Outcome, Unavailable
+from workbench.soak.workers import Workers
 
 pytest.importorskip("distributed", reason="distributed is not installed: no cluster to test with")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from workbench.edn import EDNError, Keyword, Symbol, dumps, load_all, loads, numbered, pretty
+from workbench.record.edn import EDNError, Keyword, Symbol, dumps, load_all, loads, numbered, pretty
 
 A, B = Keyword("a"), Keyword("b")
 

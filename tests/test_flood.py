@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import pytest
 from in_process import World
 from test_raft import follower
-from workbench.checker import check_history
-from workbench.client import outcome
-from workbench.history import Op
-from workbench.workload import LinKv
+from workbench.checkers.linearizable import check_history
+from workbench.record.history import Op
+from workbench.running.client import outcome
+from workbench.workloads.lin_kv import LinKv
 
 import raft
 from node import Body, Message

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from workbench import judge
-from workbench.edn import Keyword, dumps
-from workbench.history import (
+from workbench import check
+from workbench.record.edn import Keyword, dumps
+from workbench.record.history import (
     HistoryError,
     Op,
     by_key,
@@ -168,7 +168,7 @@ def test_says_what_is_wrong_with_a_file(
     path.write_bytes(content)
     with pytest.raises(HistoryError, match=problem):
         read(path)
-    assert judge.main([str(path)]) == 2
+    assert check.main([str(path)]) == 2
     name, verdict, why = capsys.readouterr().out.rstrip("\n").split("\t")
     assert (name, verdict) == (str(path), "unknown")
     assert re.search(problem, why)
@@ -208,9 +208,9 @@ def test_the_status_is_that_of_the_worst_history(
         )
     )
     missing = str(tmp_path / "missing")
-    assert judge.main([good]) == 0
-    assert judge.main([good, missing]) == 2
-    assert judge.main([bad, missing, good]) == 1
+    assert check.main([good]) == 0
+    assert check.main([good, missing]) == 2
+    assert check.main([bad, missing, good]) == 1
     last = [line.split("\t") for line in capsys.readouterr().out.splitlines()[-3:]]
     assert [verdict for _, verdict, _ in last] == ["invalid", "unknown", "valid"]
     assert last[0][2] == (

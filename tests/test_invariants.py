@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from workbench.invariants import Invariants
-from workbench.loop import SECOND, VirtualLoop
+from workbench.simulation.loop import VirtualLoop
+from workbench.simulation.raft_invariants import Invariants
+from workbench.units import SECOND
 
 from node import Body, encode
 from raft import Entry, Log, Map

@@ -8,14 +8,15 @@ from typing import Any
 
 from test_runner import options
 from test_workbench import run
-from workbench import edn
-from workbench.console import Console
-from workbench.edn import Keyword
-from workbench.history import Op, to_edn
-from workbench.loop import SECOND, VirtualLoop
-from workbench.nemesis import TARGETS
-from workbench.runner import Runner
-from workbench.simulation import PATIENCE, Machine, SimulatedCluster, Watcher
+from workbench.console.console import Console
+from workbench.network.nemesis import TARGETS
+from workbench.record import edn
+from workbench.record.edn import Keyword
+from workbench.record.history import Op, to_edn
+from workbench.running.runner import Runner
+from workbench.simulation.loop import VirtualLoop
+from workbench.simulation.simulated_cluster import PATIENCE, Machine, SimulatedCluster, Watcher
+from workbench.units import SECOND
 
 ROOT = Path(__file__).resolve().parents[1]
 

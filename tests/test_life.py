@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from bokeh.models import FactorRange
 from test_report import HOSTILE, MS, SIMULATED, History, columns, drawn, good, kept, page
-from workbench import charts, life, reading, report
-from workbench.edn import Keyword
-from workbench.life import Line
-from workbench.plots import TEXT
+from workbench.record import life
+from workbench.record.edn import Keyword
+from workbench.record.life import Line
+from workbench.report import charts, reading, report
+from workbench.report.plots import TEXT
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = [

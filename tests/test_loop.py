@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from workbench.loop import SECOND, Loop, RealLoop, VirtualLoop
+from workbench.simulation.loop import Loop, RealLoop, VirtualLoop
+from workbench.units import SECOND
 
 MS = SECOND // 1000
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from test_report import HOSTILE, Page, columns, drawn, good, kept, page
 from workbench import __main__ as bench
-from workbench import diagram, journal, reading, store
-from workbench.journal import Journal, Sent
-from workbench.plots import GREY
+from workbench.record import journal, store
+from workbench.record.journal import Journal, Sent
+from workbench.report import diagram, reading
+from workbench.report.plots import GREY
 
 SIMULATED = [
     *("test", "--bin", str(Path(__file__).resolve().parents[1] / "raft.py"), "--simulate"),

@@ -8,9 +8,7 @@ from statistics import mean
 from typing import Any
 
 import pytest
-from workbench.edn import Keyword
-from workbench.loop import SECOND, VirtualLoop
-from workbench.nemesis import (
+from workbench.network.nemesis import (
     DRIFT,
     FAULTS,
     HEALED,
@@ -20,7 +18,10 @@ from workbench.nemesis import (
     grudge,
     target_size,
 )
-from workbench.network import Latency, Network
+from workbench.network.network import Latency, Network
+from workbench.record.edn import Keyword
+from workbench.simulation.loop import VirtualLoop
+from workbench.units import SECOND
 
 from raft import LEASE
 

@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 import pytest
-from workbench.loop import VirtualLoop
-from workbench.network import Latency, Message, Network, ProtocolError
+from workbench.network.network import Latency, Message, Network, ProtocolError
+from workbench.simulation.loop import VirtualLoop
 
 MS = 1_000_000
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from workbench import options
-from workbench.nemesis import JEPSEN_KINDS, TARGETS
-from workbench.options import Options
+from workbench.network.nemesis import JEPSEN_KINDS, TARGETS
+from workbench.running import options
+from workbench.running.options import Options
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = ("--bin", str(ROOT / "raft.py"), "--concurrency", "2n")

@@ -14,10 +14,10 @@ from xml.etree.ElementTree import Element
 
 import pytest
 from histories import simulated, spoilt
-from workbench import linear, timeline
-from workbench.checker import Analysis, check
-from workbench.edn import Keyword
-from workbench.history import Op, Operation, operations
+from workbench.checkers.linearizable import Analysis, check
+from workbench.record.edn import Keyword
+from workbench.record.history import Op, Operation, operations
+from workbench.report import linear, timeline
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</title><script>alert('1')</script>&amp;\"]]>\x00\ud800" + "long" * 100

@@ -16,13 +16,17 @@ from typing import Any
 import pytest
 from bokeh.models import FactorRange
 from workbench import __main__ as bench
-from workbench import charts, edn, reading, report, seeds, store
-from workbench.edn import Keyword
-from workbench.history import HistoryError, Op, clients, operations
-from workbench.plots import Chart
-from workbench.quantiles import quantile
-from workbench.results import availability
-from workbench.workload import LinKv, Results, merge
+from workbench.console.quantiles import quantile
+from workbench.record import edn, store
+from workbench.record.edn import Keyword
+from workbench.record.history import HistoryError, Op, clients, operations
+from workbench.report import charts, reading, report
+from workbench.report.__main__ import main as report_main
+from workbench.report.plots import Chart
+from workbench.running.results import availability
+from workbench.soak import seeds
+from workbench.verdicts import Results, merge
+from workbench.workloads.lin_kv import LinKv
 
 ROOT = Path(__file__).resolve().parents[1]
 MS = 1_000_000
@@ -390,7 +394,7 @@ def test_what_is_no_run(what: str, capsys: pytest.CaptureFixture[str]) -> None:
         folder.mkdir()
     with pytest.raises(HistoryError):
         reading.read(folder)
-    assert report.main([str(folder), str(kept(good()))]) == 255
+    assert report_main([str(folder), str(kept(good()))]) == 255
     assert capsys.readouterr().err.startswith("maelstrom: no report.html: x ")
     assert (kept(good(), "other").parent / "20261126T024210.771Z" / "report.html").exists()
 

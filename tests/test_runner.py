@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench.client import Outcome, contradict, outcome
-from workbench.cluster import Cluster, Listener
-from workbench.console import Console
-from workbench.edn import Keyword
-from workbench.history import Op, clients, operations
-from workbench.journal import Journal
-from workbench.life import LENGTH, MOST, Line
-from workbench.loop import SECOND, VirtualLoop
-from workbench.options import Options
-from workbench.results import stats
-from workbench.runner import CATCH_UP, INIT_TIMEOUT, LATE_INIT, Runner, Schedule, dice
-from workbench.workload import ERRORS, WORKLOADS
+from workbench.console.console import Console
+from workbench.record.edn import Keyword
+from workbench.record.history import Op, clients, operations
+from workbench.record.journal import Journal
+from workbench.record.life import LENGTH, MOST, Line
+from workbench.running.client import Outcome, contradict, outcome
+from workbench.running.cluster import Cluster, Listener
+from workbench.running.options import Options
+from workbench.running.results import stats
+from workbench.running.runner import CATCH_UP, INIT_TIMEOUT, LATE_INIT, Runner, Schedule
+from workbench.simulation.loop import VirtualLoop, dice
+from workbench.units import SECOND
+from workbench.workloads import WORKLOADS
+from workbench.workloads.workload import ERRORS
 
 Body = dict[str, Any]
 HOSTILE = "n0 term 1: <script>alert(1)</script>"

@@ -14,12 +14,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from workbench import edn, runs, store
-from workbench.edn import Keyword
-from workbench.history import Op
-from workbench.runs import Runs
-from workbench.serve import Server, StoreHandler
-from workbench.workload import LinKv
+from workbench.record import edn, store
+from workbench.record.edn import Keyword
+from workbench.record.history import Op
+from workbench.serve import runs
+from workbench.serve.runs import Runs
+from workbench.serve.server import Server, StoreHandler
+from workbench.workloads.lin_kv import LinKv
 
 MS = 1_000_000
 VALID = Keyword("valid?")

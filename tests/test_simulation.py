@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 from bench.failover import measure
 from test_runner import options
-from workbench import simulation
-from workbench.console import Console
-from workbench.invariants import Invariants
-from workbench.loop import SECOND, VirtualLoop
-from workbench.nemesis import KINDS
-from workbench.network import Latency
-from workbench.runner import Record, Runner
-from workbench.simulation import Clock, Machine, SimulatedCluster, Watcher
+from workbench.console.console import Console
+from workbench.network.nemesis import KINDS
+from workbench.network.network import Latency
+from workbench.running.runner import Record, Runner
+from workbench.simulation import simulated_cluster
+from workbench.simulation.loop import VirtualLoop
+from workbench.simulation.raft_invariants import Invariants
+from workbench.simulation.simulated_cluster import Clock, Machine, SimulatedCluster, Watcher
+from workbench.units import SECOND
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = "partition,loss,duplicate,pause,clock"
@@ -149,7 +150,7 @@ FOUND: dict[str, dict[str, Any]] = {
         "duplicate": 0.27, "partition_kinds": (
             "minority-third", "one-way", "majorities-ring", "majority", "one", "one-link"
         ),
-        "constants": {"CHUNK_BYTES": 1000}, "turn_ends": simulation.TURN_ENDS,
+        "constants": {"CHUNK_BYTES": 1000}, "turn_ends": simulated_cluster.TURN_ENDS,
     },
 }  # fmt: skip
 
@@ -161,7 +162,7 @@ def test_what_a_seed_has_found_stays_mended(
     changes = {"latency": 100, "latency_dist": "exponential", "rate": 50, "time_limit": 15}
     given: dict[str, Any] = {**changes, **FOUND[found]}
     # There was no such chance when the others were found.
-    monkeypatch.setattr(simulation, "TURN_ENDS", given.pop("turn_ends", 0.0))
+    monkeypatch.setattr(simulated_cluster, "TURN_ENDS", given.pop("turn_ends", 0.0))
     record = simulate(tmp_path, ROOT / "raft.py", *given.pop("args", ()), **given)
     assert not record.problems and not record.crash
 

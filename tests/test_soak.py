@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from workbench import options, seeds, shapes
-from workbench.checker import Analysis
-from workbench.nemesis import KINDS
-from workbench.runner import Record
-from workbench.workload import LinKv
+from workbench.checkers.linearizable import Analysis
+from workbench.network.nemesis import KINDS
+from workbench.running import options
+from workbench.running.runner import Record
+from workbench.soak import seeds, shapes
+from workbench.workloads.lin_kv import LinKv
 
 ROOT = Path(__file__).resolve().parents[1]
 RAFT = ROOT / "raft.py"

@@ -21,7 +21,7 @@ import pytest
 from in_process import World
 from test_raft import Scene, append, ask, entry, no_op, vote, write
 from test_snapshot import ENTRY, KEPT, part
-from workbench.simulation import Ended
+from workbench.simulation.simulated_cluster import Ended
 
 import raft
 from node import Body

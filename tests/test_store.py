@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import store
-from workbench.edn import Keyword
-from workbench.history import Op
-from workbench.workload import Echo
+from workbench.record import store
+from workbench.record.edn import Keyword
+from workbench.record.history import Op
+from workbench.workloads.echo import Echo
 
 HISTORY = [
     Op(0, "invoke", "echo", "ヽ", 0, 0),
@@ -101,7 +101,7 @@ def test_a_full_disk_has_the_name_of_the_file(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_files_are_utf_8_whatever_the_terminal_shows(cwd: Path) -> None:
-    code = "from workbench import store; store._save(store.Path('x'), '\\u30fd\\ud800')"
+    code = "from workbench.record import store; store._save(store.Path('x'), '\\u30fd\\ud800')"
     subprocess.run(
         [sys.executable, "-c", code],
         env={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from test_runner import good, make, saying
 from workbench import __main__ as bench
-from workbench.console import Console
-from workbench.edn import Keyword
-from workbench.history import Op
-from workbench.life import MOST, Ear
-from workbench.loop import SECOND
-from workbench.progress import Progress
-from workbench.summary import summary
+from workbench.console.console import Console
+from workbench.console.progress import Progress
+from workbench.console.summary import summary
+from workbench.record.edn import Keyword
+from workbench.record.history import Op
+from workbench.record.life import MOST, Ear
+from workbench.units import SECOND
 
 ROOT = Path(__file__).resolve().parents[1]
 MS = SECOND // 1000

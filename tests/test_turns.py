@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from in_process import InProcessNode, World
-from workbench.simulation import Ended
+from workbench.simulation.simulated_cluster import Ended
 
 from node import Message, Node, RPCError
 

@@ -15,17 +15,18 @@ from typing import IO
 
 import pytest
 from workbench import __main__ as bench
-from workbench import judge
-from workbench.checker import BUDGET
-from workbench.edn import Keyword
-from workbench.history import Op
-from workbench.interrupt import Interrupted
-from workbench.loop import VirtualLoop
-from workbench.network import Latency, Network, ProtocolError, nesting
-from workbench.options import Options, parse
-from workbench.results import UNKNOWN, results
-from workbench.runner import Record
-from workbench.workload import LinKv
+from workbench import check
+from workbench.checkers.linearizable import BUDGET
+from workbench.network.network import Latency, Network, ProtocolError, nesting
+from workbench.record.edn import Keyword
+from workbench.record.history import Op
+from workbench.running.interrupt import Interrupted
+from workbench.running.options import Options, parse
+from workbench.running.results import results
+from workbench.running.runner import Record
+from workbench.simulation.loop import VirtualLoop
+from workbench.verdicts import UNKNOWN
+from workbench.workloads.lin_kv import LinKv
 
 ROOT = Path(__file__).resolve().parents[1]
 VALID = Keyword("valid?")
@@ -271,9 +272,9 @@ def test_check_agrees_with_the_results_of_the_run(
     (tmp_path / "history.edn").write_text(GOOD)
     if parts is not None:
         (tmp_path / "results.edn").write_text(parts)
-    found = judge.judge(tmp_path, BUDGET)
+    found = check.judge(tmp_path, BUDGET)
     assert found[0] is verdict and why in found[1]
-    assert judge.judge(tmp_path / "history.edn", BUDGET) == (True, "1 operations on 1 keys")
+    assert check.judge(tmp_path / "history.edn", BUDGET) == (True, "1 operations on 1 keys")
 
 
 # serve

@@ -6,10 +6,13 @@ import random
 from collections import Counter
 
 import pytest
-from workbench import edn, workload
-from workbench.edn import Keyword
-from workbench.history import Op
-from workbench.workload import ERRORS, Echo, LinKv, Worker
+from workbench.record import edn
+from workbench.record.edn import Keyword
+from workbench.record.history import Op
+from workbench.workloads import lin_kv
+from workbench.workloads.echo import Echo
+from workbench.workloads.lin_kv import LinKv
+from workbench.workloads.workload import ERRORS, Worker
 
 
 def test_a_key_is_retired_after_20_processes() -> None:
@@ -113,7 +116,7 @@ def test_of_one_that_is_not_why_and_the_paths_that_came_furthest() -> None:
 
 
 def test_one_that_nobody_knows_of_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workload, "BUDGET", 0)
+    monkeypatch.setattr(lin_kv, "BUDGET", 0)
     found = results(on_key_0(*WROTE_1))
     assert found.startswith(
         '{:valid? :unknown, :results {0 {:linearizable {:valid? :unknown, :why "key 0 has no'

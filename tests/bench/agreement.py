@@ -25,14 +25,15 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from workbench import options  # noqa: E402  (needs the path above)
-from workbench.cluster import Processes  # noqa: E402
-from workbench.edn import Keyword  # noqa: E402
-from workbench.history import Operation, clients, operations  # noqa: E402
-from workbench.loop import SECOND, RealLoop, VirtualLoop  # noqa: E402
-from workbench.runner import Runner  # noqa: E402
-from workbench.seeds import Quiet  # noqa: E402
-from workbench.simulation import SimulatedCluster, Watcher  # noqa: E402
+from workbench.record.edn import Keyword  # noqa: E402  (needs the path above)
+from workbench.record.history import Operation, clients, operations  # noqa: E402
+from workbench.running import options  # noqa: E402
+from workbench.running.cluster import Processes  # noqa: E402
+from workbench.running.runner import Runner  # noqa: E402
+from workbench.simulation.loop import RealLoop, VirtualLoop  # noqa: E402
+from workbench.simulation.simulated_cluster import SimulatedCluster, Watcher  # noqa: E402
+from workbench.soak.seeds import Quiet  # noqa: E402
+from workbench.units import SECOND  # noqa: E402
 
 SIMULATED = 8  # runs for each pair
 DICE = range(SIMULATED)  # the nodes' seeds in these

@@ -53,7 +53,7 @@ from bench.driver import (  # noqa: E402
     Window,
     message,
 )
-from workbench import store  # noqa: E402
+from workbench.record import store  # noqa: E402
 
 from raft import Map  # noqa: E402
 

@@ -24,9 +24,9 @@ sys.path[:] = [str(ROOT), str(ROOT / "tests"), *(path for path in sys.path if pa
 
 from bench import compare  # noqa: E402  (needs the path above)
 from bench.bench import COLUMNS, Row, cell, shown_columns  # noqa: E402
-from workbench.page import embed, page  # noqa: E402
-from workbench.plots import GREY, Chart, hover, plain  # noqa: E402
-from workbench.timeline import markup  # noqa: E402
+from workbench.report.drawing import markup  # noqa: E402
+from workbench.report.page import embed, page  # noqa: E402
+from workbench.report.plots import GREY, Chart, hover, plain  # noqa: E402
 
 # These, and the grey of the axes, stand out on white and on black.
 COLOURS = (GREY, "#3B8FDB", "#E08A00", "#2E9E6B", "#D6569F")

@@ -42,8 +42,8 @@ from bench.directed import (  # noqa: E402  (needs the path above)
     running,
 )
 from bench.driver import RAFT, Cluster, message, requests  # noqa: E402
-from workbench.loop import SECOND  # noqa: E402
-from workbench.nemesis import target_size  # noqa: E402
+from workbench.network.nemesis import target_size  # noqa: E402
+from workbench.units import SECOND  # noqa: E402
 
 # A node that stores its state often, forgets its log soon, and tells when it does what a crash
 # might spoil: so that crashes hit these moments, which are short and rare otherwise.

@@ -30,15 +30,17 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from workbench.checker import check_history  # noqa: E402  (needs the path above)
-from workbench.client import Client, outcome  # noqa: E402
-from workbench.cluster import Processes  # noqa: E402
-from workbench.edn import Keyword  # noqa: E402
-from workbench.history import Op  # noqa: E402
-from workbench.loop import SECOND, RealLoop  # noqa: E402
-from workbench.nemesis import Nemesis, split  # noqa: E402
-from workbench.network import Grudge, Latency, Network, ProtocolError  # noqa: E402
-from workbench.workload import Body, LinKv  # noqa: E402
+from workbench.checkers.linearizable import check_history  # noqa: E402  (needs the path above)
+from workbench.network.nemesis import Nemesis, split  # noqa: E402
+from workbench.network.network import Grudge, Latency, Network, ProtocolError  # noqa: E402
+from workbench.record.edn import Keyword  # noqa: E402
+from workbench.record.history import Op  # noqa: E402
+from workbench.running.client import Client, outcome  # noqa: E402
+from workbench.running.cluster import Processes  # noqa: E402
+from workbench.simulation.loop import RealLoop  # noqa: E402
+from workbench.units import SECOND  # noqa: E402
+from workbench.workloads.lin_kv import LinKv  # noqa: E402
+from workbench.workloads.workload import Body  # noqa: E402
 
 NODE = [sys.executable, str(ROOT / "raft.py")]
 KEYS = 3  # in use at a time

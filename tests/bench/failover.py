@@ -23,13 +23,14 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from workbench.client import Client  # noqa: E402  (needs the path above)
-from workbench.loop import SECOND, VirtualLoop  # noqa: E402
-from workbench.nemesis import split  # noqa: E402
-from workbench.network import Latency, Network  # noqa: E402
-from workbench.runner import INIT_TIMEOUT, dice  # noqa: E402
-from workbench.simulation import SimulatedCluster, Watcher  # noqa: E402
-from workbench.workload import Body  # noqa: E402
+from workbench.network.nemesis import split  # noqa: E402  (needs the path above)
+from workbench.network.network import Latency, Network  # noqa: E402
+from workbench.running.client import Client  # noqa: E402
+from workbench.running.runner import INIT_TIMEOUT  # noqa: E402
+from workbench.simulation.loop import VirtualLoop, dice  # noqa: E402
+from workbench.simulation.simulated_cluster import SimulatedCluster, Watcher  # noqa: E402
+from workbench.units import SECOND  # noqa: E402
+from workbench.workloads.workload import Body  # noqa: E402
 
 NODE_IDS = ["n0", "n1", "n2"]
 STEADY = 1.0  # seconds for which all nodes serve before a cut, and at most twice as many

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """`make same-bytes`: a seed gives the same history, results and logs, byte for byte.
 
-Each seed's simulated run (workbench/shapes.py) is repeated with every Python from 3.10 to 3.13 on
-the PATH, or those of --pythons, and for each with two values of PYTHONHASHSEED, which changes the
-order of sets. Exit status: 0, 1 for the first difference, 2 if the runs could not be made.
+Each seed's simulated run (workbench/soak/shapes.py) is repeated with every Python from 3.10 to
+3.13 on the PATH, or those of --pythons, and for each with two values of PYTHONHASHSEED, which
+changes the order of sets. Exit status: 0, 1 for the first difference, 2 if the runs could not be
+made.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from workbench import shapes  # noqa: E402  (needs the path above)
+from workbench.soak import shapes  # noqa: E402  (needs the path above)
 
 MINORS = range(10, 14)
 HASH_SEEDS = ("1", "2")

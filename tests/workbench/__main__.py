@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import os
 import sys
@@ -11,22 +10,22 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import edn, judge, options, serve, store
-from .cluster import Processes
-from .console import GREEN, RED, YELLOW, Console
-from .edn import Keyword
-from .interrupt import interruptible
-from .invariants import Invariants
-from .journal import Journal
-from .loop import SECOND, RealLoop, VirtualLoop
-from .options import Options
-from .results import UNKNOWN, VALID, results
-from .runner import Record, Runner
-from .simulation import SimulatedCluster
-from .summary import summary
-from .workload import Results, Workload
+from . import check
+from .console.console import GREEN, RED, YELLOW, Console
+from .console.summary import summary
+from .record import edn, store
+from .record.edn import Keyword
+from .record.journal import Journal
+from .running import options
+from .running.interrupt import interruptible
+from .running.options import Options
+from .running.prepare import prepare
+from .running.results import results
+from .running.runner import Record
+from .serve import server
+from .verdicts import UNKNOWN, VALID, Results
+from .workloads.workload import Workload
 
-SIMULATED_PROGRESS = 10 * SECOND  # between two lines of it: they fly past
 LAST_LINES = {
     True: (0, GREEN, "Everything looks good! ヽ(‘ー`)ノ"),  # noqa: RUF001 (Maelstrom's own)
     False: (1, RED, "Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻"),  # noqa: RUF001
@@ -65,23 +64,6 @@ def run(opts: Options) -> int:
         store.report(python, [folder])
     console.close()
     return status
-
-
-def prepare(opts: Options, logs: Path, console: Console) -> Runner:
-    """A run in real time with processes, or a simulated one; its folder has the folder `logs`."""
-    args = [word.replace("{run}", str(logs.parent)) for word in opts.args]
-    if opts.simulate:
-        console.progress_interval = SIMULATED_PROGRESS
-        gc.set_threshold(50_000, 20, 100)  # a run makes no cycles, and keeps most of what it makes
-        virtual = VirtualLoop()
-        invariants = Invariants(virtual, opts.seed, lambda text: runner.problem(text))
-        cluster = SimulatedCluster(
-            virtual, opts.bin, args, logs, opts.seed, invariants, opts.constants
-        )
-        runner = Runner(opts, virtual, cluster, console)
-        return runner
-    real = RealLoop()
-    return Runner(opts, real, Processes(real, [str(opts.bin), *args], logs), console)
 
 
 def report(
@@ -155,7 +137,7 @@ def pages(argv: list[str]) -> int:
     return status
 
 
-COMMANDS = {"test": test, "report": pages, "serve": serve.main, "check": judge.main}
+COMMANDS = {"test": test, "report": pages, "serve": server.main, "check": check.main}
 
 
 def main(argv: Sequence[str]) -> int:

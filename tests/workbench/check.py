@@ -1,0 +1,71 @@
+"""`./maelstrom check PATH...`: judges recorded histories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .checkers.linearizable import BUDGET, Analysis, check_history
+from .console.console import Console
+from .record import edn
+from .record.history import HistoryError, read
+from .running.options import Parser, whole
+from .verdicts import UNKNOWN, VALID, VERDICTS
+
+
+def judge(path: Path, budget: int) -> tuple[bool | None, str]:
+    """The verdict on one history, and why. The rest of a run's results counts in its folder."""
+    verdict, why = _judge_history(path, budget)
+    if verdict is False or not path.is_dir():
+        return verdict, why
+    try:
+        results = edn.loads((path / "results.edn").read_text("utf-8"))
+        parts = {name.name: part for name, part in results.items() if isinstance(part, dict)}
+    except (OSError, ValueError, AttributeError):
+        return verdict, f"{why}; left out is what results.edn would tell: broken rules and exits"
+    for bad in (False, UNKNOWN):
+        for name, part in parts.items():
+            if name != "workload" and part.get(VALID) is bad:
+                return (None if bad else False), f"results.edn: :{name} {edn.dumps(part)[:1000]}"
+    return verdict, why
+
+
+def _judge_history(path: Path, budget: int) -> tuple[bool | None, str]:
+    try:
+        analyses = check_history(read(path), budget)
+    except HistoryError as error:
+        return None, str(error)
+    for verdict in (False, None):
+        bad = {key: found for key, found in analyses.items() if found.valid is verdict}
+        if bad:
+            return verdict, _first(bad)
+    operations = sum(int(analysis.why.split()[0]) for analysis in analyses.values())
+    keys = "" if list(analyses) == [None] else f" on {len(analyses)} keys"
+    return True, f"{operations} operations{keys}"
+
+
+def _first(bad: dict[object, Analysis]) -> str:
+    analysis = next(iter(bad.values()))
+    more = f" (and {len(bad) - 1} more keys)" if len(bad) > 1 else ""
+    return f"{analysis.why}{more}"
+
+
+def main(argv: list[str]) -> int:
+    """Prints a line for each path: PATH, verdict, why. Exit status 0, 1 (invalid), 2 (unknown)."""
+    parser = Parser(prog="maelstrom check", description=__doc__)
+    parser.add_argument("path", type=Path, nargs="+", help="a history, or the folder of a run")
+    parser.add_argument(
+        "--budget",
+        type=whole(1),
+        default=BUDGET,
+        help="configurations that the search may look at for each key (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    console = Console()
+    verdicts = set()
+    for path in args.path:
+        verdict, why = judge(path, args.budget)
+        verdicts.add(verdict)
+        console.print("\t".join([str(path), VERDICTS[verdict], " ".join(why.split())]))
+        console.flush()
+    console.close()
+    return 1 if False in verdicts else 2 if None in verdicts else 0

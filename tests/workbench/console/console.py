@@ -1,0 +1,93 @@
+"""What a run says on the terminal: Jepsen's lines, and one line of progress below them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from datetime import datetime, timezone
+from functools import lru_cache
+
+from ..record.history import Op, to_txt
+from ..units import SECOND
+
+GREEN, RED, YELLOW = "\x1b[32m", "\x1b[31m", "\x1b[33m"
+
+
+class Console:
+    """Lines on stdout, as Jepsen prints them, and the progress.
+
+    On a terminal the progress is one line that is written over; elsewhere it is a line now and
+    then. `lost` is the error after which stdout takes nothing more, and the console is silent:
+    a reader that has gone must not cost the run its results.
+    """
+
+    def __init__(self) -> None:
+        self._live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._colours = self._live and not os.environ.get("NO_COLOR")  # https://no-color.org
+        self._progress = ""
+        self.progress_interval = SECOND // 5 if self._live else 5 * SECOND
+        self.lost: OSError | None = None
+
+    def info(self, thread: str, text: str) -> None:
+        """A line of Jepsen's log."""
+        self._line("INFO", thread, text)
+
+    def warn(self, text: str) -> None:
+        """Something is wrong with the nodes."""
+        self._line("WARN", "workbench", text)
+
+    def op(self, thread: str, op: Op) -> None:
+        """An event of the history, as the tutorial shows it."""
+        self._line("INFO", f"jepsen {thread}", f"jepsen.util: {to_txt(op)}")
+
+    def print(self, text: str = "", colour: str = "") -> None:
+        """Text as it is, above the progress, in a colour where there are any."""
+        if colour and self._colours:
+            text = f"{colour}{text}\x1b[0m"
+        clear = "\r\x1b[K" if self._progress else ""
+        self._write(f"{clear}{text}\n{self._progress}", flush=self._live)
+
+    def progress(self, text: str, *shorter: str) -> None:
+        """The state of the run, in the first of the texts that fits; an empty one takes it away."""
+        if self._live:
+            # What is wider would go on in a line that nothing writes over. The last column stays
+            # free, for there are terminals that go on as soon as it is filled.
+            width = shutil.get_terminal_size().columns - 1
+            forms = text, *shorter
+            text = next((form for form in forms if len(form) <= width), forms[-1])[:width]
+            self._write(f"\r\x1b[K{text}", flush=True)
+            self._progress = text
+        elif text:
+            self.info("workbench", text)
+            self.flush()
+
+    def flush(self) -> None:
+        """Lets all of it be seen now."""
+        self._write("", flush=True)
+
+    def close(self) -> None:
+        """The end. OSError if not all of it could be printed."""
+        if self.lost:
+            raise OSError(self.lost.errno, self.lost.strerror, "stdout") from self.lost
+
+    def _write(self, text: str, flush: bool) -> None:
+        if self.lost:
+            return
+        try:
+            sys.stdout.write(text)
+            if flush:
+                sys.stdout.flush()
+        except OSError as error:
+            self.lost = error
+
+    def _line(self, level: str, thread: str, text: str) -> None:
+        now = time.time()
+        millisecond = int(now % 1 * 1000)
+        self.print(f"{_clock(int(now))},{millisecond:03d}{{GMT}}\t{level}\t[{thread}] {text}")
+
+
+@lru_cache(maxsize=1)  # a simulation has thousands of lines in a second
+def _clock(second: int) -> str:
+    return datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")

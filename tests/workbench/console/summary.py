@@ -1,0 +1,54 @@
+"""The result of a run as a short table: how many operations of each kind, and how fast."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from ..record.edn import Keyword
+from ..record.history import Op, completions
+from ..verdicts import Results
+from .quantiles import milliseconds, quantile
+
+HEADS = ("", "operations", "ok", "failed", "unknown", "median", "p95", "max")
+COUNTS = tuple(map(Keyword, ("count", "ok-count", "fail-count", "info-count")))
+PARTS = (0.5, 0.95, 1)  # of the latencies: median, p95, max
+
+
+def summary(history: Iterable[Op], found: Results) -> list[str]:
+    """Its lines; none if no operation completed. The counts are those of the results."""
+    stats, kinds = found[Keyword("stats")], found[Keyword("stats")][Keyword("by-f")]
+    if not kinds or not stats[COUNTS[0]]:
+        return []
+    took: dict[str, list[int]] = defaultdict(list)
+    for op, time in completions(history):
+        if op.type == "ok":
+            took[op.f].append(time)
+    rows = [_row(f.name, counts, took[f.name]) for f, counts in kinds.items()]
+    if len(rows) > 1:
+        rows.append(_row("all", stats, [time for times in took.values() for time in times]))
+    share = found[Keyword("availability")][Keyword("ok-fraction")]
+    messages = found[Keyword("net")][Keyword("servers")][Keyword("msgs-per-op")]
+    return [
+        *_aligned([HEADS, *rows]),
+        f"{share:.1%} of the operations were ok; the latencies are theirs, in ms.",
+        f"{messages:.2f} messages between servers for an operation.",
+    ]
+
+
+def _row(name: str, counts: Results, took: list[int]) -> list[str]:
+    took.sort()
+    latencies = [milliseconds(quantile(took, part)) if took else "-" for part in PARTS]
+    return [name, *(f"{counts[key]:,}" for key in COUNTS), *latencies]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Names to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in rows
+    ]

@@ -1,0 +1,4 @@
+"""A run in the browser: report.html, timeline.html and linear.svg.
+
+report.html and its charts need Bokeh; `drawing`, `timeline` and `linear` need nothing.
+"""

@@ -1,0 +1,133 @@
+"""The Lamport diagram of a run's messages: a lane for each node, a line for each message.
+
+All messages go into the page, compressed; its script (report.js) draws those of the stretch of time
+that is looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from bokeh.models import ColumnDataSource, FixedTicker, Range1d
+
+from ..record.history import shorten
+from ..record.journal import Sent
+from .drawing import markup
+from .plots import GREY, TEXT, Chart, Fault, hover, new_figure, plain, shade
+
+TITLE = "Messages"
+CLIENTS = "clients"
+MOST_NODES = 50  # that have a lane
+MOST_LENGTH = 20_000_000  # characters of bodies that go into the page
+COLOURS = ("#3B8FDB", "#E08A00", "#8E6FD1", "#2E9E6B", "#D6569F", "#7D8B2F", "#4F86A6")
+NOT_RECEIVED: Sequence[int | None] = (None,)
+REPLIES = ("_res", "_ok")  # what the type of a reply has at its end
+
+
+def diagram(
+    messages: Sequence[Sent],
+    nodes: Sequence[str],
+    moments: Sequence[tuple[float, str]],
+    time: Range1d,
+    faults: Sequence[Fault],
+) -> Chart:
+    """The chart, without any messages yet. `moments` (s, what) can be gone to."""
+    names = list(nodes[:MOST_NODES])
+    lanes = [CLIENTS, *names]
+    plot = new_figure(
+        time, 90 + 46 * len(lanes), y_range=Range1d(start=len(lanes) - 0.4, end=-0.6)
+    )
+    plot.yaxis.ticker = FixedTicker(ticks=list(range(len(lanes))), minor_ticks=[])
+    plot.yaxis.major_label_overrides = {
+        place: shorten(plain(name), 20) for place, name in enumerate(lanes)
+    }
+    shade(plot, faults)
+    columns = ("x0", "y0", "x1", "y1", "x", "y", "colour", "dash", "marker", "label", "above")
+    told = ("kind", "who", "sent", "received", "body")
+    source = ColumnDataSource({name: [] for name in (*columns, *told)}, name="messages shown")
+    lines = plot.segment(
+        "x0", "y0", "x1", "y1", source=source, line_color="colour", line_dash="dash", line_width=1.5
+    )
+    plot.scatter("x1", "y1", source=source, marker="marker", color="colour", size=6)
+    plot.text(
+        "x", "y", text="label", source=source, text_color="colour", text_font_size="11px",
+        text_align="center", text_baseline="middle", y_offset="above",
+    )  # fmt: skip
+    hover(
+        plot, [lines], "<b>@kind</b> @who", "sent at @sent{0.000000} s", "@received", "@body"
+    )
+    kinds = kinds_of(messages)
+    boxes = "".join(
+        f'<label class="state"><input type="checkbox" class="kind" value="{place}" checked>'
+        f'<b style="color:{colour}">{markup(plain(kind))}</b></label>'
+        for place, (kind, colour) in enumerate(kinds.items())
+    )
+    options = "".join(
+        f'<option value="{moment:.6f}">{moment:.3f} s: {markup(plain(shorten(what, 80)))}</option>'
+        for moment, what in moments
+    )
+    choice = (
+        '<p><label>Go to <select id="moment"><option value="">a moment</option>'
+        f"{options}</select></label></p>\n"
+        if options
+        else ""
+    )
+    words = (
+        f'<p class="states">{boxes}</p>\n{choice}'
+        '<p class="note"><span id="drawn"></span> A line goes from who sent a message to who '
+        "received it, where the dot is; it is dashed if it is a reply, and ends in a cross if it "
+        "was lost. Hover over it to read it.</p>\n"
+        f'<script type="application/gzip" id="journal">{packed(messages, lanes, kinds)}</script>\n'
+    )
+    return Chart("messages", TITLE, plot, words)
+
+
+def kinds_of(messages: Sequence[Sent]) -> dict[str, str]:
+    """The kinds of messages, the most frequent first, with their colours.
+
+    A reply is of its request's kind.
+    """
+    counts = Counter(_kind(message.type) for message in messages)
+    ordered = [kind for kind, _ in counts.most_common(len(COLOURS))]
+    colours = dict(zip(ordered, COLOURS, strict=False))
+    return colours | ({"others": GREY} if len(counts) > len(colours) else {})
+
+
+def _kind(type: str) -> str:
+    return next((type.removesuffix(end) for end in REPLIES if type.endswith(end)), type)
+
+
+def packed(messages: Sequence[Sent], lanes: Sequence[str], kinds: dict[str, str]) -> str:
+    """The messages as columns of JSON, compressed, in base64; a row for each receipt.
+
+    Times are in us, and a message without a receipt `took` null. Bodies are cut if they are too
+    many.
+    """
+    length = max(40, min(TEXT * 2, MOST_LENGTH // max(1, len(messages))))
+    places = {name: place for place, name in enumerate(lanes)}
+    types = list(dict.fromkeys(message.type for message in messages))
+    type_of = {type: place for place, type in enumerate(types)}
+    kind_of = {kind: place for place, kind in enumerate(kinds)}
+    rows: list[tuple[Any, ...]] = []
+    for message in messages:
+        src, dest, sent = message.src, message.dest, message.sent // 1000
+        who = f"{src} → {dest}"
+        body = shorten(message.body, length)
+        row = (places.get(src, 0), places.get(dest, 0), type_of[message.type], who, body)
+        for received in message.received or NOT_RECEIVED:
+            rows.append((sent, None if received is None else received // 1000 - sent, *row))
+    names = ("sent", "took", "from", "to", "type", "who", "body")
+    data: dict[str, Any] = {
+        name: column for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+    data["types"] = [plain(type) for type in types]
+    data["replies"] = [type.endswith(REPLIES) or type == "error" for type in types]
+    data["kinds"] = [kind_of.get(_kind(type), len(COLOURS)) for type in types]
+    data["colours"] = list(kinds.values())
+    text = json.dumps(data, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()

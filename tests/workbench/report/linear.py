@@ -1,0 +1,258 @@
+"""linear.svg: why the history of a key is not linearizable, as Jepsen draws it.
+
+Time goes to the right, and each process has a track. Lines lead through the orders that were
+tried; each ends, in red, at the operation that is impossible then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from textwrap import wrap
+
+from ..checkers.linearizable import Analysis, Step
+from ..record.history import Operation, shorten
+from .drawing import COLOURS, by_number, describe, details, markup
+
+MARGIN = 20
+LABEL = 110  # pixels left of the tracks
+TOP = 120  # and above them
+TRACK = 54
+BOX = 34
+LINE = 19  # of text
+GAP = 20  # between two events
+OPEN = 60  # where what has no end fades away
+STRIDE = 14  # between two steps at the same time
+CHARACTER = 7.5
+WIDE_CHARACTER = 8.6  # of bold text, at most
+WHY = 110  # characters of a line
+UNKNOWN_SHOWN = 5
+MEANINGS = {
+    "ok": "ok",
+    "info": "unknown: may happen at any later time, or never",
+    "fail": "failed, and so says something about the value",
+}
+PATHS = ("#444444", "#7B3294", "#1B7837", "#8C510A", "#01665E")
+RED = "#CC0000"
+# Texts have a rim in the colour behind them, so that a line that crosses them hides nothing.
+STYLE = f"""
+text {{ font: 13px system-ui, sans-serif; fill: #222; stroke: white; stroke-width: 4px;
+       stroke-linejoin: round; paint-order: stroke; pointer-events: none; }}
+.bad {{ fill: {RED}; font-weight: 600; }}
+.step:hover {{ stroke-width: 5px; }}
+"""
+
+Span = tuple[float, float]  # from an operation's invocation to its completion, in pixels
+
+
+def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
+    """Draws, for an invalid history, what matters to the operation that cannot be placed."""
+    failed, paths = analysis.failed, analysis.final_paths
+    assert failed is not None, "only an invalid history has a picture"
+    shown = _that_matter(operations, analysis, failed)
+    spans, right = _spans(shown, failed)
+
+    # Above the tracks a row for each value that there was before the first step of a path.
+    firsts = {value: TOP + LINE * row for row, value in enumerate(_firsts(paths))}
+    tops: dict[int | str, int] = {}
+    bottom = TOP + LINE * len(firsts) + 8
+    for process in sorted({op.process for op in shown}, key=by_number):
+        tops[process] = bottom
+        bottom += TRACK + (LINE * len(paths) if process == failed.process else 0)
+
+    heading = f"{shorten(title, 80)} is not linearizable"
+    why = wrap(shorten(analysis.why, 300), WHY)
+    legend, legend_right = _legend()
+    moments = _moments(paths, spans)
+    at = moments[0][-1] + 8
+    reasons = [f"{row}. {shorten(path[-1].problem, 120)}" for row, path in enumerate(paths, 1)]
+    reasons_right = at + WIDE_CHARACTER * max(map(len, reasons))
+    orders = [f"{number}. {_in_words(path)}" for number, path in enumerate(paths, 1)]
+    words = max(len(text) for text in (heading, *why, *orders))
+    width = MARGIN + max(right, legend_right, reasons_right, MARGIN + WIDE_CHARACTER * words)
+    height = bottom + LINE * (len(orders) + 2)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" '
+        f'viewBox="0 0 {width:.0f} {height}">',
+        f"<style>{STYLE}</style>",
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<linearGradient id="open" gradientUnits="userSpaceOnUse" x1="{right - OPEN:.0f}" '
+        f'x2="{right:.0f}"><stop stop-color="{COLOURS["info"]}"/>'
+        f'<stop offset="1" stop-color="{COLOURS["info"]}" stop-opacity="0"/></linearGradient>',
+        f'<text x="{MARGIN}" y="30" style="font-size:17px">{markup(heading)}</text>',
+        *(
+            f'<text x="{MARGIN}" y="{53 + LINE * row}" class="bad">{markup(line)}</text>'
+            for row, line in enumerate(why)
+        ),
+        *legend,
+    ]
+    for process, top in tops.items():
+        parts.append(
+            f'<path d="M{LABEL} {top + BOX / 2}H{right:.0f}" stroke="#DDD"/>'
+            f'<text x="{MARGIN}" y="{top + BOX / 2 + 4}">process {markup(str(process))}</text>'
+        )
+    parts += [
+        f'<text x="{MARGIN}" y="{y}">first: {markup(shorten(value, 8))}</text>'
+        for value, y in firsts.items()
+    ]
+    for op in shown:
+        rows = len(paths) if op == failed else 0  # within it, a row for each line that ends there
+        parts.append(_box(op, spans[op.start_index], tops[op.process], rows))
+    for number, (path, xs) in enumerate(zip(paths, moments, strict=True)):
+        # Orders that lead through the same operations lie side by side.
+        down = BOX - 14 + 10 * number / max(1, len(paths) - 1)
+        points = [
+            (x, tops[step.operation.process] + down) for x, step in zip(xs, path, strict=True)
+        ]
+        points[-1] = xs[-1], tops[failed.process] + BOX + LINE * number + 6
+        points.insert(0, (LABEL, firsts[path[0].before] - 4))
+        parts += _path(path, points, PATHS[number % len(PATHS)])
+    parts += [_text(op, spans[op.start_index], tops[op.process]) for op in shown]
+    parts += [
+        f'<text x="{at:.1f}" y="{tops[failed.process] + BOX + LINE * row + 10}" '
+        f'class="bad">{markup(reason)}</text>'
+        for row, reason in enumerate(reasons)
+    ]
+    parts.append(
+        f'<text x="{MARGIN}" y="{bottom + 8}">The orders that came furthest, up to '
+        "the impossible step:</text>"
+    )
+    parts += [
+        f'<text x="{MARGIN}" y="{bottom + 8 + LINE * row}" '
+        f'style="fill:{PATHS[(row - 1) % len(PATHS)]}">{markup(order)}</text>'
+        for row, order in enumerate(orders, 1)
+    ]
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _that_matter(
+    operations: Sequence[Operation], analysis: Analysis, failed: Operation
+) -> list[Operation]:
+    """Those on the paths, and what else was under way, and may have had an effect."""
+    on_paths = {step.operation.start_index for path in analysis.final_paths for step in path}
+    end = failed.start_index if failed.end_index is None else failed.end_index
+    unknown = [
+        op.start_index
+        for op in operations
+        if op.end_index is None and op.f != "read" and op.start_index < end
+    ]
+    wanted = {failed.start_index, *on_paths, *unknown[-UNKNOWN_SHOWN:]}
+    wanted.update(
+        op.start_index
+        for op in operations
+        if op.type == "ok"
+        and op.end_index is not None
+        and op.start_index < end
+        and op.end_index > failed.start_index
+    )
+    return [op for op in operations if op.start_index in wanted]
+
+
+def _spans(shown: Sequence[Operation], failed: Operation) -> tuple[dict[int, Span], float]:
+    """Where each operation stands, and the right edge: events in order, with room for texts."""
+    by_index = {op.start_index: op for op in shown}
+    by_index |= {op.end_index: op for op in shown if op.end_index is not None}
+    lefts: dict[int, float] = {}
+    rights: dict[int, float] = {}
+    x = edge = float(LABEL)
+    for index, op in sorted(by_index.items()):
+        # The last steps of the paths tend to crowd before the end of the failed operation.
+        x += GAP + (3 * STRIDE if index == failed.end_index else 0)
+        if index == op.start_index:
+            lefts[index] = x
+            edge = max(edge, x + _width(op))
+        else:
+            x = rights[op.start_index] = max(x, lefts[op.start_index] + _width(op))
+    edge = max(edge, x) + OPEN
+    return {start: (left, rights.get(start, edge)) for start, left in lefts.items()}, edge
+
+
+def _firsts(paths: Sequence[Sequence[Step]]) -> list[str]:
+    return list(dict.fromkeys(path[0].before for path in paths))
+
+
+def _moments(paths: Sequence[Sequence[Step]], spans: dict[int, Span]) -> list[list[float]]:
+    """When each step takes effect: within its operation, and in the order of its path. The
+    impossible ones stand below each other."""
+    moments = [_of_one(path, spans) for path in paths]
+    last = max(path[-1] for path in moments)
+    return [[*path[:-1], last] for path in moments]
+
+
+def _of_one(path: Sequence[Step], spans: dict[int, Span]) -> list[float]:
+    # No step may be later than the end of one after it.
+    ends = [spans[step.operation.start_index][1] - 6 for step in path]
+    limits = list(accumulate(reversed(ends), min))[::-1]
+    moments: list[float] = []
+    x = 0.0
+    for step, limit in zip(path, limits, strict=True):
+        left, _ = spans[step.operation.start_index]
+        x = max(left + 8, x + min(STRIDE, (limit - x) / 3))
+        moments.append(x)
+    return moments
+
+
+def _width(op: Operation) -> float:
+    return CHARACTER * len(_label(op)) + 16
+
+
+def _label(op: Operation) -> str:
+    if op.type == "fail":
+        return "read: no value" if op.f == "read" else f"{shorten(describe(op), 24)} failed"
+    return shorten(describe(op), 24)
+
+
+def _legend() -> tuple[list[str], float]:
+    parts, x = [], float(MARGIN)
+    for type, meaning in MEANINGS.items():
+        parts.append(
+            f'<rect x="{x:.0f}" y="87" width="14" height="14" rx="3" fill="{COLOURS[type]}"/>'
+            f'<text x="{x + 20:.0f}" y="99">{meaning}</text>'
+        )
+        x += 20 + CHARACTER * len(meaning) + 20
+    return parts, x
+
+
+def _box(op: Operation, span: Span, top: int, rows: int) -> str:
+    """An operation's rectangle; the impossible one's has rows below its words."""
+    left, right = span
+    fill = COLOURS[op.type] if op.end_index is not None else "url(#open)"
+    outline = f' stroke="{RED}" stroke-width="3"' if rows else ""
+    return (
+        f'<rect id="operation-{op.start_index}" class="{op.type}" x="{left:.1f}" y="{top}" '
+        f'width="{right - left:.1f}" height="{BOX + LINE * rows}" rx="3" fill="{fill}"{outline}>'
+        f"<title>{markup(details(op))}</title></rect>"
+    )
+
+
+def _text(op: Operation, span: Span, top: int) -> str:
+    return (
+        f'<text x="{span[0] + 8:.1f}" y="{top + 15}" style="stroke:{COLOURS[op.type]}">'
+        f"{markup(_label(op))}</text>"
+    )
+
+
+def _path(path: Sequence[Step], points: Sequence[tuple[float, float]], colour: str) -> list[str]:
+    """A line to each step from the point before it; hovering tells what the register holds then."""
+    parts = []
+    for step, (before, (x, y)) in zip(path, pairwise(points), strict=True):
+        stroke = RED if step.problem else colour
+        parts.append(
+            f'<g class="step" stroke="{stroke}" stroke-width="2">'
+            f"<title>{markup(_after(step))}</title>"
+            f'<path d="M{before[0]:.1f} {before[1]:.1f}L{x:.1f} {y:.1f}"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{stroke}"/></g>'
+        )
+    return parts
+
+
+def _after(step: Step) -> str:
+    label = shorten(describe(step.operation), 60)
+    return step.problem or f"{label}: before it {step.before}, after it {step.after}"
+
+
+def _in_words(path: Sequence[Step]) -> str:
+    """The value before the first step, and the steps."""
+    steps = ", ".join(_label(step.operation) for step in path[:-1]) or "nothing"
+    return f"first {shorten(path[0].before, 24)}, then {steps}"

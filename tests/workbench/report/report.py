@@ -1,0 +1,185 @@
+"""report.html: a run on one page, for a browser: its verdict, its figures, and charts of it.
+
+The page holds all that it needs, and opens from disk. The charts are Bokeh's, whose script goes
+into the page; so this module and those of its charts, unlike all others of the workbench, need what
+tests/requirements.txt lists. `./maelstrom report` and the end of a run have a Python that has Bokeh
+write it:
+
+    python -m workbench.report DIR...
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..console.quantiles import milliseconds, quantile
+from ..record.history import OUTCOMES, Operation, shorten
+from ..record.store import began
+from ..units import SECOND
+from ..verdicts import VERDICTS, get
+from .charts import LIFE, charts
+from .diagram import TITLE
+from .drawing import markup
+from .page import embed, page, section
+from .plots import TEXT
+from .reading import NO_LIFE, Run, read
+
+WHY = 2_000  # characters of a sentence that says why
+PICTURE = 3_000_000  # bytes of a linear.svg that is shown
+PROCESS = re.compile(r"\bprocess (\d{1,9})\b")  # in a sentence that says why
+MOMENT = re.compile(r"\bat (\d{1,9}\.\d{1,9}) s\b")
+STYLE = """\
+.verdict { color: #fff; padding: 2px 10px; border-radius: 4px; }
+.valid { background: var(--valid); } .invalid { background: var(--invalid); }
+.unknown { background: var(--unknown); }
+pre { background: var(--soft); padding: 8px 10px; border-radius: 4px; margin: 8px 0;
+      white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
+th:first-child, td:first-child { max-width: 30ch; overflow: hidden; text-overflow: ellipsis; }
+select { font: inherit; max-width: 60vw; }
+.states { font-size: 13px; }
+.state { display: inline-block; margin-right: 14px; white-space: nowrap; }
+.state i { display: inline-block; width: 22px; height: 11px; margin-right: 5px; }
+.picture { overflow-x: auto; }
+.picture img { display: block; }
+@media (max-width: 600px) { body { padding: 10px; }
+  table { font-size: 13px; } th, td { padding: 3px 5px; } }
+"""
+SCRIPT = Path(__file__).with_name("report.js")
+
+
+def write(folder: Path) -> Path:
+    """Writes a run's page into its folder; the page. HistoryError if it is none, or OSError."""
+    path = folder / "report.html"
+    path.write_text(html(read(folder)), encoding="utf-8", errors="replace")
+    return path
+
+
+def html(run: Run) -> str:
+    """The page. Whatever a history says is text in it: nothing of it can run."""
+    drawn = charts(run)
+    sections, script = embed(drawn)
+    names = [chart.name for chart in drawn]
+    if drawn and not run.messages:
+        place = names.index("rate") + 1
+        sections.insert(place, _missing("messages", TITLE, run.no_messages))
+    silent = run.no_life == NO_LIFE and run.messages  # ours, but of nodes that tell no role
+    if drawn and run.no_life and not silent:
+        place = names.index("latency")
+        sections.insert(place, _missing("life", LIFE, run.no_life))
+    parts = [
+        f"<header>\n{header(run)}\n</header>",
+        section("figures", "Figures", figures(run)),
+        *sections,
+        pictures(run),
+    ]
+    scripts = [script, SCRIPT.read_text("utf-8")] if drawn else []
+    title = f"{run.title}: {VERDICTS[run.verdict]}"
+    return page(title, STYLE, "\n".join(parts), *scripts)
+
+
+def _missing(name: str, title: str, why: str) -> str:
+    """What stands in the place of a chart that cannot be drawn."""
+    return section(name, title, f'<p class="note">{_text(why, WHY)}</p>')
+
+
+def header(run: Run) -> str:
+    """The verdict and why, and what ran when."""
+    word = VERDICTS[run.verdict]
+    parts = [
+        f'<h1><span class="verdict {word}">{word}</span> {markup(shorten(run.title, 100))}</h1>'
+    ]
+    parts += [f'<p class="why">{_text(why, WHY)}{_more(run, why)}</p>' for why in run.whys[:20]]
+    sent = get(run.results, "net", "servers", "msg-count")
+    if run.verdict is False and sent == 0 and len(run.nodes) > 1:
+        parts.append('<p class="why">No node has sent another one a message.</p>')
+    if len(run.whys) > 20:
+        parts.append(f"<p>And {len(run.whys) - 20} more.</p>")
+    if run.command:
+        parts.append(f"<pre>{_text(run.command, WHY)}</pre>")
+    facts = [
+        f"nodes {_text(' '.join(run.nodes))}" if run.nodes else "",
+        f"began {when}" if (when := began(run.folder.name)) != run.folder.name else "",
+        f"{run.until / SECOND:,.1f} s",
+    ]
+    parts.append(f"<p>{' · '.join(filter(None, facts))}</p>")
+    files = ["timeline.html", "results.edn", "history.txt", "messages.jsonl", "jepsen.log"]
+    names = [name for name in (*files, "node-logs") if (run.folder / name).exists()]
+    links = [f'<a href="{name}">{name}</a>' for name in names]
+    parts.append(f'<p class="note">{" · ".join(links)}</p>' if links else "")
+    return "\n".join(filter(None, parts))
+
+
+def _more(run: Run, why: str) -> str:
+    """Of a sentence that says why: which nodes its processes asked, and where to look."""
+    asked = {name: run.asked(int(name)) for name in PROCESS.findall(why)}
+    told = ", ".join(f"process {name} asked {node}" for name, node in asked.items() if node)
+    links = []
+    if times := [float(time) for time in MOMENT.findall(why)]:
+        margin = max(0.05, (max(times) - min(times)) / 4)
+        moment = f"#t={min(times) - margin:.3f},{max(times) + margin:.3f}"
+        links.append(f'<a href="{moment}">That moment in the charts</a>')
+    if any(run.folder.glob("independent/*/linear.svg")):
+        links.append('<a href="#pictures">A drawing of it</a>')
+    told = told[:1].upper() + told[1:]
+    said = "".join(f" {part}." for part in (_text(told), *links) if part)
+    return said if why.endswith(".") or not said else f".{said}"
+
+
+def figures(run: Run) -> str:
+    """A table with a row for each kind of operation, and what else the results tell."""
+    kinds = sorted({op.f for op in run.operations})
+    rows = [_row(run, kind, [op for op in run.operations if op.f == kind]) for kind in kinds]
+    if len(kinds) > 1:
+        rows.append(_row(run, "all", run.operations))
+    ok = sum(op.type == "ok" for op in run.operations)
+    lines = [f"{ok / len(run.operations):.1%} of the operations were ok" if run.operations else ""]
+    messages = get(run.results, "net", "servers", "msgs-per-op")
+    if isinstance(messages, (int, float)):
+        lines.append(f"{messages:.2f} messages between servers for an operation")
+    heads = "".join(
+        f"<th>{head}</th>"
+        for head in ("", *OUTCOMES.values(), "p50", "p95", "p99", "max")
+    )
+    return (
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n<tbody>'
+        + "\n".join(rows)
+        + f"</tbody></table></div>\n<p>{' · '.join(filter(None, lines))}</p>\n"
+        '<p class="note">The latencies are those of ok operations, in ms.</p>'
+    )
+
+
+def _row(run: Run, name: str, operations: Sequence[Operation]) -> str:
+    took = sorted(run.end(op) - op.start for op in operations if op.type == "ok")
+    cells = [f"{sum(op.type == type for op in operations):,}" for type in OUTCOMES]
+    cells += [milliseconds(quantile(took, part)) if took else "" for part in (0.5, 0.95, 0.99, 1)]
+    row = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f"<tr><td>{_text(name, 60)}</td>{row}</tr>"
+
+
+def pictures(run: Run) -> str:
+    """The linear.svg of each key that has one, as an image: no script in an image runs."""
+    parts = []
+    for path in sorted(run.folder.glob("independent/*/linear.svg")):
+        name = shorten(path.parent.name, 60)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            parts.append(f"<p>{_text(str(path))} cannot be read: {error.strerror}</p>")
+            continue
+        if len(data) > PICTURE:
+            parts.append(f"<p>The picture of key {markup(name)} is too large for this page.</p>")
+            continue
+        parts.append(
+            f'<div class="picture"><img alt="why key {markup(name)} is not linearizable" '
+            f'src="data:image/svg+xml;base64,{base64.b64encode(data).decode()}"></div>'
+        )
+    if not parts:
+        return ""
+    return section("pictures", "Why it is not linearizable", "\n".join(parts))
+
+
+def _text(text: str, length: int = TEXT) -> str:
+    return markup(shorten(text, length))

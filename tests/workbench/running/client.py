@@ -1,0 +1,135 @@
+"""The clients of a run, and what the answers to their requests mean: maelstrom.client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..network.network import Message, Network
+from ..record.edn import Keyword
+from ..simulation.loop import Loop
+from ..workloads.workload import ERRORS, NET_TIMEOUT, Body, Workload
+
+KEPT_REPLIES = 1000  # answered requests that a client remembers, to find a second, other reply
+SHOWN = 300  # characters of a message
+NOTHING_HAPPENED = object()
+
+
+class Client:
+    """Sends one request at a time, and waits for its reply.
+
+    `problem(text)` is told of two replies to one request that cannot both be true.
+    """
+
+    def __init__(
+        self, client_id: str, loop: Loop, network: Network, problem: Callable[[str], object]
+    ) -> None:
+        self.client_id = client_id
+        self._loop = loop
+        self._network = network
+        self._problem = problem
+        self._msg_id = 0
+        self._waiting: Callable[[Body | None, str], object] | None = None
+        self._request: Body = {}
+        self._answered: dict[int, tuple[Body, Body]] = {}  # requests and their first replies
+        network.add_client(client_id, self._receive)
+
+    def call(
+        self, dest: str, body: Body, timeout: int, done: Callable[[Body | None, str], object]
+    ) -> None:
+        """Sends a request; done(reply, src) is called once, with None at the time-out (ns)."""
+        self._msg_id += 1
+        msg_id = self._msg_id
+        self._waiting = done
+        self._request = {**body, "msg_id": msg_id}
+
+        def time_out() -> None:
+            if self._waiting and self._msg_id == msg_id:
+                self._waiting = None
+                done(None, dest)
+
+        self._loop.after(timeout, time_out)
+        self._network.send({"src": self.client_id, "dest": dest, "body": self._request})
+
+    def give_up(self) -> None:
+        """Waits for no reply any more; one that comes is no news."""
+        self._waiting = None
+
+    def _receive(self, message: Message) -> None:
+        body, src = message["body"], message["src"]
+        msg_id = body.get("in_reply_to")
+        if type(msg_id) is not int:
+            return  # 1.0 and true, which equal 1 in Python, are no ids
+        if self._waiting and msg_id == self._msg_id:
+            done, self._waiting = self._waiting, None
+            self._answered[msg_id] = (self._request, body)
+            if len(self._answered) > KEPT_REPLIES:
+                del self._answered[next(iter(self._answered))]
+            done(body, src)
+        elif msg_id in self._answered:
+            request, first = self._answered[msg_id]
+            if contradict(request, first, body):
+                self._problem(
+                    f"{self.client_id}'s request {msg_id} was answered twice, and differently: "
+                    f"first {shown(first)}, then {shown(body)} by {src}"
+                )
+
+
+def shown(value: Any) -> str:
+    """A message, or a part of one, for people."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "something that is nested too deep"
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def contradict(request: Body, first: Body, second: Body) -> bool:
+    """Whether two replies to a request cannot both be true.
+
+    A node may try a request twice and answer for two moments: what it reads may differ, and so
+    may the reasons for which nothing happened (20 and then 22). An indefinite error says nothing
+    that could be wrong.
+    """
+    one, other = _meaning(first), _meaning(second)
+    return request["type"] != "read" and None not in (one, other) and one != other
+
+
+def _meaning(reply: Body) -> object:
+    """What a reply says of the state; None if nothing."""
+    if reply.get("type") != "error":
+        return {key: reply[key] for key in reply.keys() - {"msg_id"}}
+    code = reply.get("code")
+    definite = type(code) is int and ERRORS.get(code, ("", False))[1]
+    return NOTHING_HAPPENED if definite else None
+
+
+class Outcome(NamedTuple):
+    """The completion of an operation, and the rule that its reply broke, if any."""
+
+    type: str
+    value: Any
+    error: Any = None
+    problem: str = ""
+
+
+def outcome(workload: Workload, f: str, value: Any, reply: Body | None) -> Outcome:
+    """What a reply, or None at the time-out, says about an operation: with-errors."""
+    # A read changes nothing, so one without an answer might as well not have happened.
+    unknown = "fail" if f == "read" else "info"
+    if reply is None:
+        return Outcome(unknown, value, NET_TIMEOUT)
+    if reply.get("type") == "error":
+        code = reply.get("code")
+        if type(code) is int:
+            name, definite = ERRORS.get(code, ("unknown", False))
+            error = [Keyword(name), reply.get("text")]
+            return Outcome("fail" if definite else unknown, value, error)
+        problem = f"the code of an error must be an integer, not {shown(code)}"
+    else:
+        try:
+            return Outcome("ok", workload.complete(f, value, reply))
+        except ValueError as error:
+            problem = str(error)
+    return Outcome("info", value, Keyword("malformed-rpc-response"), problem)

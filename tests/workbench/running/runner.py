@@ -1,0 +1,353 @@
+"""One run of a test: nodes, network, clients and nemesis, and the history that comes of it."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..console.console import Console
+from ..console.progress import Progress
+from ..network.nemesis import Nemesis
+from ..network.network import Latency, Message, Network, ProtocolError
+from ..record import edn
+from ..record.history import Op
+from ..record.journal import Journal
+from ..record.life import Ear, Line
+from ..simulation.loop import Loop, dice
+from ..units import SECOND
+from ..workloads import WORKLOADS
+from ..workloads.workload import Body, Worker
+from .client import Client, outcome, shown
+from .cluster import Cluster
+from .interrupt import Interrupted, interruptible
+from .options import Options
+
+INIT_TIMEOUT = 10 * SECOND
+# The real Maelstrom starts its services first, so n0's init comes when the others are at work:
+# a message from a peer may arrive before it.
+LATE_INIT = SECOND // 5
+CATCH_UP = SECOND // 10  # how much of the schedule is made good after a delay
+RATE_KEPT = 0.97  # of the operations asked for: a run with fewer says so
+
+
+@dataclass
+class Record:
+    """What a run leaves behind."""
+
+    history: list[Op] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # broken rules, each one fails the test
+    rate_note: str = ""  # that fewer operations were begun than asked for
+    crash: str = ""  # why the run could not go on
+    cut_short: str = ""  # by what signal, after how long
+    life: list[Line] = field(default_factory=list)  # what the nodes said that they are
+    messages: Iterable[str] = ()  # lines of messages.jsonl, if a journal was kept
+
+
+class Schedule:
+    """When operations are due: each at a random moment of a 1/rate of a second of its own.
+
+    They come 0 to 2/rate apart, as in the real one (gen/stagger), and yet at just the rate, for
+    one that is late does not delay those after it.
+    """
+
+    def __init__(self, rate: float, rng: random.Random) -> None:
+        self._rate = rate
+        self._rng = rng
+        self._slot = 0.0  # where the next operation's time begins, in ns
+
+    def next(self, now: int) -> int:
+        """When the next one is due, in ns since the start, as `now` is; perhaps at once."""
+        length = SECOND / self._rate
+        slot = max(self._slot, now - CATCH_UP)
+        self._slot = slot + length
+        return int(slot + self._rng.random() * length)
+
+
+class Runner:
+    """Runs one test as the options say, on a loop and with a cluster that are given to it."""
+
+    def __init__(
+        self,
+        options: Options,
+        loop: Loop,
+        cluster: Cluster,
+        console: Console,
+    ) -> None:
+        self.loop = loop
+        self.record = Record()
+        self._options = options
+        self._console = console
+        self._node_ids = options.node_ids
+        self._cluster = cluster
+        self.workload = WORKLOADS[options.workload](
+            dice(options.seed, "workload"), options.node_count
+        )
+        self.network = Network(
+            loop,
+            dice(options.seed, "network"),
+            Latency(options.latency, options.latency_dist),
+            self._deliver,
+            self._log_message,
+            options.independent_delivery,
+        )
+        # Nodes that have not yet answered their init, and who has sent it, if anybody.
+        self._inits: dict[str, Client | None] = dict.fromkeys(self._node_ids)
+        self._nemesis = Nemesis(
+            loop,
+            dice(options.seed, "nemesis"),
+            self._node_ids,
+            self.network,
+            options.nemesis,
+            options.nemesis_interval,
+            lambda f, value: self._note("nemesis", "info", f, value),
+            rest_seconds=options.nemesis_rest,
+            kinds=options.partition_kinds,
+            loss=options.loss,
+            duplicate=options.duplicate,
+            targets=options.kill_targets,
+            machines=cluster,
+            kill=self._kill,
+            restart=self._restart,
+            starting=self._inits,
+        )
+        self._schedule = Schedule(options.rate, dice(options.seed, "schedule"))
+        self._clients = 0
+        self._workers = [Worker(n, n) for n in range(options.concurrency)]
+        self._busy: set[int] = set()  # threads
+        self._conns: list[Client] = []
+        self._end = 0
+        self._start = 0
+        self._healed = False  # it is the end, and no fault is on
+        self._invoked = 0
+        self._stalled = False  # an operation is due, but all workers are busy
+        self._called_off: set[str] = set()  # clients whose node was killed before it answered
+        self.journal: Journal | None = None  # if there is to be one
+        self._ear = Ear()  # its times are the loop's: lines come before the history begins
+        self._progress = Progress(self.record.history, self._ear, options.time_limit)
+
+    def run(self) -> Record:
+        """Runs it all; whatever happens, nothing is left running."""
+        with interruptible():
+            try:
+                self._start_nodes()
+                self._work()
+            except Interrupted as interrupt:
+                seconds = self._time() / SECOND
+                self.record.cut_short = f"cut short by {interrupt} after {seconds:.1f} s"
+            except OSError as error:
+                self.record.crash = f"cannot run {self._options.bin}: {error.strerror or error}"
+        # A second Ctrl-C must not leave a node behind.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
+        try:
+            self._cluster.stop()
+        finally:
+            if _in_main_thread():
+                signal.signal(signal.SIGINT, before)
+            self._console.progress("")
+        for time, node_id, line in self._ear.lines:
+            self.record.life.append(Line(time - self._start, node_id, line))
+        if self.journal:
+            self.record.messages = self.journal.to_jsonl(self._start)
+        return self.record
+
+    def problem(self, text: str) -> None:
+        """Notes a broken rule, which fails the test."""
+        self.record.problems.append(text)
+        self._console.warn(text)
+
+    # Nodes
+
+    def _start_nodes(self) -> None:
+        for node_id in self._node_ids:
+            self._cluster.start(node_id, self)
+        first, *others = self._node_ids
+        for node_id in others:
+            self.network.add_node(node_id)
+        for node_id in others:
+            self._init(node_id)
+        rng = dice(self._options.seed, "start")
+        late = sorted(int(rng.uniform(0, LATE_INIT)) if others else 0 for _ in range(2))
+        self.loop.after(late[0], lambda: self.network.add_node(first))
+        self.loop.after(late[1], lambda: self._init(first))
+        self.loop.run_until(
+            lambda: self._broken() or not self._inits
+        )
+
+    def _deliver(self, node_id: str, message: Message) -> None:
+        if message["src"] not in self._called_off:
+            self._cluster.deliver(node_id, message)
+
+    def _kill(self, node_id: str) -> None:
+        self._cluster.kill(node_id)
+        self._ear.forget(node_id)
+        if client := self._inits.pop(node_id, None):  # it will have another one
+            client.give_up()
+            self._called_off.add(client.client_id)
+
+    def _restart(self, node_id: str) -> None:
+        try:
+            self._cluster.start(node_id, self)
+        except OSError as error:
+            self._crash(f"cannot run {self._options.bin} again: {error.strerror or error}")
+        else:
+            self._init(node_id)
+
+    def _init(self, node_id: str) -> None:
+        client = self._inits[node_id] = self._client()
+
+        def done(reply: Body | None, src: str) -> None:
+            self.network.close_client(client.client_id, "it had its init_ok")
+            if reply is None:
+                self._crash(f"{node_id} did not answer init within {INIT_TIMEOUT // SECOND} s")
+            elif reply.get("type") != "init_ok":
+                self._crash(f"{node_id} answered init not by init_ok but by {shown(reply)}")
+            else:
+                del self._inits[node_id]
+
+        body = {"type": "init", "node_id": node_id, "node_ids": list(self._node_ids)}
+        client.call(node_id, body, INIT_TIMEOUT, done)
+
+    def _client(self) -> Client:
+        client = Client(f"c{self._clients}", self.loop, self.network, self.problem)
+        self._clients += 1
+        return client
+
+    def on_line(self, node_id: str, line: bytes) -> None:
+        """A node's message goes to the network."""
+        try:
+            self.network.from_node(node_id, line)
+        except ProtocolError as error:
+            self.problem(str(error))
+
+    def on_exit(self, node_id: str, why: str) -> None:
+        """No node may end by itself."""
+        self._crash(f"{node_id} {why}")
+
+    def on_stderr(self, node_id: str, line: str) -> None:
+        """Shown if wanted; the cluster keeps it, and here is noted when a node became what."""
+        self._ear.hear(self.loop.now(), node_id, line)
+        if self._options.log_stderr:
+            self._console.info(f"{node_id} stderr", line)
+
+    def _log_message(self, direction: str, message: Message) -> None:
+        if self.journal:
+            self.journal.log(direction, message)
+        options = self._options
+        if options.log_net_send if direction == "send" else options.log_net_recv:
+            self._console.info("net", f":{direction} {shown(message)}")
+
+    def _crash(self, why: str) -> None:
+        self.record.crash = self.record.crash or why
+
+    def _broken(self) -> bool:
+        """Whether it makes no sense to go on: after a broken rule the verdict is known."""
+        return bool(self.record.crash or self.record.problems)
+
+    # Clients
+
+    def _time(self) -> int:
+        return self.loop.now() - self._start
+
+    def _work(self) -> None:
+        if self._broken():
+            return
+        options = self._options
+        self._conns = [self._client() for _ in self._workers]
+        self._start = self.loop.now()
+        self._end = self._start + int(options.time_limit * SECOND)
+        if options.rate:  # with --rate 0 the clients do nothing, as in the real one
+            self._next_operation()
+        self._nemesis.start(self._end)
+        self._report_progress()
+        self.loop.at(self._end, self._heal)
+        self.loop.run_until(
+            lambda: (self._healed and not self._busy and not self._inits) or self._broken()
+        )
+        if not self._broken():
+            self.record.rate_note = self._rate_note()
+
+    def _heal(self) -> None:
+        self._nemesis.heal()
+        self._healed = True
+
+    def _next_operation(self) -> None:
+        self.loop.at(self._start + self._schedule.next(self._time()), self._operate)
+
+    def _operate(self) -> None:
+        """Begins the operation that is due; with all workers busy it waits for one of them."""
+        if self.loop.now() >= self._end:
+            return
+        free = [worker for worker in self._workers if worker.thread not in self._busy]
+        if free:
+            if operation := self.workload.next(free, self._workers):
+                self._invoke(*operation)
+            self._next_operation()
+        else:
+            self._stalled = True
+
+    def _invoke(self, worker: Worker, f: str, value: Any) -> None:
+        node_id = self._node_ids[worker.thread % len(self._node_ids)]
+        process = worker.process
+        conn = self._conns[worker.thread]
+        self._busy.add(worker.thread)
+        self._invoked += 1
+        self._note(process, "invoke", f, value)
+
+        def done(reply: Body | None, src: str) -> None:
+            found = outcome(self.workload, f, value, reply)
+            if found.problem:
+                self.problem(
+                    f"{src} sent a malformed reply to {f} {edn.dumps(value)}: {found.problem}: "
+                    f"{shown(reply)}"
+                )
+            self._note(process, found.type, f, found.value, found.error)
+            if found.type == "info":  # nobody knows what it does yet: others take its place
+                worker.process += len(self._workers)
+                if not self.workload.reusable:
+                    after = "its time-out" if reply is None else "its operation had ended unknown"
+                    self.network.close_client(conn.client_id, after)
+                    self._conns[worker.thread] = self._client()
+            self._busy.remove(worker.thread)
+            if self._stalled:
+                self._stalled = False
+                self.loop.at(self.loop.now(), self._operate)
+
+        seconds = self.workload.timeout or max(1.0, 10 * self._options.latency / 1000)
+        request = self.workload.request(f, value)
+        conn.call(node_id, request, int(seconds * SECOND), done)
+
+
+    def _note(self, process: int | str, type: str, f: str, value: Any, error: Any = None) -> None:
+        op = Op(process, type, f, value, self._time(), len(self.record.history), error)
+        self.record.history.append(op)
+        thread = process if isinstance(process, str) else f"worker {process % len(self._workers)}"
+        self._console.op(thread, op)
+
+    # Progress
+
+    def _rate_note(self) -> str:
+        """What to say of a rate that was not kept; empty if it was."""
+        wanted, seconds = self._options.rate, self._options.time_limit
+        # The last operation may be due so close to the end that it comes too late.
+        if self._invoked >= RATE_KEPT * wanted * seconds - 1:
+            return ""
+        asked, reached = (
+            f"{rate:,.1f}".removesuffix(".0") for rate in (wanted, self._invoked / seconds)
+        )
+        return f"asked for {asked}/s, reached {reached}/s"
+
+    def _report_progress(self) -> None:
+        if self.loop.now() >= self._end:
+            return
+        if self._console.lost:  # nobody is left to read how it goes on
+            self._crash(f"stdout cannot be written to: {self._console.lost.strerror}")
+        self._console.progress(*self._progress.lines(self._time(), self._nemesis.active))
+        self.loop.after(self._console.progress_interval, self._report_progress)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,1 @@
+"""`./maelstrom serve`: all runs in store/, for a web browser on this machine."""

@@ -1,0 +1,372 @@
+"""What must hold after each turn of a Raft node, in any order of events: the paper's figure 3.
+
+It is looked at from outside and on all nodes at once, so a lie that no client has heard yet is
+seen as well. What a node has changed in its last turn is compared with what was seen of all nodes
+before, so the cost is that of the change.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from node import encode
+
+from ..units import SECOND
+from .loop import Loop
+from .raft_words import told
+from .simulated_cluster import Machine, Watcher
+
+Id = tuple[str, int]  # of an operation: client, msg_id
+NO_VALUE = object()
+EVENTS = 20  # that are told when something is broken, the last ones
+MAX_WORDS = 200  # characters of one
+LOOKED_AT = (  # public attributes of raft.py's Raft
+    "term", "voted_for", "role", "log", "commit_index", "last_applied", "state_machine",
+)  # fmt: skip
+
+
+class Broken(Exception):
+    """A property does not hold."""
+
+
+@dataclass
+class Seen:
+    """A node as it was after its last turn."""
+
+    raft: Any
+    term: int = 0
+    voted_for: str | None = None
+    leads: int = 0  # the term in which it led; 0 if it did not
+    commit_index: int = 0
+    committed: int = 0  # the highest commit_index that it has had; before kills, too, with a disk
+    last_applied: int = 0
+    log: list[Any] = field(default_factory=list)  # entry 1, 2, ..., those that it forgot, too
+    start: int = 0  # of what the node has of it
+    last_look: tuple[Any, ...] = ()
+    torn: int = 0  # its machine's, when this program began
+    forgotten: list[list[Any]] = field(default_factory=list)  # logs of lives without a disk
+
+    def had(self, index: int, entry: Any) -> bool:
+        """Whether it has this entry, or had it before a kill, when others may have heard of it."""
+        return any(entry in log[index - 1 : index] for log in (self.log, *self.forgotten))
+
+    @property
+    def stable(self) -> int:
+        """Up to where no kill takes anything from its log.
+
+        A leader may send entries before they are on its own disk, and does not count itself until
+        then (thesis 10.2.1): it says itself how many are.
+        """
+        size = len(self.log)
+        return min(size, self.raft.log.stable) if getattr(self.raft, "storage", None) else size
+
+    def changed(self) -> bool:
+        """Whether there is anything new since this was asked last: mostly there is not."""
+        raft, log = self.raft, self.raft.log
+        look = (
+            raft.term, raft.voted_for, raft.role, raft.commit_index, raft.last_applied,
+            log.size, id(log.last),
+        )  # fmt: skip
+        self.last_look, before = look, self.last_look
+        return look != before
+
+
+class Reference:
+    """What the committed log means: each operation's one effect, in the order of the log.
+
+    How an operation changes a map is the program's own rule: its class is asked. That a write or a
+    cas takes effect once, and none after a later one of its client, is a rule of ours.
+    """
+
+    def __init__(self, raft: Any) -> None:
+        self.entries: list[Any] = [None]  # by index
+        self.index_of: dict[Id, int] = {}  # where an operation took effect
+        self._map = type(raft.state_machine)()
+        self._last: dict[str, int] = {}  # each client's last write or cas
+        self._versions: dict[str, tuple[list[int], list[Any]]] = {}  # by key, as JSON
+
+    @property
+    def size(self) -> int:
+        return len(self.entries) - 1
+
+    def commit(self, entry: Any) -> None:
+        """The next entry."""
+        self.entries.append(entry)
+        for client, msg_id, body in entry.operations if entry.owner else ():
+            if body["type"] != "read":
+                if msg_id <= self._last.get(client, -1):
+                    continue
+                self._last[client] = msg_id
+            self.index_of[client, msg_id] = self.size
+            self._map, _ = self._map.apply(body)
+            indexes, values = self._versions.setdefault(encode(body["key"]), ([], []))
+            indexes.append(self.size)
+            values.append(self._map.map.get(body["key"], NO_VALUE))
+
+    def value(self, key: Any, index: int) -> Any:
+        """What the key held when all up to this index was applied; NO_VALUE if it was absent."""
+        indexes, values = self._versions.get(encode(key), ([], []))
+        place = bisect_right(indexes, index)
+        return values[place - 1] if place else NO_VALUE
+
+
+class Invariants(Watcher):
+    """Watches the nodes of a simulation; tells of the first property that does not hold.
+
+    What it reads of a node are the public attributes of raft.py's Raft; a program that lacks one
+    of them, say a Raft of one's own, is not looked at.
+    """
+
+    def __init__(self, loop: Loop, seed: int, tell: Callable[[str], object]) -> None:
+        self._loop = loop
+        self._seed = seed
+        self._tell = tell
+        self._nodes: dict[str, Seen] = {}
+        self._leaders: dict[int, str] = {}  # by term
+        self._newest = 0  # the highest term that had a leader
+        self._entries: dict[tuple[int, int], tuple[Any, int, str]] = {}
+        self._reference: Reference | None = None
+        self._acknowledged = 0  # the highest index whose effect a client knows of
+        self._asked: dict[Id, int] = {}  # what was acknowledged when a read came
+        self._turns: deque[tuple[float, str, list[bytes]]] = deque(maxlen=EVENTS)
+        self._done = False
+
+    def arrived(self, machine: Machine, message: dict[str, Any]) -> None:
+        body = message["body"]
+        if body.get("type") == "read":
+            self._asked[message["src"], body["msg_id"]] = self._acknowledged
+
+    def turned(self, machine: Machine, lines: list[bytes]) -> None:
+        if self._done:
+            return
+        node_id = machine.node_id
+        if lines:
+            self._turns.append((self._loop.now() / SECOND, node_id, lines))
+        try:
+            if not (seen := self._seen(machine)):
+                return
+            if seen.changed():
+                self._check_term(node_id, seen)
+                self._check_log(node_id, seen)
+                self._check_leader(node_id, seen)
+                self._check_commit(node_id, seen)
+                self._check_state(node_id, seen)
+            for line in lines:
+                if b'"in_reply_to"' in line:
+                    self._check_answer(node_id, seen, json.loads(line.decode()))
+        except Broken as broken:
+            self._done = True
+            at = self._loop.now() / SECOND
+            before = "\n".join(["Before that:", *self._events()])
+            self._tell(f"{broken} (--seed {self._seed}, at {at:.6f} s)\n{before}")
+
+    def _events(self) -> list[str]:
+        """Who said what to whom, lately; the newest last."""
+        events: dict[tuple[float, str, str], list[str]] = {}  # to whom
+        for moment, node_id, lines in self._turns:
+            for message in map(json.loads, lines):
+                if not (said := told(message["body"])):
+                    continue
+                said = said if len(said) <= MAX_WORDS else said[:MAX_WORDS] + "..."
+                events.setdefault((moment, node_id, said), []).append(message["dest"])
+        return [
+            f"    {moment:.6f}  {node_id} -> {' '.join(to)}  {said}"
+            for (moment, node_id, said), to in events.items()
+        ][-EVENTS:]
+
+    def _seen(self, machine: Machine) -> Seen | None:
+        before, node = self._nodes.get(machine.node_id), machine.node
+        if before and before.raft.node is node:
+            return before
+        if not node or (before and not node.node_id):
+            return None  # it may read its disk when it knows its name
+        if not all(hasattr(node.server, name) for name in LOOKED_AT):
+            return None
+        seen = self._nodes[machine.node_id] = Seen(node.server, torn=machine.torn)
+        self._reference = self._reference or Reference(seen.raft)
+        if before and getattr(node.server, "storage", None):
+            self._check_kept(machine.node_id, before, seen)
+        elif before:
+            seen.forgotten = [*before.forgotten, before.log]
+        return seen
+
+    def _check_kept(self, node_id: str, before: Seen, seen: Seen) -> None:
+        """After a kill all is there that was stored when messages left (figure 2).
+
+        The new program's first turn may have replaced entries that were not committed; that it
+        has not brought back an older term or another vote is seen by _check_term.
+        """
+        seen.term, seen.voted_for = before.term, before.voted_for
+        seen.committed = before.committed
+        log, reference = seen.raft.log, self._reference
+        assert reference
+        seen.start = min(log.start, reference.size)
+        seen.log = reference.entries[1 : seen.start + 1]
+        for index, entry in enumerate(before.log[seen.start : before.stable], seen.start + 1):
+            if index > log.size or log[index] != entry:
+                if index <= before.committed:
+                    raise Broken(f"committed entries stay: {node_id} lost {index}, {entry}")
+                if index > log.size and seen.torn == before.torn:
+                    raise Broken(f"stable storage: {node_id} came back without {index}, {entry}")
+                break
+            seen.log.append(log[index])
+
+    def _check_term(self, node_id: str, seen: Seen) -> None:
+        """Terms never go back, and there is one vote in each (sections 5.1 and 5.2)."""
+        raft = seen.raft
+        if raft.term < seen.term:
+            raise Broken(f"terms: {node_id} went back from term {seen.term} to {raft.term}")
+        if raft.term > seen.term:
+            seen.term, seen.voted_for = raft.term, None
+        if seen.voted_for not in (None, raft.voted_for):
+            raise Broken(
+                f"one vote: in term {seen.term} {node_id} voted for {seen.voted_for}, "
+                f"then for {raft.voted_for}"
+            )
+        seen.voted_for = raft.voted_for
+
+    def _check_log(self, node_id: str, seen: Seen) -> None:
+        """Log matching (5.3); leaders only append, and what is committed stays."""
+        log, mine, reference = seen.raft.log, seen.log, self._reference
+        assert reference
+        if log.start != seen.start:  # it has forgotten entries, or got a snapshot for them
+            committed = reference.entries[log.start] if log.start <= reference.size else None
+            if not committed or committed.term != log[log.start].term:
+                raise Broken(
+                    f"snapshot: {node_id}'s log begins after {log.start} of term "
+                    f"{log[log.start].term}, where {committed or 'nothing'} is committed"
+                )
+            mine[: log.start] = reference.entries[1 : log.start + 1]
+            seen.start = log.start
+        kept = min(len(mine), log.size)
+        while kept > log.start and mine[kept - 1] is not log[kept]:  # a new one is another object
+            kept -= 1
+        if kept < len(mine):
+            lost = f"entry {kept + 1}, {mine[kept]}"
+            if kept < seen.committed:
+                raise Broken(f"committed entries stay: {node_id} took {lost} out of its log")
+            if seen.leads == seen.raft.term:
+                raise Broken(f"leader append-only: {node_id} took {lost} out of its log")
+            del mine[kept:]
+        for index in range(kept + 1, log.size + 1):
+            entry, previous = log[index], log[index - 1].term
+            known, known_previous, first = self._entries.setdefault(
+                (index, entry.term), (entry, previous, node_id)
+            )
+            if known != entry or known_previous != previous:
+                raise Broken(
+                    f"log matching: entry {index} is {known} after term {known_previous} for "
+                    f"{first}, and {entry} after term {previous} for {node_id}"
+                )
+            mine.append(entry)
+
+    def _check_leader(self, node_id: str, seen: Seen) -> None:
+        """Election safety (5.2), and leader completeness (5.4) when a leader begins."""
+        raft = seen.raft
+        if raft.role != "leader":
+            seen.leads = 0
+        elif seen.leads != raft.term:
+            seen.leads = raft.term
+            first = self._leaders.setdefault(raft.term, node_id)
+            if first != node_id:
+                raise Broken(f"election safety: {first} and {node_id} both led term {raft.term}")
+            if raft.term > self._newest:
+                self._newest = raft.term
+                self._check_completeness()
+
+    def _check_completeness(self) -> None:
+        """The leader of the highest term has all that is committed: its end, and so the rest."""
+        assert self._reference
+        leader = self._leaders.get(self._newest)
+        if leader and (index := self._reference.size):
+            seen, entry = self._nodes[leader], self._reference.entries[index]
+            if not seen.had(index, entry):
+                has = seen.log[index - 1] if len(seen.log) >= index else "nothing"
+                raise Broken(
+                    f"leader completeness: {leader} leads term {self._newest} and has {has} at "
+                    f"{index}, where {entry} is committed"
+                )
+
+    def _check_commit(self, node_id: str, seen: Seen) -> None:
+        """State machine safety (5.4.3): one entry at each index; a majority has what is new."""
+        raft, reference = seen.raft, self._reference
+        assert reference
+        before, now = seen.commit_index, raft.commit_index
+        if not before <= now <= raft.log.size:
+            raise Broken(
+                f"commit index: {node_id}'s went from {before} to {now}, of {raft.log.size} entries"
+            )
+        seen.commit_index, seen.committed = now, max(now, seen.committed)
+        known = min(now, reference.size)
+        for index in range(before + 1, known + 1):
+            if seen.log[index - 1] != reference.entries[index]:
+                raise Broken(
+                    f"state machine safety: {node_id} takes {seen.log[index - 1]} at {index} for "
+                    f"committed, where {reference.entries[index]} is"
+                )
+        if now > known:
+            for entry in seen.log[known:now]:
+                reference.commit(entry)
+            entry = seen.log[now - 1]
+            have = [
+                id
+                for id, other in self._nodes.items()
+                if other.had(now, entry) and (now <= other.stable or other.forgotten)
+            ]
+            if 2 * len(have) <= len(raft.node.node_ids):
+                raise Broken(
+                    f"commit: {node_id} takes {entry} at {now} for committed, but only "
+                    f"{' '.join(have)} of {len(raft.node.node_ids)} nodes have it"
+                )
+            self._check_completeness()
+
+    def _check_state(self, node_id: str, seen: Seen) -> None:
+        """What is applied is committed, and has done to the map what it should, once (8)."""
+        raft, reference = seen.raft, self._reference
+        assert reference
+        before, now = seen.last_applied, raft.last_applied
+        if not before <= now <= raft.commit_index:
+            raise Broken(
+                f"applied: {node_id}'s last went from {before} to {now}, "
+                f"with {raft.commit_index} committed"
+            )
+        seen.last_applied = now
+        for key in self._keys(seen.log[before:now]):
+            value, wanted = raft.state_machine.map.get(key, NO_VALUE), reference.value(key, now)
+            if value != wanted:
+                raise Broken(
+                    f"at most once: with all up to {now} applied, key {key} holds {_shown(value)} "
+                    f"on {node_id}, and should hold {_shown(wanted)}"
+                )
+
+    def _keys(self, entries: list[Any]) -> Iterator[Any]:
+        for entry in entries:
+            for _, _, body in entry.operations if entry.owner else ():
+                yield body["key"]
+
+    def _check_answer(self, node_id: str, seen: Seen, message: dict[str, Any]) -> None:
+        """A read is no older than what was acknowledged before it was asked (thesis 6.4)."""
+        assert self._reference
+        body = message["body"]
+        id = message["dest"], body["in_reply_to"]
+        index = self._reference.index_of.get(id)
+        if body["type"] == "error" and body["code"] not in (20, 22):
+            return
+        if (asked := self._asked.pop(id, None)) is not None:
+            index = index or seen.last_applied
+            if index < asked:
+                raise Broken(
+                    f"no stale read: {node_id}, with all up to {index} applied, answered {id[0]} "
+                    f"{body}, whose question came when {asked} was acknowledged"
+                )
+        if index:
+            self._acknowledged = max(self._acknowledged, index)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is NO_VALUE else json.dumps(value)

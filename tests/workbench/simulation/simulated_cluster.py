@@ -1,0 +1,496 @@
+"""A whole cluster in one process and in virtual time: the same seed gives the same run.
+
+The binary is run as it is, once for each node, with a `Node` in node.py's place that has no clock,
+chance, input or output of its own. What passes between nodes passes as JSON text, which the network
+reads: they share nothing. It must be a Python program on node.py that takes its time from
+`node.now()` and its chance from `node.random`, and that has no blocking handlers.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import errno
+import json
+import math
+import sqlite3
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from random import Random
+from types import CodeType
+from typing import IO, Any, NoReturn
+
+import node as node_module
+from node import Node, encode
+
+from ..running.cluster import Cluster, Listener
+from ..units import SECOND
+from .loop import VirtualLoop, dice
+
+MAX_OFFSET = 1000.0  # seconds: no two machines have started at the same time
+NEVER = math.inf
+# How likely the next of several lines that arrive at one moment is too late for a turn: with it
+# nodes send as many messages as real processes do (`make agreement`).
+TURN_ENDS = 0.25
+PATIENCE = SECOND // 2  # what a kill waits for has happened by then, or it strikes all the same
+OTHERS = "__constants__"  # the global of a program with other values of its constants
+STATEMENTS = 12  # of a database; a kill may wait for as many of them
+
+
+class Ended(Exception):
+    """A node has ended by itself, as a process would."""
+
+
+class Killed(BaseException):
+    """A node was killed at this very moment; no program catches that."""
+
+
+class VirtualNode(Node):
+    """A node whose clock, chance and output are given to it: `write(line)`, `note(log_line)`.
+
+    It has no threads: whoever makes it takes its turns, by `read`, and by `run` when its
+    clock shows `due`.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        rng: Random,
+        write: Callable[[bytes], object],
+        note: Callable[[str], object],
+    ) -> None:
+        self._give, self._note = write, note
+        self.now = clock  # type: ignore[method-assign]  # it is asked so often that a call counts
+        super().__init__()
+        self.random = rng
+
+    def read(self, lines: bytes) -> None:
+        """One turn for these lines. Ended if the node does."""
+        self._turn(self._receive, lines)
+
+    def handle(self, messages: Sequence[dict[str, Any]]) -> None:
+        """One turn for these messages, which nobody else has. Ended if the node does."""
+        self._turn(self._handle_all, messages)
+
+    def _handle_all(self, messages: Sequence[dict[str, Any]]) -> None:
+        for message in messages:
+            self._handle(message)
+
+    def run(self) -> None:
+        """One turn for the timers that are due. Ended if the node does."""
+        self._turn(self._run_due)
+
+    @property
+    def server(self) -> Any:
+        """Whose method handles append_entries, if there is one: the program's own object."""
+        return getattr(self._handlers.get("append_entries"), "__self__", None)
+
+    @property
+    def due(self) -> float:
+        """When it must run, by its clock; never before its init."""
+        return self._next_due() if self._early is None else NEVER
+
+    def log(self, text: str) -> None:
+        self._note(text)
+
+    def main(self) -> None:
+        """Whoever made it runs it."""
+
+    def _take_stdout(self) -> int:
+        return -1
+
+    def _write(self, data: bytes) -> None:
+        for line in data.splitlines():
+            self._give(line)
+
+    def _start_thread(self, action: Callable[[], object]) -> None:
+        raise RuntimeError("in virtual time there are no threads, and no blocking handlers")
+
+    def _end(self, error: BaseException) -> NoReturn:
+        if isinstance(error, (KeyboardInterrupt, Ended, Killed)):  # it is for who called
+            raise error
+        self.log("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        raise Ended(f"{type(error).__name__}: {error}") from error
+
+
+class Clock:
+    """A machine's clock: it shows seconds, and may be fast or slow."""
+
+    def __init__(self, loop: VirtualLoop, shows: float) -> None:
+        self._loop = loop
+        self._rate = 1.0
+        self._since, self._shown = loop.time, shows  # when the rate began, and what it showed
+
+    def now(self) -> float:
+        return self._shown + (self._loop.time - self._since) * self._rate / SECOND
+
+    def set_rate(self, rate: float) -> None:
+        """From now on it gains so many seconds in a second; it does not jump."""
+        self._shown, self._since, self._rate = self.now(), self._loop.time, rate
+
+    def moment(self, shown: float) -> int:
+        """When, by the loop, it shows so much; give or take a rounding."""
+        return self._since + math.ceil((shown - self._shown) / self._rate * SECOND)
+
+
+class Watcher:
+    """Sees all that nodes do. It must change nothing."""
+
+    def arrived(self, machine: Machine, message: dict[str, Any]) -> None:
+        """A message is there for a node."""
+
+    def turned(self, machine: Machine, lines: list[bytes]) -> None:
+        """A node has taken a turn, and these lines are about to leave."""
+
+
+class Machine:
+    """What a node runs on: a clock, a disk, what has arrived, and the turns.
+
+    What arrives at one moment makes one turn or several: a process wakes up at the first line, and
+    how many more it finds there is chance. What has arrived during a pause makes one turn.
+
+    A kill strikes between any two steps: between two turns, before one of the next statements of
+    the node's databases, or when a part of the next output, perhaps nothing, has left. Only what
+    was committed to a database is still there for the next program.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        loop: VirtualLoop,
+        rng: Random,
+        turn_rng: Random,
+        kill_rng: Random,
+        listener: Listener,
+        log: IO[str],
+        watcher: Watcher,
+    ) -> None:
+        self.node_id = node_id
+        self.clock = Clock(loop, rng.uniform(0, MAX_OFFSET))
+        self.node: VirtualNode | None = None
+        self._loop = loop
+        self._rng = rng
+        self._turn_rng = turn_rng
+        self._kill_rng = kill_rng
+        self._listener = listener
+        self._log = log
+        self._watcher = watcher
+        self._arrived: deque[list[dict[str, Any]]] = deque()  # by the turns that will see to them
+        self._written: list[bytes] = []
+        self._turn_at = self._wake_at = NEVER  # when it is to read, and to look at its timers
+        self._paused = False
+        self._databases: list[Database] = []
+        self._lives = 0
+        self._statements_left: int | None = None  # until the kill
+        self._dies_writing = False
+        self.torn = 0  # lives that have ended within a turn: nobody knows how far its disk came
+
+    def node_class(self) -> type[VirtualNode]:
+        """What stands in for Node, so that the binary makes this machine's node."""
+        machine = self
+
+        class MachineNode(VirtualNode):
+            def __init__(self) -> None:
+                super().__init__(
+                    machine.clock.now, machine._rng, machine._written.append, machine.note
+                )
+                machine.node = self
+
+        return MachineNode
+
+    def begin(self, program: Callable[[], object]) -> None:
+        """Runs a program, which makes the node and returns from its main().
+
+        The node's chance after a kill is another one. What `connect` of the program's storage
+        opens, if it has any, is a database that a kill can stop.
+        """
+        if self._lives:
+            self.die()
+            self._rng = Random(self._kill_rng.getrandbits(64))
+        self._lives += 1
+        self._paused = False
+        try:
+            program()
+        except SystemExit as error:
+            self.end(f"exit status {error.code}")
+        except Exception as error:
+            self.note(traceback.format_exc())
+            self.end(f"{type(error).__name__}: {error}")
+        else:
+            if not self.node:
+                self.end("no node of node.py made")
+            elif storage := getattr(self.node.server, "storage", None):
+                storage.connect = self._connect
+
+    def kill(self) -> None:
+        """The node dies now, or at the next opportunity of a kind; PATIENCE later at the latest."""
+        if not self.node:
+            return
+        kinds = ["now", "writing", *(["statement"] * 2 if self._databases else [])]
+        kind = self._kill_rng.choice(kinds)
+        if kind == "now":
+            self.die()
+            return
+        if kind == "writing":
+            self._dies_writing = True
+        else:
+            self._statements_left = self._kill_rng.randrange(STATEMENTS)
+        life = self._lives
+        delay = self._kill_rng.randrange(PATIENCE)
+        self._loop.after(delay, lambda: self.die() if life == self._lives else None)
+
+    def die(self, torn: bool = False) -> None:
+        """The process is gone, and what it has not read; does nothing if it was gone before."""
+        if not self.node:
+            return
+        self.node = None
+        self.torn += torn
+        self._arrived.clear()
+        self._written.clear()
+        self._wake_at = NEVER
+        self._statements_left, self._dies_writing = None, False
+        self.close()
+
+    def close(self) -> None:
+        """Closes the databases; what was not committed is lost."""
+        for database in self._databases:
+            database.close()
+        self._databases.clear()
+
+    def count_statement(self) -> None:
+        """Before a statement of a database. Killed if it is not to be executed any more."""
+        if self._statements_left is not None:
+            self._statements_left -= 1
+            if self._statements_left < 0:
+                raise Killed
+
+    def _connect(self, path: str, **words: Any) -> Database:
+        database = sqlite3.connect(path, factory=Database, **words)
+        database.machine = self
+        self._databases.append(database)
+        database.execute("PRAGMA synchronous=FULL")
+        return database
+
+    def note(self, text: str) -> None:
+        """A line, or more, on the node's stderr."""
+        self._log.write(text + "\n")
+        for line in text.splitlines():
+            self._listener.on_stderr(self.node_id, line)
+
+    def deliver(self, message: dict[str, Any]) -> None:
+        """Something has arrived; it is lost if the node is dead."""
+        if not self.node:
+            return
+        self._watcher.arrived(self, message)
+        if not self._arrived or (not self._paused and self._turn_rng.random() < TURN_ENDS):
+            self._arrived.append([])
+        self._arrived[-1].append(message)
+        self._read_soon()
+
+    def pause(self) -> None:
+        """From now on nothing happens here, but the clock goes on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """All that has come and come due meanwhile happens; which of the two first is chance."""
+        self._paused = False
+        for action in self._rng.sample([self._read_soon, self._look_soon], 2):
+            action()
+
+    def set_rate(self, rate: float) -> None:
+        """Changes the speed of the clock, and with it when the timers are due."""
+        self.clock.set_rate(rate)
+        self._wake_at = NEVER
+        self._look_soon()
+
+    def end(self, how: str) -> None:
+        """The node has ended by itself."""
+        self.node = None
+        self._listener.on_exit(self.node_id, f"ended by itself with {how}")
+
+    def _read_soon(self) -> None:
+        if self._arrived and self._turn_at == NEVER:
+            self._turn_at = now = self._loop.now()
+            self._loop.at(now, self._read)
+
+    def _read(self) -> None:
+        self._turn_at = NEVER
+        if self.node and self._arrived and not self._paused:
+            self._turn(self.node, self.node.handle, self._arrived.popleft())
+            self._read_soon()
+
+    def _look_soon(self) -> None:
+        """Sees to it that what is due next will happen."""
+        if self.node and (due := self.node.due) < NEVER:
+            now = self._loop.now()
+            moment = max(now, self.clock.moment(due)) if due > -NEVER else now
+            if moment < self._wake_at:
+                self._wake_at = moment
+                self._loop.at(moment, partial(self._look, moment))
+
+    def _look(self, moment: int) -> None:
+        if moment != self._wake_at:
+            return  # there is another one
+        self._wake_at = NEVER
+        if self._paused or not self.node:
+            return
+        due = self.node.due
+        if due <= self.clock.now():
+            self._turn(self.node, self.node.run)
+        elif due < NEVER:  # it is not quite the moment, or it was called off
+            self._wake_at = max(moment + 1, self.clock.moment(due))
+            self._loop.at(self._wake_at, partial(self._look, self._wake_at))
+
+    def _turn(self, node: VirtualNode, turn: Callable[..., object], *args: object) -> None:
+        try:
+            turn(*args)
+        except Ended as error:
+            self.end(str(error))
+            return
+        except Killed:
+            self.die(torn=True)
+            return
+        written = self._written.copy()
+        self._written.clear()
+        dies = self._dies_writing and bool(written)
+        if dies:
+            del written[self._kill_rng.randrange(len(written)) :]
+        self._watcher.turned(self, written)
+        for line in written:
+            self._listener.on_line(self.node_id, line)
+        if dies:
+            self.die()
+        self._look_soon()
+
+
+class Database(sqlite3.Connection):
+    """A database that a kill of its machine can stop before each statement.
+
+    It never waits for the disk: a kill takes a process's memory, not the operating system's.
+    """
+
+    machine: Machine
+
+    def execute(self, sql: str, *words: Any) -> sqlite3.Cursor:
+        self.machine.count_statement()
+        if sql.lower().startswith("pragma synchronous") and "=" in sql:
+            sql = "PRAGMA synchronous=OFF"
+        return super().execute(sql, *words)
+
+    def executemany(self, sql: str, *words: Any) -> sqlite3.Cursor:
+        self.machine.count_statement()
+        return super().executemany(sql, *words)
+
+    def commit(self) -> None:
+        self.machine.count_statement()
+        super().commit()
+
+
+class SimulatedCluster(Cluster):
+    """Nodes that run a Python `binary` with `args`, their stderr in the folder `logs`."""
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        binary: Path,
+        args: Sequence[str],
+        logs: Path,
+        seed: int,
+        watcher: Watcher,
+        constants: Mapping[str, float] = {},
+    ) -> None:
+        self.machines: dict[str, Machine] = {}
+        self._loop = loop
+        self._binary = binary
+        self._args = args
+        self._logs = logs
+        self._seed = seed
+        self._watcher = watcher
+        self._constants = constants
+        self._files = contextlib.ExitStack()
+
+    def start(self, node_id: str, listener: Listener) -> None:
+        """Runs the binary on the node's machine, which stays the same after a kill."""
+        machine = self.machines.get(node_id)
+        if not machine:
+            log = self._files.enter_context((self._logs / f"{node_id}.log").open("w"))
+            rng, turns, kills = (
+                dice(self._seed, f"{what} {node_id}") for what in ("node", "turns", "kill")
+            )
+            machine = Machine(node_id, self._loop, rng, turns, kills, listener, log, self._watcher)
+            self.machines[node_id] = machine
+            self._files.callback(machine.close)
+        path = str(self._binary)
+        code, has = compiled(self._binary.read_bytes(), path)
+        if missing := self._constants.keys() - has:
+            raise OSError(errno.EINVAL, f"it has no constant {', '.join(sorted(missing))}")
+
+        def program() -> None:
+            with standing_in(machine.node_class(), [path, *self._args]):
+                exec(code, {"__name__": "__main__", "__file__": path, OTHERS: self._constants})
+
+        machine.begin(program)
+
+    def deliver(self, node_id: str, message: dict[str, Any]) -> None:
+        """Hands over a message; a client's is the bench's own, so the node gets a copy."""
+        if message["src"] not in self.machines:
+            message = json.loads(encode(message))
+        self.machines[node_id].deliver(message)
+
+    def stop(self) -> None:
+        self._files.close()
+
+    def kill(self, node_id: str) -> None:
+        self.machines[node_id].kill()
+
+    def pause(self, node_id: str) -> None:
+        self.machines[node_id].pause()
+
+    def resume(self, node_id: str) -> None:
+        self.machines[node_id].resume()
+
+    def set_rate(self, node_id: str, rate: float) -> None:
+        self.machines[node_id].set_rate(rate)
+
+
+@lru_cache(maxsize=4)  # of thousands of runs most are of one program
+def compiled(source: bytes, path: str) -> tuple[CodeType, frozenset[str]]:
+    """A program that takes its constants from the global OTHERS if they are there; their names.
+
+    Each is set right after the program's own value, from which others may follow. OSError unless
+    it is a Python program.
+    """
+    try:
+        program = ast.parse(source, path)
+    except (SyntaxError, ValueError) as error:
+        why = "only a Python program can be simulated"
+        if isinstance(error, SyntaxError) and b"python" in source.split(b"\n", 1)[0]:
+            why = f"line {error.lineno}: {error.msg}"
+        raise OSError(errno.ENOEXEC, why) from error
+    names: list[str] = []
+    body: list[ast.stmt] = []
+    for statement in program.body:
+        body.append(statement)
+        if isinstance(statement, ast.Assign):
+            targets = (node for target in statement.targets for node in ast.walk(target))
+            for name in [node.id for node in targets if isinstance(node, ast.Name)]:
+                names.append(name)
+                body += ast.parse(f"{name} = {OTHERS}.get({name!r}, {name})").body
+    program.body = body
+    return compile(program, path, "exec"), frozenset(names)
+
+
+@contextlib.contextmanager
+def standing_in(stand_in: type[Node], argv: list[str]) -> Iterator[None]:
+    """In the block a program's Node is this class, and its words are `argv`."""
+    before = node_module.Node, sys.argv, sys.path
+    node_module.Node = stand_in  # type: ignore[misc]
+    sys.argv, sys.path = argv, [str(Path(argv[0]).parent), *sys.path]
+    try:
+        yield
+    finally:
+        node_module.Node, sys.argv, sys.path = before  # type: ignore[misc]

@@ -1,0 +1,234 @@
+"""What a seed stands for: a run whose shape makes a kind of mistake visible.
+
+Runs that are random in everything meet the rare orders of events too rarely, so most seeds give
+a run in which faults come where one part of the protocol is at work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ..network.nemesis import KINDS, TARGETS
+from ..simulation.loop import dice
+
+Choice = dict[str, Any]  # values of options, by their names
+FAULTS = ("partition", "loss", "duplicate", "pause", "clock")  # a kill needs stable storage
+
+
+def words(seed: int, binary: str) -> list[str]:
+    """The words after `./maelstrom test` that run this seed, alone as well as among others."""
+    rng = dice(seed, "shape")
+    choice = SHAPES[name(seed)](rng)
+    args = [(name, choice.pop(name, "")) for name in ("reads", "data-dir")]
+    nodes = choice["node-count"]
+    found = ["-w", "lin-kv", "--bin", binary, "--simulate", "--seed", str(seed)]
+    if nodes > 2 and rng.random() < 0.3:
+        found.append("--independent-delivery")
+    has = defined(Path(binary))
+    small = constants(dice(seed, "constants"))
+    choice["constants"] = [f"{name}={value}" for name, value in small.items() if name in has]
+    for key, value in choice.items():
+        if value != []:
+            found += [f"--{key}", shown(value)]
+    of_binary = [word for name, value in args if value for word in (f"--{name}", value)]
+    return [*found, *(["--", *of_binary] if of_binary else [])]
+
+
+def name(seed: int) -> str:
+    """Of the shape that the seed stands for."""
+    return list(SHAPES)[seed % len(SHAPES)]
+
+
+def shown(value: Any) -> str:
+    """An option's value as it is typed."""
+    if isinstance(value, list):
+        return ",".join(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def anything(rng: Random) -> Choice:
+    """Random in everything."""
+    nodes = rng.randint(1, 7)
+    return {
+        "node-count": nodes,
+        "concurrency": f"{rng.choice([2, 2, 4, 6])}n",
+        "rate": rng.choice([10, 50, 100, 300]),
+        "time-limit": rng.choice([5, 10]),
+        "latency": rng.choice([0, 1, 10, 50, 100]),
+        "latency-dist": distribution(rng),
+        "nemesis": some(rng, FAULTS, 0),
+        "nemesis-interval": rng.choice([0.3, 0.8, 2.0, 5.0]),
+        "partition-kinds": some(rng, KINDS),
+        "loss": rng.choice([0.01, 0.05, 0.2]),
+        "duplicate": rng.choice([0.01, 0.05, 0.2]),
+        "reads": rng.choice(["", "", "index", "log"]),
+    }
+
+
+def lease(rng: Random) -> Choice:
+    """A leader that is cut off, or its link to one follower, while clients ask both sides."""
+    return {
+        "node-count": rng.choice([3, 3, 5]),
+        "concurrency": "2n",
+        "rate": rng.choice([20, 50, 200]),
+        "time-limit": 10,
+        "latency": rng.choice([0, 0, 1, 2]),
+        "latency-dist": distribution(rng),
+        "nemesis": ["partition", "clock", *some(rng, ["pause"], 0)],
+        "nemesis-interval": rng.uniform(0.3, 2),
+        "partition-kinds": rng.choice([["one-link"], ["one-link", "one"], ["one", "one-way"]]),
+    }
+
+
+def election(rng: Random) -> Choice:
+    """Leaders change so often that votes, appends and answers of several terms are on their way."""
+    return {
+        "node-count": rng.choice([3, 4, 5, 5, 7]),
+        "concurrency": "2n",
+        "rate": rng.choice([20, 100]),
+        "time-limit": 15,
+        "latency": rng.choice([1, 20, 50, 100]),
+        "latency-dist": "exponential",
+        "nemesis": ["partition", "loss", "duplicate"],
+        "nemesis-interval": rng.uniform(0.3, 1.5),
+        "partition-kinds": some(rng, KINDS),
+        "loss": rng.uniform(0.1, 0.4),
+        "duplicate": rng.uniform(0.05, 0.3),
+    }
+
+
+def dedup(rng: Random) -> Choice:
+    """Leaders that are cut off with entries that few have: their owners ask the next one, too."""
+    return {
+        "node-count": rng.choice([2, 3, 3, 5]),
+        "concurrency": "2n",
+        "rate": rng.choice([200, 500]),
+        "time-limit": 10,
+        "latency": rng.choice([5, 10, 20, 50]),
+        "latency-dist": distribution(rng),
+        "nemesis": ["partition", "loss", "duplicate"],
+        "nemesis-interval": rng.uniform(0.5, 1),
+        "partition-kinds": ["one", "majority", "one-way"],
+        "loss": rng.uniform(0.1, 0.3),
+        "duplicate": rng.uniform(0.03, 0.2),
+        "reads": rng.choice(["", "index", "log"]),
+    }
+
+
+def pauses(rng: Random) -> Choice:
+    """Nodes that sleep, and wake up with the past in their hands."""
+    return {
+        "node-count": rng.choice([1, 3, 3, 5, 7]),
+        "concurrency": rng.choice(["2n", "4n"]),
+        "rate": rng.choice([50, 200]),
+        "time-limit": 10,
+        "latency": rng.choice([0, 1, 10, 100]),
+        "latency-dist": distribution(rng),
+        "nemesis": ["pause", *some(rng, ["partition", "clock", "loss"], 0)],
+        "nemesis-interval": rng.uniform(0.3, 4),
+        "partition-kinds": some(rng, KINDS),
+        "reads": rng.choice(["", "", "index"]),
+    }
+
+
+def starts(rng: Random) -> Choice:
+    """The first moments, with faults from the beginning."""
+    return {
+        "node-count": rng.randint(1, 7),
+        "concurrency": "2n",
+        "rate": rng.choice([50, 300]),
+        "time-limit": rng.choice([2, 4]),
+        "latency": rng.choice([0, 10, 100, 300]),
+        "latency-dist": distribution(rng),
+        "nemesis": some(rng, FAULTS, 0),
+        "nemesis-interval": rng.uniform(0.1, 2),
+        "partition-kinds": some(rng, KINDS),
+        "loss": rng.uniform(0.05, 0.4),
+    }
+
+
+def constants(rng: Random) -> dict[str, int]:
+    """Other values of some of raft.py's: so small that what they bound is met all the time."""
+    chunk = rng.choice([1, 2000, 5000, 20_000])
+    small = {
+        "CHUNK_BYTES": chunk,
+        "WINDOW_BYTES": chunk * rng.choice([1, 2, 8]),
+        "EARLY_APPENDS": rng.choice([0, 1, 3]),
+        "KEPT_BYTES": rng.choice([1, 5000, 20_000]),
+        "KEPT_ENTRIES": rng.choice([0, 3]),
+        "CHECKPOINT_BYTES": rng.choice([1, 5000, 20_000]),
+    }
+    return {name: small[name] for name in some(rng, small, 0)}
+
+
+def defined(program: Path) -> set[str]:
+    """The constants of a Python program; none of what is none, or is not there."""
+    text = program.read_text(errors="replace") if program.is_file() else ""
+    lines = re.findall(r"^([A-Z_, ]+) =", text, re.MULTILINE)
+    return {name for line in lines for name in line.split(", ")}
+
+
+def crashes(rng: Random) -> Choice:
+    """Nodes that are killed at any step, and come back with what was on their disks."""
+    return {
+        "node-count": rng.choice([1, 2, 3, 3, 5]),
+        "concurrency": "2n",
+        "rate": rng.choice([50, 200]),
+        "time-limit": 10,
+        "latency": rng.choice([0, 1, 10, 50]),
+        "latency-dist": distribution(rng),
+        "nemesis": ["kill", *some(rng, FAULTS, 0)],
+        "nemesis-interval": rng.uniform(0.3, 2),
+        "kill-targets": some(rng, TARGETS),
+        "partition-kinds": some(rng, KINDS),
+        "loss": rng.uniform(0.01, 0.2),
+        "duplicate": rng.uniform(0.01, 0.2),
+        "reads": rng.choice(["", "", "index", "log"]),
+        "data-dir": "{run}/data",
+    }
+
+
+def returns(rng: Random) -> Choice:
+    """Nodes that are killed, one at a time, and come back without memory."""
+    return {
+        "node-count": rng.choice([3, 3, 5]),
+        "concurrency": "2n",
+        "rate": rng.choice([50, 200]),
+        "time-limit": 15,
+        "latency": rng.choice([0, 1, 10]),
+        "latency-dist": distribution(rng),
+        "nemesis": ["kill", *some(rng, ["loss", "duplicate", "clock"], 0)],
+        "nemesis-interval": rng.uniform(0.5, 2),
+        "nemesis-rest": 3,  # else the next is killed before the last is back
+        "kill-targets": ["one"],
+        "loss": rng.uniform(0.01, 0.1),
+        "duplicate": rng.uniform(0.01, 0.2),
+        "reads": rng.choice(["", "", "index", "log"]),
+    }
+
+
+def distribution(rng: Random) -> str:
+    """Of latencies."""
+    return rng.choice(["constant", "uniform", "exponential"])
+
+
+def some(rng: Random, names: Any, least: int = 1) -> list[str]:
+    """Some of the names."""
+    known = list(names)
+    return rng.sample(known, rng.randint(least, len(known)))
+
+
+SHAPES: Mapping[str, Callable[[Random], Choice]] = {
+    "anything": anything,
+    "lease": lease,
+    "election": election,
+    "dedup": dedup,
+    "pauses": pauses,
+    "starts": starts,
+    "crashes": crashes,
+    "returns": returns,
+}

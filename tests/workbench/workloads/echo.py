@@ -1,0 +1,53 @@
+"""echo: a node sends each payload back.
+
+    {"type": "echo", "echo": "Please echo 35"}    {"type": "echo_ok", "echo": "Please echo 35"}
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from ..checkers.linearizable import Analysis
+from ..record.edn import Keyword
+from ..record.history import Op, clients
+from ..verdicts import VALID, Results
+from .workload import Body, Next, Worker, expect
+
+
+class Echo:
+    """Clients send a payload and expect it back."""
+
+    name = "echo"
+    group = 1
+    timeout: float | None = 5.0
+    reusable = False
+
+    def __init__(self, rng: random.Random, node_count: int) -> None:
+        self.analyses: dict[Any, Analysis] = {}
+        self._rng = rng
+
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+        return self._rng.choice(free), "echo", f"Please echo {self._rng.randrange(128)}"
+
+    def request(self, f: str, value: Any) -> Body:
+        return {"type": "echo", "echo": value}
+
+    def complete(self, f: str, value: Any, reply: Body) -> Any:
+        expect(reply, "echo_ok", {"echo"})
+        return reply["echo"]
+
+    def check(self, ops: Sequence[Op]) -> Results:
+        """Each operation must be ok with its own payload: an error and a time-out fail, too."""
+        sent: dict[int | str, Any] = {}
+        errors = []
+        for op in clients(ops):
+            if op.type == "invoke":
+                sent[op.process] = op.value
+            elif op.type != "ok" or op.value != sent[op.process]:
+                received = op.value if op.type == "ok" else op.error
+                errors.append(
+                    ["Expected a message with :echo", sent[op.process], "But received", received]
+                )
+        return {VALID: not errors, Keyword("errors"): errors}

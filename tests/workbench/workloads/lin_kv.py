@@ -1,0 +1,136 @@
+"""lin-kv: a linearizable key-value store.
+
+    {"type": "read", "key": 0}                       {"type": "read_ok", "value": 3}
+    {"type": "write", "key": 0, "value": 3}          {"type": "write_ok"}
+    {"type": "cas", "key": 0, "from": 3, "to": 4}    {"type": "cas_ok"}
+
+Errors that say why nothing happened: 20 where the key does not exist, 22 where a cas found
+another value.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from ..checkers.linearizable import BUDGET, Analysis, check_history
+from ..record.edn import Keyword
+from ..record.history import Op
+from ..verdicts import UNKNOWN, VALID, Results, merge
+from .workload import Body, Next, Worker, expect
+
+PROCESS_LIMIT = 20  # processes that work on a key before it is retired, as in Jepsen's register
+VALUES = 5
+
+
+class LinKv:
+    """A linearizable key-value store: reads, writes and cas on one key after the other.
+
+    2n threads, n being the number of nodes, work on a key. The first half of them only read,
+    the others write and cas in the ratio of 1 to 2 (jepsen.tests.linearizable-register).
+    """
+
+    name = "lin-kv"
+    timeout: float | None = None
+    reusable = True
+
+    def __init__(self, rng: random.Random, node_count: int) -> None:
+        self.group = 2 * node_count
+        self.analyses: dict[Any, Analysis] = {}
+        self._rng = rng
+        self._keys: dict[int, int] = {}  # of each group of threads
+        self._processes: dict[int, set[int]] = {}  # that have worked on it
+        self._next_key = 0
+
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+        # Each half has its share of the rate, whether its workers are stuck or not.
+        reads = self._reads(self._rng.choice(workers))
+        able = [worker for worker in free if self._reads(worker) is reads]
+        if not able:
+            return None
+        worker = self._rng.choice(able)
+        key = self._key(worker.thread // self.group, workers)
+        if reads:
+            return worker, "read", [key, None]
+        f = self._rng.choice(["write", "cas", "cas"])
+        values = [self._rng.randrange(VALUES) for _ in range(2)]
+        return worker, f, [key, values[0] if f == "write" else values]
+
+    def _reads(self, worker: Worker) -> bool:
+        return worker.thread % self.group < self.group // 2
+
+    def _key(self, group: int, workers: Sequence[Worker]) -> int:
+        """The key that a group works on: a new one when too many processes have touched it."""
+        threads = workers[group * self.group : (group + 1) * self.group]
+        now = {worker.process for worker in threads}
+        seen = self._processes.get(group, set()) | now
+        if group not in self._keys or len(seen) > max(PROCESS_LIMIT, self.group):
+            self._keys[group] = self._next_key
+            self._next_key += 1
+            seen = now
+        self._processes[group] = seen
+        return self._keys[group]
+
+    def request(self, f: str, value: Any) -> Body:
+        key, argument = value
+        if f == "read":
+            return {"type": "read", "key": key}
+        if f == "write":
+            return {"type": "write", "key": key, "value": argument}
+        return {"type": "cas", "key": key, "from": argument[0], "to": argument[1]}
+
+    def complete(self, f: str, value: Any, reply: Body) -> Any:
+        expect(reply, f"{f}_ok", {"value"} if f == "read" else set())
+        return [value[0], reply["value"]] if f == "read" else value
+
+    def check(self, ops: Sequence[Op]) -> Results:
+        self.analyses = check_history(ops, BUDGET)
+        return {
+            VALID: merge(found.valid for found in self.analyses.values()),
+            Keyword("results"): {key: _results(found) for key, found in self.analyses.items()},
+            Keyword("failures"): [key for key, a in self.analyses.items() if a.valid is False],
+        }
+
+
+def _results(analysis: Analysis) -> Results:
+    """What Maelstrom prints for a key."""
+    valid = UNKNOWN if analysis.valid is None else analysis.valid
+    linearizable: Results = {VALID: valid}
+    if analysis.valid is not True:
+        linearizable[Keyword("why")] = analysis.why
+    if analysis.final_states:
+        linearizable[Keyword("configs")] = [
+            {
+                Keyword("model"): {Keyword("value"): value},
+                Keyword("last-op"): last
+                and {
+                    Keyword("process"): last.process,
+                    Keyword("type"): Keyword(last.type),
+                    Keyword("f"): Keyword(last.f),
+                    Keyword("value"): last.value,
+                    Keyword("index"): last.end_index,
+                },
+                Keyword("pending"): [],
+            }
+            for value, last in analysis.final_states
+        ]
+    linearizable[Keyword("final-paths")] = [
+        [
+            {
+                Keyword("op"): {Keyword("process"): step.operation.process,
+                                Keyword("f"): Keyword(step.operation.f),
+                                Keyword("value"): step.operation.value},
+                Keyword("model"): {Keyword("msg"): step.problem}
+                if step.problem
+                else {Keyword("value"): step.state},
+            }
+            for step in path
+        ]
+        for path in analysis.final_paths
+    ]  # fmt: skip
+    return {
+        Keyword("linearizable"): linearizable,
+        Keyword("timeline"): {VALID: True},
+        VALID: valid,
+    }
