@@ -221,9 +221,8 @@ class Batch:
     came_at: float  # at this node
     # At its owner
     sent_at: float = -math.inf  # until then no other node has it: no write can happen
-    tried: bool = False  # the leader was asked
+    asked: str = ""  # the node that it was sent to last, if that was since a leader was heard of
     # At the leader
-    via: str = ""  # the node that it came from: the owner, or one that passed it on
     stamp: float = -math.inf  # of the last messages sent before it came
     todo: int = 0  # how much of reads and writes is not done
 
@@ -286,7 +285,7 @@ class Follower:
     stamp: float = -math.inf  # of the latest message to it
     entries_stamp: float = -math.inf  # of the latest one with entries
     backed: float = -math.inf  # stamp of the last step back
-    answered: list[Any] = field(default_factory=list)  # batches it is to hear of: owner, seq
+    done: list[int] = field(default_factory=list)  # seqs of its own batches, to tell it
     snapshot: Snapshot | None = None  # that it gets, for it lacks what the log has no more
     offset: int = 0  # how many of its records the follower has
     part_stamp: float = -math.inf  # of the message with the last ones
@@ -334,8 +333,7 @@ class Raft(Server):
         # Volatile state on all servers
         self.role = "follower"  # or "candidate", or "leader"
         self.leader: str | None = None  # of this term, if it was heard
-        self.unheard = False  # it says that it hears nothing of this node
-        self.led = 0  # the latest term that another node leads, perhaps only by hearsay
+        self.relay: str | None = None  # the last node that refused a vote because a leader lives
         self.commit_index = 0
         self.last_applied = 0
         self.sessions = Sessions()  # replicated like the state machine
@@ -429,7 +427,7 @@ class Raft(Server):
             if self.new_leader:  # everything goes there, at once
                 self.new_leader = False
                 for batch in self.pending.values():
-                    batch.tried = False
+                    batch.asked = ""
                     self.hand_over(batch)
             if any(self.arrived):
                 self.hand_over_arrived()
@@ -487,24 +485,25 @@ class Raft(Server):
         self.hand_over(batch)
 
     def hand_over(self, batch: Batch) -> None:
-        """Gives a batch to the leader, or to nobody for now.
+        """Gives a batch to the leader; without one to the relay; without either to nobody.
 
-        The second try goes to all others, for the link to the leader may be cut, and who hears the
-        leader passes it on; so does the first one when only others hear it, or it hears only them.
+        The link to that node may be cut, so a retry goes to another one, drawn at random: a node
+        that follows the leader relays the batch.
         """
+        dest = self.leader or self.relay
+        if batch.asked:
+            others = [id for id in self.node.other_node_ids if id != batch.asked]
+            dest = self.node.random.choice(others or [batch.asked])
         if self.role == "leader":
-            self.accept_batch(batch, self.node.node_id)
-        elif not self.led:
-            return
-        else:
-            direct = not batch.tried and not self.unheard
-            for dest in [self.leader] if self.leader and direct else self.node.other_node_ids:
-                self.send_forward(dest, self.led, batch)
-        batch.tried, batch.sent_at = True, self.node.now()
+            self.accept_batch(batch)
+        elif dest:
+            self.send_forward(dest, batch)
+        if dest:
+            batch.asked, batch.sent_at = dest, self.node.now()
 
-    def send_forward(self, dest: str, term: int, batch: Batch) -> None:
+    def send_forward(self, dest: str, batch: Batch) -> None:
         self.send(
-            dest, "forward", term=term, owner=batch.owner, seq=batch.seq, reads=batch.reads,
+            dest, "forward", owner=batch.owner, seq=batch.seq, reads=batch.reads,
             writes=batch.writes,
         )  # fmt: skip
 
@@ -536,38 +535,27 @@ class Raft(Server):
         """
         self.node.send(client, {**res, "in_reply_to": msg_id})
 
-    def answered(self, src: str, seq: int) -> None:
-        """A node that had passed a batch on says that the leader has done it."""
-        self.pending.pop(seq, None)
-
     def forward(
-        self, src: str, term: int, owner: str, seq: int, reads: list[Operation],
-        writes: list[Operation],
-    ) -> None:  # fmt: skip
-        """Another node's batch, for the leader of this term.
-
-        Who hears that leader passes it on, once. The answer is who leads now.
-        """
+        self, src: str, owner: str, seq: int, reads: list[Operation], writes: list[Operation]
+    ) -> None:
+        """Another node's batch. A node that follows the leader relays the batch once."""
         batch = Batch(owner, seq, reads, writes, self.node.now())
-        if self.role == "leader" and term == self.term:
-            self.accept_batch(batch, src)
-        elif owner == src:
-            if self.leader not in (None, src) and term == self.term:
-                self.send_forward(self.leader, term, batch)
-            self.send_vote(src, False, self.term, False, None)
+        if self.role == "leader":
+            self.accept_batch(batch)
+        elif self.leader not in (None, src) and owner == src:
+            self.send_forward(self.leader, batch)
 
     # Client operations: the leader
 
-    def accept_batch(self, batch: Batch, via: str) -> None:
+    def accept_batch(self, batch: Batch) -> None:
         """Takes a batch, once in its term: its writes into the log, its reads aside."""
         key = (batch.owner, batch.seq)
         if accepted := self.accepted.get(key):
-            accepted.via = via  # the way that it came by last is the best one back
             if accepted.todo <= 0:
-                self.finish(accepted)
+                self.finish(accepted)  # its owner has not heard of that
         else:
             self.accepted[key] = batch
-            batch.via, batch.stamp = via, self.stamp
+            batch.stamp = self.stamp
             batch.todo = bool(batch.reads) + bool(batch.writes)
             if batch.writes:
                 self.log.append([Entry(self.term, *key, batch.writes)])
@@ -582,8 +570,8 @@ class Raft(Server):
         batch.reads, batch.writes = [], []  # it is remembered for a while
         if batch.owner == self.node.node_id:
             self.pending.pop(batch.seq, None)
-        elif follower := self.followers.get(batch.via):
-            follower.answered.append((batch.owner, batch.seq))
+        else:
+            self.followers[batch.owner].done.append(batch.seq)
 
     # Who takes part: return without memory
 
@@ -684,7 +672,7 @@ class Raft(Server):
 
     def forget_leader(self) -> None:
         """What was known of a leader, or was about to be said to it, is of no use any more."""
-        self.leader, self.led = None, 0
+        self.leader = self.relay = None
         self.verified = self.commit_index
         self.early.clear()
         self.incoming = Snapshot()
@@ -715,6 +703,7 @@ class Raft(Server):
         if self.leader:
             self.log_role(f"{self.role}, lost {self.leader}")
             self.forget_leader()
+        self.relay = None
         self.failures += 1
         self.campaigned = self.node.now()
         self.reset_election_deadline()
@@ -813,8 +802,8 @@ class Raft(Server):
             return bool(self.of_majority(now, "heard_of") >= now - self.timeout)
         return now < self.promise
 
-    def send_vote(self, dest: str, pre: bool, term: int, granted: bool, sent: float | None) -> None:
-        """Yes, or no and who leads. The no is also the answer to a forward that leads nowhere."""
+    def send_vote(self, dest: str, pre: bool, term: int, granted: bool, sent: float) -> None:
+        """Yes, or no and who leads."""
         leader = self.leader if not granted and self.is_led() else None
         self.send(
             dest, "request_vote_res", pre=pre, term=term, granted=granted, sent=sent,
@@ -823,13 +812,12 @@ class Raft(Server):
 
     def request_vote_res(
         self, src: str, pre: bool, term: int, granted: bool, leader: str | None,
-        sent: float | None, starts: dict[str, int],
+        sent: float, starts: dict[str, int],
     ) -> None:  # fmt: skip
         """A vote, or a refusal, which may say that there is a leader."""
-        if sent is not None:
-            if sent < self.began:
-                return  # it is an answer to the node that this one has forgotten that it was
-            self.measure(sent)
+        if sent < self.began:
+            return  # it is an answer to the node that this one has forgotten that it was
+        self.measure(sent)
         if granted and (pre, term) in self.votes:
             self.votes[pre, term][src] = starts.get(src, 0)
             self.count_votes(pre, term)
@@ -840,9 +828,9 @@ class Raft(Server):
             self.admit(starts if len(starts) > 1 else {})  # nor in another: this node comes back
         if leader is None:
             self.maybe_step_down(term, f"{src} is in a later term")
-        elif not self.leader and leader != self.node.node_id and term >= self.led:
-            self.new_leader |= term > self.led
-            self.led = term
+        elif not self.leader and leader != self.node.node_id:
+            self.new_leader |= self.relay is None
+            self.relay = src
 
     def count_votes(self, pre: bool, term: int) -> None:
         """A majority of pre-votes makes a candidate, one of votes a leader (section 5.2).
@@ -923,9 +911,9 @@ class Raft(Server):
         follower = self.followers[node_id]
         self.send(
             node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout, rtt=self.rtt,
-            answered=follower.answered, deaf=self.is_silent(follower), **fields,
+            done=follower.done, **fields,
         )  # fmt: skip
-        follower.stamp, follower.answered = self.stamp, []
+        follower.stamp, follower.done = self.stamp, []
 
     def append_entries_res(
         self, src: str, term: int, success: bool, match: int, sent: float, timeout: float,
@@ -1041,19 +1029,18 @@ class Raft(Server):
     def append_entries(
         self, src: str, term: int, prev_log_index: int, prev_log_term: int,
         entries: list[Sequence[Any]], leader_commit: int, sent: float, timeout: float, rtt: float,
-        answered: list[Any], deaf: bool,
+        done: list[int],
     ) -> None:  # fmt: skip
         """The leader's entries, or its heartbeat."""
-        if not self.hear_leader(src, term, sent, timeout, rtt, answered, deaf):
+        if not self.hear_leader(src, term, sent, timeout, rtt, done):
             return
         self.refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
         # The leader's commit index says nothing of entries that may differ from its own.
         self.commit_index = max(self.commit_index, min(leader_commit, self.verified))
 
     def hear_leader(
-        self, src: str, term: int, sent: float, timeout: float, rtt: float, answered: list[Any],
-        deaf: bool,
-    ) -> bool:  # fmt: skip
+        self, src: str, term: int, sent: float, timeout: float, rtt: float, done: list[int]
+    ) -> bool:
         """Any message of a leader; False if it is one of an earlier term, which is refused."""
         if term < self.term:
             self.send_leader(src, sent, timeout, 0)
@@ -1062,14 +1049,10 @@ class Raft(Server):
         if not self.leader:
             self.have_leader("follower", src, f"follower of {src}")
         self.promise = max(self.promise, self.node.now() + timeout)
-        self.led = term
-        self.timeout, self.rtt, self.unheard = timeout, rtt, deaf
+        self.timeout, self.rtt = timeout, rtt
         self.samples.append(rtt)  # it will not have forgotten if it leads
-        for owner, seq in answered:
-            if owner == self.node.node_id:
-                self.pending.pop(seq, None)
-            else:  # this node had passed it on
-                self.send(owner, "answered", seq=seq)
+        for seq in done:
+            self.pending.pop(seq, None)
         latest = (sent, timeout)
         self.ack, self.refused = max(self.ack or latest, latest), None
         return True
@@ -1085,13 +1068,13 @@ class Raft(Server):
     def install_snapshot(
         self, src: str, term: int, last_index: int, last_term: int, starts: dict[str, int],
         size: int, offset: int, data: list[Any], sent: float, timeout: float, rtt: float,
-        answered: list[Any], deaf: bool,
+        done: list[int],
     ) -> None:  # fmt: skip
         """A part of the leader's state: this node lacks what the leader's log has no more.
 
         (Section 7.) Parts come in order; one that is not the next is answered with which that is.
         """
-        if not self.hear_leader(src, term, sent, timeout, rtt, answered, deaf):
+        if not self.hear_leader(src, term, sent, timeout, rtt, done):
             return
         if last_index > self.commit_index:  # a node never goes back
             if last_index > self.incoming.index:
@@ -1580,7 +1563,7 @@ FIELDS: Final = {  # of each type of message between servers
     handler.__name__: set(signature(handler).parameters) - {"self", "src"}
     for handler in (
         Raft.request_vote, Raft.request_vote_res, Raft.append_entries, Raft.append_entries_res,
-        Raft.install_snapshot, Raft.forward, Raft.answered,
+        Raft.install_snapshot, Raft.forward,
     )
 }  # fmt: skip
 

@@ -252,7 +252,25 @@ MUTANTS = [
     Mutant(
         "a node that does not lead any more appends",
         "paper 5.3", "log matching",
-        [('if self.role == "leader" and term == self.term:', "if term == self.term:")],
+        [("""\
+        if self.role == "leader":
+            self.accept_batch(batch)
+        elif self.leader not""", """\
+        if self.log.size:
+            self.accept_batch(batch)
+        elif self.leader not""")],
+    ),
+    Mutant(
+        "a batch is relayed for ever",
+        "README, owners and relays", "messages without end between two followers",
+        [(" and owner == src:", ":")],
+        test="forward_is_relayed_once",
+    ),
+    Mutant(
+        "a retry goes to the leader alone",
+        "README, owners and relays", "an owner whose link to the leader is cut is not served",
+        [("        if batch.asked:\n", "        if False:\n")],
+        test="owner_a_retry_goes_to_another_node",
     ),
     Mutant(
         "a follower does not look at the term of the entry before",
