@@ -318,7 +318,7 @@ class Raft(Server):
         self.debug = debug
 
         # Persistent state on all servers (figure 2), if there is a storage
-        self.storage = storage
+        self.storage: Any = storage or Memory()
         self.term = 0  # changed in advance_term
         self.voted_for: str | None = None  # in this term
         self.log = Log()  # appended to by a leader, changed in place by a follower
@@ -403,11 +403,7 @@ class Raft(Server):
         the first one is not ready before that is done. Returns whether init_ok must wait for that.
         """
         with self.lock:
-            if self.storage:
-                self.storage.open(self)
-                self.members = dict.fromkeys(self.node.node_ids, self.start)
-            else:
-                self.start = self.node.random.getrandbits(48)
+            self.storage.open(self)
             self.began = now = self.node.now()
             self.seq = int(now * 1e6)
             others = len(self.node.other_node_ids)
@@ -431,7 +427,7 @@ class Raft(Server):
                     self.hand_over(batch)
             if any(self.arrived):
                 self.hand_over_arrived()
-            if self.storage and self.node.node_id:
+            if self.node.node_id:
                 self.storage.save(self, self.may_save_later())
             if self.role == "leader":
                 self.advance_commit_index()
@@ -450,8 +446,7 @@ class Raft(Server):
         """What must happen even if no message comes."""
         with self.lock:
             now = self.node.now()
-            if self.storage:
-                self.storage.save(self)
+            self.storage.save(self)
             if self.role == "leader":
                 self.review_followers(now)
                 if self.of_majority(now, "heard_of") < now - 2 * self.timeout:
@@ -730,7 +725,7 @@ class Raft(Server):
         }
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8). The
         # first one of all says who takes part.
-        self.append_starts({} if self.log.size or self.storage else self.members)
+        self.append_starts({} if self.log.size or not self.start else self.members)
         self.term_start = self.log.size
 
     def request_votes(self, pre: bool) -> None:
@@ -853,7 +848,8 @@ class Raft(Server):
         now = self.node.now()
         self.stamp = max(now, math.nextafter(self.stamp, math.inf))
         asked = max((batch.stamp for batch in self.waiting_reads), default=-math.inf)
-        needed = majority(len(self.node.node_ids)) - (not self.storage)  # of followers, to commit
+        is_stable = self.log.stable == self.log.size  # then the leader counts itself
+        needed = majority(len(self.node.node_ids)) - is_stable  # of followers, to commit
         for node_id, follower in self.followers.items():
             # Reads wait for the answer to a later message.
             due = follower.stamp <= asked or now - follower.stamp >= self.heartbeat
@@ -977,10 +973,8 @@ class Raft(Server):
 
     def compact(self) -> None:
         """Forgets what is applied of the log (section 7), but what a follower may lack still."""
-        log, needed = self.log, [self.last_applied]
+        log, needed = self.log, [self.last_applied, self.storage.index]
         needed += [one.snapshot.index for one in self.followers.values() if one.snapshot]
-        if self.storage:
-            needed.append(self.storage.index)
         kept, end = log.start, max(log.start, min(needed))
         if log.bytes_between(kept, end) > KEPT_BYTES and end - kept > KEPT_ENTRIES:
             kept += (end - kept + 7) // 8  # no more, for to free thousands at once stops the node
@@ -1019,8 +1013,7 @@ class Raft(Server):
         """Commits what a majority has, if it is of this term (sections 5.3 and 5.4.2)."""
         if self.commit_index == self.log.size:
             return
-        mine = self.log.stable if self.storage else self.log.size
-        index = self.of_majority(mine, "match_index")
+        index = self.of_majority(self.log.stable, "match_index")
         if index > self.commit_index and self.log[index].term == self.term:
             self.commit_index = index
 
@@ -1390,6 +1383,19 @@ class Sessions:
         return [(client, *self._last[client]) for client in changed]
 
 
+class Memory:
+    """Stands in for a Storage where a node keeps its state in memory alone."""
+
+    durable = False
+    index = 1 << 62  # no log is kept for a checkpoint
+
+    def open(self, raft: Raft) -> None:
+        raft.start = raft.node.random.getrandbits(48)
+
+    def save(self, raft: Raft, later: bool = False) -> None:
+        raft.log.stable = raft.log.size
+
+
 class Storage:
     """A node's persistent state (figure 2, section 7) in a SQLite file: it outlives the process.
 
@@ -1404,6 +1410,8 @@ class Storage:
     SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
     beside it says, not synced and thus never too much, how many commits have been acknowledged.
     """
+
+    durable = True
 
     def __init__(self, folder: str) -> None:
         import sqlite3  # what keeps its state in memory need not load it
@@ -1432,6 +1440,7 @@ class Storage:
                 f"{path} cannot be used: {why}. See that the folder can be written, end who else "
                 "uses it, put a sound copy there, or move it away if others know all that it knew."
             ) from error
+        raft.members = dict.fromkeys(raft.node.node_ids, raft.start)
         raft.log_role(f"follower, with its state up to {raft.log.size} in {path}")
 
     def _open(self, path: Path) -> None:

@@ -27,6 +27,7 @@ EVENTS = 20  # that are told when something is broken, the last ones
 MAX_WORDS = 200  # characters of one
 LOOKED_AT = (  # public attributes of raft.py's Raft
     "term", "voted_for", "role", "log", "commit_index", "last_applied", "state_machine",
+    "storage",
 )  # fmt: skip
 
 
@@ -62,8 +63,7 @@ class Seen:
         A leader may send entries before they are on its own disk, and does not count itself until
         then (thesis 10.2.1): it says itself how many are.
         """
-        size = len(self.log)
-        return min(size, self.raft.log.stable) if getattr(self.raft, "storage", None) else size
+        return min(len(self.log), int(self.raft.log.stable))
 
     def changed(self) -> bool:
         """Whether there is anything new since this was asked last: mostly there is not."""
@@ -189,7 +189,7 @@ class Invariants(Watcher):
             return None
         seen = self._nodes[machine.node_id] = Seen(node.server, torn=machine.torn)
         self._reference = self._reference or Reference(seen.raft)
-        if before and getattr(node.server, "storage", None):
+        if before and node.server.storage.durable:
             self._check_kept(machine.node_id, before, seen)
         elif before:
             seen.forgotten = [*before.forgotten, before.log]
