@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from workbench.simulation.simulated_cluster import VirtualNode
 
 from node import Body, Message
-from raft import Raft, Storage
+from raft import Entry, HardState, Log, Snapshot, State, Storage
 
 
 class InProcessNode(VirtualNode):
@@ -44,17 +44,25 @@ class InProcessNode(VirtualNode):
 
 
 class Remembered(Storage):
-    """Stands in for a storage: a node that has one need not fear that it forgets."""
+    """Stands in for a storage that has what it is given. All nodes are members."""
 
-    def __init__(self) -> None:
+    durable = False  # nothing waits for it
+
+    def __init__(
+        self, term: int = 0, vote: str | None = None, entries: Iterable[Entry] = ()
+    ) -> None:
         super().__init__("")
         self.index = 10**18
+        self.hard, self.log = HardState(term, vote), Log(entries=entries)
 
-    def open(self, raft: Raft) -> None:
-        raft.members = dict.fromkeys(raft.node.node_ids, 0)
+    def open(
+        self, node_id: str, node_ids: Sequence[str], random: random.Random
+    ) -> tuple[HardState, Log, Snapshot]:
+        self.log.mark_stable()
+        return self.hard._replace(members=dict.fromkeys(node_ids, 0)), self.log, Snapshot()
 
-    def save(self, raft: Raft, later: bool = False) -> None:
-        raft.log.stable = raft.log.size
+    def save(self, hard: HardState, log: Log, state: State) -> None:
+        log.mark_stable()
 
 
 class World:

@@ -74,7 +74,7 @@ MUTANTS = [
     Mutant(
         "two votes in a term",
         "paper 5.2", "one vote, election safety",
-        [("if granted := self.voted_for is None or asks_again:", "if granted := True:")],
+        [("if term != self.term or not (free or again):", "if term != self.term:")],
     ),
     Mutant(
         "reads without confirmation",
@@ -99,20 +99,20 @@ MUTANTS = [
     Mutant(
         "a vote is kept across terms",
         "paper 5.2", "nobody is elected: a server votes once in its life",
-        [("        self.voted_for = None\n        self.forget", "        self.forget")],
+        [("        self.voted_for = None\n", "")],
         test="5_2_a_server_votes_again_in_a_later_term",
     ),
     Mutant(
         "votes of an earlier term count",
         "paper 5.2", "election safety",
         [("""\
-        if granted and (pre, term) in self.votes:
-            self.votes[pre, term][src] = starts.get(src, 0)
-            self.count_votes(pre, term)
+            if (pre, term) in self.votes:
+                self.votes[pre, term][src] = members.get(src, 0)
+                self.count_votes(pre, term)
 """, """\
-        for key in [key for key in self.votes if granted and key[0] == pre]:
-            self.votes[key][src] = 0
-            self.count_votes(*key)
+            for key in [key for key in self.votes if key[0] == pre]:
+                self.votes[key][src] = 0
+                self.count_votes(*key)
 """)],
         test="5_2_votes_of_an_earlier_term_and_pre_votes",
     ),
@@ -125,24 +125,24 @@ MUTANTS = [
     Mutant(
         "a follower acknowledges its whole log",
         "paper 5.3", "commit",
-        [("self.verified if refused is None else refused",
+        [("self.following.verified if refused is None else refused",
           "self.log.size if refused is None else refused")],
     ),
     Mutant(
         "a follower cuts its log where a message ends",
         "paper 5.3", "commit, leader completeness",
-        [("if index > self.log.size or self.log[index].term != entry.term:", "if True:")],
+        [("if index > log.size or log[index].term != entry.term:", "if True:")],
         test="5_3_an_append_that_holds_less_than_the_log",
     ),
     Mutant(
         "a follower commits entries that may not be the leader's",
         "paper 5.3", "state machine safety",
-        [("min(leader_commit, self.verified)", "min(leader_commit, self.log.size)")],
+        [("min(leader_commit, following.verified)", "min(leader_commit, self.log.size)")],
     ),
     Mutant(
         "a follower believes the commit index past a gap",
         "paper 5.3", "commit index",
-        [("min(leader_commit, self.verified))",
+        [("min(leader_commit, following.verified))",
           "min(leader_commit, prev_log_index + len(entries)))")],
     ),
     Mutant(
@@ -181,8 +181,8 @@ MUTANTS = [
     Mutant(
         "reads are served before the no-op is committed",
         "paper 8", "no stale read",
-        [("if not self.waiting_reads or self.commit_index < self.term_start:",
-          "if not self.waiting_reads:")],
+        [("if not leading.waiting_reads or self.commit_index < leading.term_start:",
+          "if not leading.waiting_reads:")],
     ),
     Mutant(
         "a lease is longer than the promise",
@@ -199,14 +199,13 @@ MUTANTS = [
     Mutant(
         "a lease counts from the answer",
         "thesis 6.4.1", "no stale read",
-        [("max(follower.promised, sent + timeout * LEASE)",
-          "max(follower.promised, self.node.now() + timeout * LEASE)")],
+        [("promised=sent + timeout * LEASE)", "promised=now + timeout * LEASE)")],
         test="6_4_1_a_lease_counts_from_when_the_message_was_sent",
     ),
     Mutant(
         "votes are given while a lease may hold",
         "thesis 6.4.1", "no stale read",
-        [("if may_vote and not self.is_led():", "if may_vote:")],
+        [("elif self.is_led():\n            granted", "elif False:\n            granted")],
         "one link",
     ),
     Mutant(
@@ -236,17 +235,16 @@ MUTANTS = [
     Mutant(
         "an answer for an entry that another leader replaced",
         "paper 5.3", "linearizability: an acknowledged write is lost",
-        [("        self.accepted: dict",
-          "        self.owed = {}  # by index\n        self.accepted: dict"),
-         ("                self.log.append([Entry(self.term, *key, batch.writes)])\n", """\
-                self.log.append([Entry(self.term, *key, batch.writes)])
-                self.owed[self.log.size] = batch
+        [("            self.log.append([Entry(self.term, *key, batch.writes)])\n", """\
+            self.log.append([Entry(self.term, *key, batch.writes)])
+            RULELESS[self, self.log.size] = batch.writes
 """),
-         ("            key = (entry.owner, entry.seq)  # of", """\
-            owed = self.owed.pop(self.last_applied, None)
-            for client, msg_id, body in owed.writes if owed else ():
+         ("            key = (entry.owner, entry.seq)  # an", """\
+            owed = RULELESS.pop((self, self.last_applied), [])
+            for client, msg_id, body in owed:
                 self.answer(client, msg_id, self.state_machine.apply(body)[1])
-            key = (entry.owner, entry.seq)  # of"""),
+            key = (entry.owner, entry.seq)  # an"""),
+         ("FIELDS: Final", "RULELESS = {}\nFIELDS: Final"),
          ("                    self.answer(*answer)\n", "                    pass\n")],
     ),
     Mutant(
@@ -255,10 +253,10 @@ MUTANTS = [
         [("""\
         if self.role == "leader":
             self.accept_batch(batch)
-        elif self.leader not""", """\
+        elif leader not""", """\
         if self.log.size:
             self.accept_batch(batch)
-        elif self.leader not""")],
+        elif leader not""")],
     ),
     Mutant(
         "a batch is relayed for ever",
@@ -275,18 +273,25 @@ MUTANTS = [
     Mutant(
         "a follower does not look at the term of the entry before",
         "paper 5.3", "log matching",
-        [("if previous > self.verified and self.log[previous].term != previous_term:",
+        [("if previous > following.verified and log[previous].term != previous_term:",
           "if False:")],
     ),
     Mutant(
         "what agreed with one leader's log is taken for the next one's",
         "paper 5.3", "log matching, commit",
-        [("        self.verified = self.commit_index\n", "")],
+        [("Following(leader, verified=self.commit_index)",
+          "Following(leader, verified=self.following.verified)"),
+         (" = None\n        self.following = Following(verified=self.commit_index)",
+          " = None\n        self.following = Following(verified=self.following.verified)")],
     ),
     Mutant(
         "what came early from one leader is taken for the next one's",
         "paper 5.3", "log matching",
-        [("        self.early.clear()\n", "")],
+        [("Following(leader, verified=self.commit_index)",
+          "Following(leader, None, self.commit_index, self.following.early)"),
+         (" = None\n        self.following = Following(verified=self.commit_index)",
+          " = None\n        self.following = Following(None, None, self.commit_index,"
+          " self.following.early)")],
     ),
     Mutant(
         "the sessions are not in the snapshot",
@@ -297,16 +302,16 @@ MUTANTS = [
     Mutant(
         "a snapshot takes a node backwards",
         "paper 7", "commit index, committed entries stay",
-        [("if last_index > self.commit_index:  # a node", "if last_index >= 0:  # a node")],
+        [("if last_index <= self.commit_index:", "if False:")],
         test="7_a_node_never_goes_back",
     ),
     Mutant(
         "a snapshot mixes two versions of the map",
         "paper 7", "at most once",
         [("items = self.map.items(", "items = self.now().map.items("),
-         ("        return Snapshot(index, term", """\
+         ("        return Snapshot(index, self.log", """\
         Snapshot.now = lambda me: self.state_machine
-        return Snapshot(index, term""")],
+        return Snapshot(index, self.log""")],
         test="7_meanwhile_the_leader_serves",
     ),
     Mutant(
@@ -318,14 +323,13 @@ MUTANTS = [
     Mutant(
         "what depends on the disk leaves before it is there",
         "figure 2: updated on stable storage before responding", "stable storage",
-        [("                self.storage.save(self, self.may_save_later())\n",
-          "                self.log.stable = self.log.size\n"),
-         ("            is_over = self.last_applied", """\
-            if self.node.node_id:
-                self.node._write("".join(self.node._outbox).encode())
-                self.node._outbox.clear()
-                self.storage.save(self, self.may_save_later())
-            is_over = self.last_applied""")],
+        [("            self.save(later=self.may_save_later())\n",
+          "            self.log.mark_stable()\n"),
+         ("            if self.founding and", """\
+            self.node._write("".join(self.node._outbox).encode())
+            self.node._outbox.clear()
+            self.save(later=self.may_save_later())
+            if self.founding and""")],
         test="what_leaves_is_committed_before",
     ),
     Mutant(
@@ -337,19 +341,19 @@ MUTANTS = [
     Mutant(
         "a leader's first entry leaves before its disk knows that it leads",
         "thesis 10.2.1", "one vote, election safety",
-        [(" and self.log.stable >= self.term_start", ' and self.role == "leader"')],
+        [(" and self.log.stable >= self.leading.term_start", "")],
         test="term_and_vote_are_on_its_disk",
     ),
     Mutant(
         "the vote is not stored",
         "figure 2", "one vote, election safety, stable storage",
-        [('"vote": raft.voted_for, "last"', '"vote": None, "last"')],
+        [('"vote": hard.voted_for, "last"', '"vote": None, "last"')],
         "crashes",
     ),
     Mutant(
         "the term is not stored",
         "figure 2", "stable storage, election safety, terms only grow",
-        [('state = saved | {"term": raft.term, "vote"', 'state = saved | {"term": 0, "vote"')],
+        [('row = saved | {"term": hard.term, "vote"', 'row = saved | {"term": 0, "vote"')],
         "crashes",
     ),
     Mutant(
@@ -361,43 +365,43 @@ MUTANTS = [
     Mutant(
         "the sessions are not in the checkpoint",
         "paper 7 and 8", "at most once, a node that does not start again",
-        [("        raft.install(snapshot)\n",
-          "        raft.install(snapshot)\n        raft.sessions = Sessions()\n")],
+        [("[*sessions.values()], self._map)", "[], self._map)"),
+         ("(log.size, snapshot.size) !=", "(log.size, snapshot.size + len(sessions)) !=")],
         "crashes",
     ),
     Mutant(
         "a checkpoint and its index are two transactions",
         "paper 7", "at most once",
-        [('            state["checkpoint"] = self._checkpoint(raft)', """\
-            after = self._checkpoint(raft)
+        [('            row["checkpoint"] = self._checkpoint(log, state)', """\
+            after = self._checkpoint(log, state)
             db.execute("COMMIT")
             db.execute("BEGIN IMMEDIATE")
-            state["checkpoint"] = after""")],
+            row["checkpoint"] = after""")],
         "crashes",
     ),
     Mutant(
         "a promise does not outlive the node",
         "thesis 6.4.1", "no stale read",
-        [("raft.promise = raft.node.now() + saved", "raft.promise = 0 * saved")],
+        [("self.promise = now + hard.promised if", "self.promise = -math.inf if")],
         test="keeps_the_promise",
     ),
     Mutant(
         "a node that comes back without memory votes at once",
         "paper 5.2 and figure 2", "one vote",
-        [("may_vote = not self.members if len(starts) == 1 else self.is_member()",
-          "may_vote = not self.members if len(starts) == 1 else True")],
+        [("return not self.known if len(claim) == 1 else self.is_member",
+          "return not self.known if len(claim) == 1 else True")],
         test="a_node_that_comes_back_does_not_vote",
     ),
     Mutant(
         "a node that comes back without memory counts at once",
         "paper 5.3 and figure 2", "leader completeness",
-        [("is_known = follower.start == starts.get(id, ABSENT)", "is_known = True")],
+        [("return incarnation == self.known.get(node_id, ABSENT)", "return True")],
         test="what_it_says_does_not_count_before",
     ),
     Mutant(
         "a majority is enough to found",
         "paper 5.2 and figure 2", "leader completeness",
-        [("(majority(count) if self.members else count)", "majority(count)")],
+        [("return self.majority if self.known else self._count", "return self.majority")],
         test="to_found_takes_the_votes_of_all",
     ),
 ]  # fmt: skip

@@ -68,12 +68,10 @@ class Story(World):
 
     def begin(self, node_id: str, term: int, vote: str | None, entries: Iterable[Entry]) -> None:
         """A server that knows what it must not forget in a crash, and nothing else."""
-        server = self.rafts[node_id] = self.add(
-            node_id, lambda node: Raft(node, storage=Remembered())
-        )
+        storage = Remembered(term, vote, entries)
+        self.rafts[node_id] = self.add(node_id, lambda node: Raft(node, storage=storage))
         self.nodes[node_id].random = self.dice[node_id]
-        server.term, server.voted_for = term, vote
-        server.log.append(entries)
+        self.rafts[node_id].log = storage.log
         self._seen[node_id] = (0, self.terms(node_id), 0)
 
     def start(self, node_id: str) -> None:

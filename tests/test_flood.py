@@ -205,12 +205,13 @@ class Cluster:
     def state(self, node_id: str) -> object:
         """What a message from a server might change."""
         node = self.rafts[node_id]
+        following, leading, times = node.following, node.leading, node.times
         return (
-            node.role, node.term, node.voted_for, node.leader, node.log.size, node.verified,
-            node.commit_index, node.promise, node.timeout,
-            node.rtt, node.relay, node.members.copy(), list(node.pending), list(node.accepted),
-            list(node.early), node.incoming.index, node.incoming.size,
-            [follower.match_index for follower in node.followers.values()],
+            node.role, node.term, node.voted_for, node.log.size, node.commit_index, node.promise,
+            node.members.known, following.leader, following.relay, following.verified,
+            list(following.early), following.incoming.index, following.incoming.size,
+            list(leading.accepted), [one.match_index for one in leading.followers.values()],
+            times.timeout, times.rtt, list(node.clients.pending),
         )  # fmt: skip
 
     def committed(self, node_id: str) -> list[raft.Entry]:

@@ -70,8 +70,8 @@ class Scene:
 
     def knows_latency(self, seconds: float) -> None:
         """The node has known for long how long a round trip takes."""
-        self.raft.samples.extend([seconds] * 51)
-        self.raft.adapt_timeout()
+        self.raft.times._samples.extend([seconds] * 51)
+        self.raft.times.lead()
 
     def advance(self, seconds: float) -> None:
         self.world.advance(seconds)
@@ -144,25 +144,25 @@ def become_leader(scene: Scene) -> None:
 
 
 def ask(
-    term: int, last: tuple[int, int] = (0, 0), pre: bool = False, starts: Body | None = None
+    term: int, last: tuple[int, int] = (0, 0), pre: bool = False, members: Body | None = None
 ) -> Body:
     """request_vote; `last` is the last entry's (index, term)."""
     index, last_term = last
     return {
         "type": "request_vote", "pre": pre, "term": term, "last_log_index": index,
-        "last_log_term": last_term, "sent": 0.0, "starts": starts or {"n0": 0, "n1": 0, "n2": 0},
+        "last_log_term": last_term, "sent": 0.0, "members": members or {"n0": 0, "n1": 0, "n2": 0},
     }  # fmt: skip
 
 
 def vote(
     term: int, granted: bool = True, pre: bool = False, leader: str | None = None,
-    sent: float = 1e9, starts: Body | None = None,
+    sent: float = 1e9, members: Body | None = None,
 ) -> Body:  # fmt: skip
     """request_vote_res"""
     return {
         "type": "request_vote_res", "pre": pre, "term": term, "granted": granted,
         "leader": leader, "sent": sent,
-        "starts": starts or {"n0": 0, "n1": 0, "n2": 0},
+        "members": members or {"n0": 0, "n1": 0, "n2": 0},
     }  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def appended(
     """append_entries_res"""
     return {
         "type": "append_entries_res", "term": term, "success": success, "match": match,
-        "sent": sent, "timeout": timeout, "start": start, "snapshot": 0, "offset": 0,
+        "sent": sent, "timeout": timeout, "incarnation": start, "snapshot": 0, "offset": 0,
     }  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def no_op(term: int) -> Any:
 def test_5_1_a_server_with_a_smaller_term_takes_over_the_larger_one() -> None:
     scene = follower(term=1)
     scene.says("n2", append(4))
-    assert (scene.raft.term, scene.raft.leader) == (4, "n2")
+    assert (scene.raft.term, scene.raft.following.leader) == (4, "n2")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,8 @@ def test_5_1_append_entries_of_a_stale_term_is_rejected() -> None:
     scene.says("n2", append(2, entries=[no_op(2)], commit=1))
     (answer,) = scene.sent("append_entries_res", "n2")
     assert (answer["success"], answer["term"]) == (False, 3)
-    assert (scene.raft.log.size, scene.raft.commit_index, scene.raft.leader) == (0, 0, "n0")
+    assert (scene.raft.log.size, scene.raft.commit_index) == (0, 0)
+    assert scene.raft.following.leader == "n0"
 
 
 def test_5_1_request_vote_of_a_stale_term_is_rejected() -> None:
@@ -362,7 +363,7 @@ def test_5_2_a_candidate_that_hears_a_leader_of_its_term_returns_to_follower() -
     scene = candidate()
     scene.says("n2", append(1))
     scene.says("n1", vote(1))
-    assert (scene.raft.role, scene.raft.leader) == ("follower", "n2")
+    assert (scene.raft.role, scene.raft.following.leader) == ("follower", "n2")
 
 
 def test_5_2_a_candidate_rejects_a_leader_of_an_earlier_term_and_goes_on() -> None:
@@ -436,7 +437,7 @@ def test_5_2_after_a_success_elections_are_as_frequent_as_at_first(leads: bool) 
     start = scene.world.time
     scene.sent("request_vote")
     scene.until_sent("request_vote")
-    assert scene.world.time - start <= 1.5 * scene.raft.timeout
+    assert scene.world.time - start <= 1.5 * scene.raft.times.timeout
 
 
 def test_a_lone_node_leads_within_its_own_init() -> None:
@@ -565,7 +566,7 @@ def test_prevote_the_larger_asks_again_one_that_a_promise_bound_when_it_asked_fi
 def test_prevote_a_larger_one_that_has_failed_does_not_stand_in_the_way_of_others() -> None:
     scene = follower()
     term = scene.until_sent("request_vote", "n0")["term"]
-    scene.advance(1.01 * scene.raft.timeout)
+    scene.advance(1.01 * scene.raft.times.timeout)
     scene.says("n0", ask(term, pre=True))
     assert scene.sent("request_vote_res", "n0")[0]["granted"]
     assert not scene.sent("request_vote", "n0")
@@ -599,7 +600,7 @@ def test_prevote_but_not_the_term_of_a_leader_that_it_does_not_hear() -> None:
     scene = follower()
     scene.until_sent("request_vote")
     scene.says("n2", vote(8, granted=False, pre=True, leader="n0"))
-    assert (scene.raft.term, scene.raft.leader) == (1, None)
+    assert (scene.raft.term, scene.raft.following.leader) == (1, None)
 
 
 def test_prevote_late_pre_votes_start_no_term_when_there_is_a_later_one() -> None:
@@ -645,8 +646,8 @@ def test_6_2_a_leader_steps_down_when_it_hears_no_majority() -> None:
     scene = ready_leader(nodes=5)
     for _ in range(6):
         scene.advance(TIMEOUT / 2)
-        scene.says("n1", appended(1, 1, scene.raft.stamp))
-    assert (scene.raft.role, scene.raft.leader) == ("follower", None)
+        scene.says("n1", appended(1, 1, scene.raft.leading.stamp))
+    assert (scene.raft.role, scene.raft.following.leader) == ("follower", None)
 
 
 def test_6_2_a_leader_stays_while_a_majority_answers() -> None:
@@ -666,7 +667,7 @@ def test_5_3_the_leader_appends_a_command_and_sends_it_to_all() -> None:
     for peer in ("n1", "n2"):
         (sent,) = scene.sent("append_entries", peer)
         ((term, owner, seq, operations),) = sent["entries"]
-        assert (term, owner, seq) == (1, "n0", scene.raft.seq)
+        assert (term, owner, seq) == (1, "n0", scene.raft.clients.seq)
         assert operations == [["c1", msg_id, write(1)]]
         assert (sent["prev_log_index"], sent["prev_log_term"]) == (1, 1)
 
@@ -841,7 +842,7 @@ def test_5_3_what_is_sent_again_is_bounded_from_where_it_begins(
     else:  # it may be lost
         scene.advance(3 * TICK)
     for _ in range(9):
-        scene.says("n2", appended(2, 21, scene.raft.stamp))
+        scene.says("n2", appended(2, 21, scene.raft.leading.stamp))
     sent = [message for message in scene.sent("append_entries", "n0") if message["entries"]]
     begin = 8 if refuses else 0
     assert [message["prev_log_index"] for message in sent] == [begin, begin + 2, begin + 3]
@@ -1167,7 +1168,7 @@ def test_8_a_leader_that_is_cut_off_serves_no_stale_read() -> None:
     world = World()
     nodes: dict[str, Raft] = {id: world.add(id, Raft) for id in ("n0", "n1", "n2")}
     world.init()
-    world.until(lambda: nodes["n0"].commit_index == 1 and nodes["n1"].leader)
+    world.until(lambda: nodes["n0"].commit_index == 1 and nodes["n1"].following.leader)
     world.lost = lambda message: "n0" in (message["src"], message["dest"])
     world.until(lambda: "leader" in (nodes["n1"].role, nodes["n2"].role))
     others = {id: world.request(id, write(2), f"c{id}") for id in ("n1", "n2")}
@@ -1247,7 +1248,7 @@ def test_owner_at_the_deadline_a_write_that_may_happen_gets_no_answer() -> None:
     scene.advance(2.0)
     assert (scene.answer(read) or {})["code"] == 11
     assert scene.answer(written) is None
-    assert not scene.raft.pending
+    assert not scene.raft.clients.pending
 
 
 def test_owner_who_hears_the_leader_sends_to_it_first() -> None:
@@ -1306,7 +1307,7 @@ def test_owner_what_the_leader_has_done_is_not_sent_again() -> None:
     first, second = (body["seq"] for body in scene.sent("forward"))
     scene.says("n0", append(1, done=[first]), append(1, done=[second]))
     scene.advance(TIMEOUT)
-    assert not scene.raft.pending and not scene.sent("forward")
+    assert not scene.raft.clients.pending and not scene.sent("forward")
 
 
 def test_owner_who_hears_no_leader_goes_through_a_voter_that_follows_one() -> None:
@@ -1344,8 +1345,8 @@ def test_owner_believes_nobody_about_another_leader_while_it_hears_one() -> None
     scene = follower()
     scene.says("n2", vote(8, granted=False, leader="n2"))
     scene.request(write(1))
-    assert len(scene.sent("forward")) == len(scene.raft.pending) == 1
-    assert scene.raft.leader == "n0" and scene.raft.relay is None
+    assert len(scene.sent("forward")) == len(scene.raft.clients.pending) == 1
+    assert scene.raft.following.leader == "n0" and scene.raft.following.relay is None
 
 
 def test_owner_knows_better_than_others_that_it_leads_no_more() -> None:
@@ -1395,7 +1396,7 @@ def test_forward_that_comes_again_is_acknowledged_again() -> None:
     assert scene.until_sent("append_entries", "n1")["done"] == [5]
     for via in ("n2", "n1", "n1"):
         scene.sent("append_entries")
-        scene.says(via, done, appended(1, 2, scene.raft.stamp))
+        scene.says(via, done, appended(1, 2, scene.raft.leading.stamp))
         assert scene.until_sent("append_entries", "n1")["done"] == [5]
     assert scene.raft.log.size == 2
 
@@ -1493,7 +1494,7 @@ def test_times_the_answer_of_a_voter_tells_a_round_trip_too() -> None:
         asked = scene.until_sent("request_vote", "n2")
         scene.advance(0.25)
         scene.says("n2", vote(asked["term"], granted=False, pre=True, sent=asked["sent"]))
-    assert scene.raft.rtt == pytest.approx(0.25)
+    assert scene.raft.times.rtt == pytest.approx(0.25)
 
 
 def test_times_a_follower_that_leads_has_not_forgotten_what_its_leader_said() -> None:
@@ -1501,7 +1502,7 @@ def test_times_a_follower_that_leads_has_not_forgotten_what_its_leader_said() ->
     for _ in range(10):
         scene.says("n0", {**append(1), "rtt": 0.2})
     become_leader(scene)
-    assert scene.raft.rtt == 0.2 and scene.raft.timeout == pytest.approx(0.5)
+    assert scene.raft.times.rtt == 0.2 and scene.raft.times.timeout == pytest.approx(0.5)
 
 
 def test_times_a_pause_of_the_leader_is_no_round_trip() -> None:
@@ -1533,7 +1534,7 @@ def test_times_many_answers_at_once_are_one_round_trip() -> None:
     scene = ready_leader()
     scene.advance(0.1)
     scene.says("n1", *[appended(1, 1, 0.0)] * 60)
-    assert scene.raft.rtt == 0
+    assert scene.raft.times.rtt == 0
 
 
 def test_times_a_follower_takes_the_leaders_timeout() -> None:
@@ -1557,7 +1558,7 @@ def test_times_an_answer_to_a_second_copy_of_an_old_message_tells_nothing() -> N
         scene.says("n1", appended(1, 1, newest))
         scene.advance(0.011)  # between two samples
         scene.says("n1", appended(1, 1, old))
-    assert max(scene.raft.samples) < 0.25
+    assert max(scene.raft.times._samples) < 0.25
 
 
 def test_times_one_slow_follower_does_not_make_the_network_slow() -> None:
@@ -1571,7 +1572,7 @@ def test_times_one_slow_follower_does_not_make_the_network_slow() -> None:
         scene.acks("n2")
         scene.advance(0.011)  # between two samples
         scene.says("n1", appended(1, 1, stamps[-10:][0]))  # two seconds later
-    assert scene.raft.rtt < 0.02 and scene.raft.timeout < 0.5
+    assert scene.raft.times.rtt < 0.02 and scene.raft.times.timeout < 0.5
 
 
 def test_times_an_answer_that_others_have_overtaken_by_little_counts() -> None:
@@ -1581,10 +1582,10 @@ def test_times_an_answer_that_others_have_overtaken_by_little_counts() -> None:
     scene.advance(0.1)
     scene.says("n1", appended(1, 1, second))
     scene.advance(0.02)
-    before = [*scene.raft.samples]
+    before = [*scene.raft.times._samples]
     scene.says("n1", appended(1, 1, first))
-    assert scene.raft.samples[-1] == pytest.approx(scene.world.time - first)
-    assert [*scene.raft.samples] != before
+    assert scene.raft.times._samples[-1] == pytest.approx(scene.world.time - first)
+    assert [*scene.raft.times._samples] != before
 
 
 def test_a_round_trip_within_one_moment_of_the_clock_takes_no_negative_time() -> None:
@@ -1593,8 +1594,8 @@ def test_a_round_trip_within_one_moment_of_the_clock_takes_no_negative_time() ->
     for value in range(3):  # each turn's stamp is larger, though the time stands still
         scene.request(write(value))
     scene.acks("n1")
-    assert scene.raft.stamp > scene.world.time
-    assert scene.raft.rtt == min(scene.raft.samples) == 0
+    assert scene.raft.leading.stamp > scene.world.time
+    assert scene.raft.times.rtt == min(scene.raft.times._samples) == 0
 
 
 # What other servers may not say
@@ -1640,14 +1641,14 @@ def test_check_a_batch_is_not_remembered_longer_than_anybody_waits() -> None:
     scene.says("n1", forward(1, reads=[["c1", 1, READ]]))
     scene.world.time += 2 * raft.KEPT_BATCHES
     scene.raft.review_followers(scene.node.now())
-    assert not scene.raft.accepted
+    assert not scene.raft.leading.accepted
 
 
 def test_of_a_batch_that_is_done_a_leader_does_not_keep_the_operations() -> None:
     """It remembers thousands: their reads would be most of what it holds."""
     scene = ready_leader()
     scene.says("n1", forward(1, [["c1", 1, write(1)]], [["c1", 2, READ]]))
-    (batch,) = scene.raft.accepted.values()
+    (batch,) = scene.raft.leading.accepted.values()
     assert batch.writes
     scene.acks("n2")
     assert scene.answer(1) and scene.answer(2) and not (batch.reads or batch.writes)

@@ -29,12 +29,12 @@ from node import Body
 from raft import FOUNDING, TICK, Raft
 
 FOUNDER = {"n0": 10}
-N1, N2, AGAIN = 11, 12, 99  # starts of n1 and n2, and of one that comes back
+N1, N2, AGAIN = 11, 12, 99  # members of n1 and n2, and of one that comes back
 
 
-def take_part(**starts: int) -> list[Any]:
+def take_part(**members: int) -> list[Any]:
     """An entry of term 1 that says who takes part: the founder's first one, or a return."""
-    return [1, "", 0, [[node_id, start, {}] for node_id, start in starts.items()]]
+    return [1, "", 0, [[node_id, start, {}] for node_id, start in members.items()]]
 
 
 def founder() -> Scene:
@@ -46,8 +46,8 @@ def leader() -> Scene:
     """It has them, and its first entry is committed."""
     scene = founder()
     scene.knows_latency(0.0)
-    scene.says("n1", vote(1, starts={"n1": N1}))
-    scene.says("n2", vote(1, starts={"n2": N2}))
+    scene.says("n1", vote(1, members={"n1": N1}))
+    scene.says("n2", vote(1, members={"n2": N2}))
     scene.acks("n1", start=N1)
     scene.acks("n2", start=N2)
     assert scene.raft.role == "leader" and scene.raft.commit_index == 1
@@ -57,8 +57,8 @@ def leader() -> Scene:
 def member() -> Scene:
     """n1 follows n0, and knows from its log who takes part."""
     scene = Scene("n1", forgets=True)
-    scene.says("n0", append(1, entries=[take_part(n0=1, n1=scene.raft.start, n2=N2)]))
-    assert scene.raft.is_member()
+    scene.says("n0", append(1, entries=[take_part(n0=1, n1=scene.raft.members.incarnation, n2=N2)]))
+    assert scene.raft.members.is_member
     scene.advance(LONG)  # its promise ends
     scene.world.inbox.clear()
     return scene
@@ -76,7 +76,7 @@ class Cluster:
         return self.rafts[node_id]
 
     def kill(self, node_id: str) -> None:
-        """It forgets everything, and starts again."""
+        """It forgets everything, and members again."""
         self.rafts[node_id] = self.world.add(node_id, Raft)
         self.world.init(node_id)
 
@@ -100,19 +100,19 @@ def is_granted(scene: Scene, body: Any, src: str = "n2") -> bool:
 
 def test_to_found_takes_the_votes_of_all() -> None:
     scene = founder()
-    scene.says("n1", vote(1, starts={"n1": N1}))
+    scene.says("n1", vote(1, members={"n1": N1}))
     assert scene.raft.role == "candidate"
-    scene.says("n2", vote(1, starts={"n2": N2}))
+    scene.says("n2", vote(1, members={"n2": N2}))
     assert scene.raft.role == "leader"
     first = scene.sent("append_entries", "n1")[0]["entries"][0]
-    assert first == take_part(n0=scene.raft.start, n1=N1, n2=N2)
+    assert first == take_part(n0=scene.raft.members.incarnation, n1=N1, n2=N2)
 
 
 def test_the_first_node_is_ready_when_its_first_entry_is_committed() -> None:
     """Faults begin when all nodes are ready; then nobody could found before they end."""
     scene = founder()
-    scene.says("n1", vote(1, starts={"n1": N1}))
-    scene.says("n2", vote(1, starts={"n2": N2}))
+    scene.says("n1", vote(1, members={"n1": N1}))
+    scene.says("n2", vote(1, members={"n2": N2}))
     assert scene.raft.role == "leader" and not scene.world.ready
     scene.acks("n1", start=N1)
     assert scene.world.ready == ["n0"]
@@ -136,21 +136,21 @@ def test_the_others_and_a_lone_node_are_ready_at_once() -> None:
 
 def test_a_founder_asks_again_for_the_votes_that_it_has_not() -> None:
     scene = founder()
-    scene.says("n1", vote(1, starts={"n1": N1}))
+    scene.says("n1", vote(1, members={"n1": N1}))
     scene.sent("request_vote")
     asked = scene.until_sent("request_vote", "n2")
     assert (asked["pre"], asked["term"]) == (False, 1)
-    assert asked["starts"] == {"n0": scene.raft.start}
+    assert asked["members"] == {"n0": scene.raft.members.incarnation}
     assert not scene.sent("request_vote", "n1")
-    scene.says("n2", vote(1, starts={"n2": N2}))
+    scene.says("n2", vote(1, members={"n2": N2}))
     assert scene.raft.role == "leader"
 
 
 def test_a_founder_that_is_refused_asks_for_the_votes_of_another_term() -> None:
     scene = founder()
-    scene.says("n1", vote(1, starts={"n1": N1}))
-    scene.says("n2", vote(1, granted=False, starts={"n2": N2}))
-    scene.says("n2", vote(1, starts={"n2": N2}))  # too late
+    scene.says("n1", vote(1, members={"n1": N1}))
+    scene.says("n2", vote(1, granted=False, members={"n2": N2}))
+    scene.says("n2", vote(1, members={"n2": N2}))  # too late
     assert scene.raft.role == "candidate"
     scene.sent("request_vote")
     assert scene.until_sent("request_vote", "n2")["term"] == 2
@@ -160,8 +160,8 @@ def test_a_founder_that_is_refused_asks_for_the_votes_of_another_term() -> None:
 def test_one_that_hears_of_a_cluster_does_not_found_another() -> None:
     """Else its terms would grow, and the others could elect nobody."""
     scene = founder()
-    starts = {"n0": scene.raft.start - 1, "n1": N1, "n2": N2}
-    scene.says("n1", vote(1, granted=False, starts=starts))
+    members = {"n0": scene.raft.members.incarnation - 1, "n1": N1, "n2": N2}
+    scene.says("n1", vote(1, granted=False, members=members))
     scene.sent("request_vote")
     scene.advance(LONG)
     assert not scene.sent("request_vote") and scene.raft.term == 1
@@ -169,8 +169,8 @@ def test_one_that_hears_of_a_cluster_does_not_found_another() -> None:
 
 def test_votes_that_were_given_to_the_founder_before_it_came_back_do_not_count() -> None:
     scene = founder()
-    scene.says("n1", vote(1, starts={"n1": N1}, sent=-1.0))
-    scene.says("n2", vote(1, starts={"n2": N2}, sent=-1.0))
+    scene.says("n1", vote(1, members={"n1": N1}, sent=-1.0))
+    scene.says("n2", vote(1, members={"n2": N2}, sent=-1.0))
     assert scene.raft.role == "candidate"
 
 
@@ -182,24 +182,24 @@ def test_only_the_first_node_founds() -> None:
 
 def test_a_new_node_votes_for_a_founder_and_says_its_start() -> None:
     scene = Scene("n1", forgets=True)
-    scene.says("n0", ask(1, starts=FOUNDER))
+    scene.says("n0", ask(1, members=FOUNDER))
     (answer,) = scene.sent("request_vote_res", "n0")
-    assert (answer["granted"], answer["starts"]) == (True, {"n1": scene.raft.start})
-    assert not scene.raft.is_member()  # others may have been asked in vain
+    assert (answer["granted"], answer["members"]) == (True, {"n1": scene.raft.members.incarnation})
+    assert not scene.raft.members.is_member  # others may have been asked in vain
 
 
 def test_a_founder_that_comes_back_gets_no_vote_in_the_same_term() -> None:
     """The first one may have been elected, and what it has said may be on its way still."""
     scene = Scene("n1", forgets=True)
-    assert is_granted(scene, ask(1, starts=FOUNDER), "n0")
-    assert is_granted(scene, ask(1, starts=FOUNDER), "n0")
-    assert not is_granted(scene, ask(1, starts={"n0": AGAIN}), "n0")
-    assert is_granted(scene, ask(2, starts={"n0": AGAIN}), "n0")
+    assert is_granted(scene, ask(1, members=FOUNDER), "n0")
+    assert is_granted(scene, ask(1, members=FOUNDER), "n0")
+    assert not is_granted(scene, ask(1, members={"n0": AGAIN}), "n0")
+    assert is_granted(scene, ask(2, members={"n0": AGAIN}), "n0")
 
 
 def test_whoever_knows_a_member_does_not_vote_for_a_founder() -> None:
     scene = member()
-    assert not is_granted(scene, ask(9, (9, 9), starts=FOUNDER), "n0")
+    assert not is_granted(scene, ask(9, (9, 9), members=FOUNDER), "n0")
 
 
 def test_a_founder_that_dies_after_it_acknowledged_a_write_does_not_found_again() -> None:
@@ -223,8 +223,9 @@ def test_a_founder_that_dies_after_it_acknowledged_a_write_does_not_found_again(
 def test_one_that_has_heard_of_the_founding_from_a_candidate_takes_part() -> None:
     scene = Scene("n1", forgets=True)
     scene.advance(LONG)
-    assert is_granted(scene, ask(2, pre=True, starts={"n0": 1, "n1": scene.raft.start, "n2": N2}))
-    assert scene.until_sent("request_vote")["starts"]["n2"] == N2
+    members = {"n0": 1, "n1": scene.raft.members.incarnation, "n2": N2}
+    assert is_granted(scene, ask(2, pre=True, members=members))
+    assert scene.until_sent("request_vote")["members"]["n2"] == N2
 
 
 # Coming back
@@ -232,9 +233,9 @@ def test_one_that_has_heard_of_the_founding_from_a_candidate_takes_part() -> Non
 
 def test_a_node_that_comes_back_does_not_vote() -> None:
     scene = Scene("n1", forgets=True)
-    starts = {"n0": 1, "n1": scene.raft.start - 1, "n2": N2}
-    assert not is_granted(scene, ask(5, (9, 4), starts=starts))
-    assert not is_granted(scene, ask(5, (9, 4), pre=True, starts=starts))
+    members = {"n0": 1, "n1": scene.raft.members.incarnation - 1, "n2": N2}
+    assert not is_granted(scene, ask(5, (9, 4), members=members))
+    assert not is_granted(scene, ask(5, (9, 4), pre=True, members=members))
     assert scene.raft.term == 0
     scene.advance(LONG)
     assert not scene.sent("request_vote")
@@ -242,40 +243,41 @@ def test_a_node_that_comes_back_does_not_vote() -> None:
 
 def test_it_votes_again_when_its_return_is_committed() -> None:
     scene = Scene("n1", forgets=True)
-    starts = {"n0": 1, "n1": N1, "n2": N2}
-    back = take_part(n1=scene.raft.start)
-    scene.says("n0", append(1, entries=[take_part(**starts), back], commit=1))
+    members = {"n0": 1, "n1": N1, "n2": N2}
+    back = take_part(n1=scene.raft.members.incarnation)
+    scene.says("n0", append(1, entries=[take_part(**members), back], commit=1))
     scene.advance(LONG)
     assert not scene.sent("request_vote")
     scene.says("n0", append(1, (2, 1), commit=2))
-    assert scene.until_sent("request_vote")["starts"] == {**starts, "n1": scene.raft.start}
+    mine = {"n1": scene.raft.members.incarnation}
+    assert scene.until_sent("request_vote")["members"] == {**members, **mine}
     assert not scene.raft.sessions.records()  # it is no client's operation
 
 
 def test_a_later_leader_that_has_not_heard_of_a_return_does_not_undo_it() -> None:
     scene = Scene("n1", forgets=True)
-    starts = {"n0": 1, "n1": N1, "n2": N2}
-    back = take_part(n1=scene.raft.start)
-    scene.says("n0", append(2, entries=[take_part(**starts), back, no_op(2)], commit=3))
-    assert scene.raft.last_applied == 3 and scene.raft.is_member()
+    members = {"n0": 1, "n1": N1, "n2": N2}
+    back = take_part(n1=scene.raft.members.incarnation)
+    scene.says("n0", append(2, entries=[take_part(**members), back, no_op(2)], commit=3))
+    assert scene.raft.last_applied == 3 and scene.raft.members.is_member
     scene.says("n0", append(2, (3, 2), [no_op(2)]))  # nor does the founder's first entry
-    assert scene.raft.log.size == 4 and scene.raft.is_member()
+    assert scene.raft.log.size == 4 and scene.raft.members.is_member
 
 
 def test_a_new_node_hears_a_leader_before_it_has_an_entry() -> None:
     scene = Scene("n1", forgets=True)
     scene.says("n0", append(1))
     assert scene.sent("append_entries_res", "n0")[-1]["success"]
-    assert scene.raft.leader == "n0" and not scene.raft.members
+    assert scene.raft.following.leader == "n0" and not scene.raft.members.known
 
 
 def test_a_candidate_that_has_not_heard_of_a_return_does_not_undo_it() -> None:
     scene = member()
     scene.says("n0", append(1, (1, 1), [take_part(n2=AGAIN)], commit=2))
     scene.advance(LONG)
-    starts = {"n0": 1, "n1": scene.raft.start, "n2": N2}
-    assert is_granted(scene, ask(5, (2, 1), starts=starts), "n0")
-    assert scene.raft.members["n2"] == AGAIN
+    members = {"n0": 1, "n1": scene.raft.members.incarnation, "n2": N2}
+    assert is_granted(scene, ask(5, (2, 1), members=members), "n0")
+    assert scene.raft.members.known["n2"] == AGAIN
 
 
 def test_only_the_founder_and_a_return_say_who_takes_part() -> None:
@@ -284,7 +286,7 @@ def test_only_the_founder_and_a_return_say_who_takes_part() -> None:
     scene.says("n0", append(1, (1, 1), [take_part(n2=AGAIN)], sent=1.0))  # not committed
     scene.advance(LONG)
     become_leader(scene)
-    assert scene.raft.members["n2"] == N2
+    assert scene.raft.members.known["n2"] == N2
     assert [*scene.raft.log.last] == no_op(scene.raft.term)
 
 
@@ -293,8 +295,8 @@ def test_it_returns_though_others_are_always_quicker_to_have_the_newest_entry() 
     log = scene.raft.log
     for value in range(10):
         scene.request(write(value))
-        scene.says("n2", appended(1, log.size, scene.raft.stamp, start=N2))
-        scene.says("n1", appended(1, max(0, log.size - 3), scene.raft.stamp, start=AGAIN))
+        scene.says("n2", appended(1, log.size, scene.raft.leading.stamp, start=N2))
+        scene.says("n1", appended(1, max(0, log.size - 3), scene.raft.leading.stamp, start=AGAIN))
         scene.advance(0.04)
     entries = [[*log[index]] for index in range(1, log.size + 1)]
     assert entries.count(take_part(n1=AGAIN)) == 1
@@ -304,13 +306,13 @@ def test_it_does_not_return_before_it_has_what_was_committed_when_it_came() -> N
     scene = leader()
     for value in range(3):
         scene.request(write(value))
-        scene.says("n2", appended(1, scene.raft.log.size, scene.raft.stamp, start=N2))
+        scene.says("n2", appended(1, scene.raft.log.size, scene.raft.leading.stamp, start=N2))
     size = scene.raft.log.size
     for match in (0, size - 1):
-        scene.says("n1", appended(1, match, scene.raft.stamp, start=AGAIN))
+        scene.says("n1", appended(1, match, scene.raft.leading.stamp, start=AGAIN))
         scene.advance(0.04)
         assert scene.raft.log.size == size
-    scene.says("n1", appended(1, size, scene.raft.stamp, start=AGAIN))
+    scene.says("n1", appended(1, size, scene.raft.leading.stamp, start=AGAIN))
     scene.advance(0.04)
     assert [*scene.raft.log.last] == take_part(n1=AGAIN)
 
@@ -326,7 +328,7 @@ def test_what_it_says_does_not_count_before_its_return_is_committed() -> None:
     scene.acks("n1", start=AGAIN)
     scene.advance(0.1)
     assert scene.raft.commit_index == 1 and scene.raft.log.size == size  # once is enough
-    scene.says("n2", appended(1, size, scene.raft.stamp, start=N2))
+    scene.says("n2", appended(1, size, scene.raft.leading.stamp, start=N2))
     assert scene.raft.commit_index == size
     scene.request(write(2))
     scene.acks("n1", start=AGAIN)
@@ -338,7 +340,7 @@ def test_what_is_committed_stays_so_when_one_that_had_it_has_forgotten_it() -> N
     scene.request(write(1))
     scene.acks("n1", start=N1)  # n2 has not got it
     assert scene.raft.commit_index == 2
-    scene.says("n1", appended(1, 0, scene.raft.stamp, start=AGAIN))
+    scene.says("n1", appended(1, 0, scene.raft.leading.stamp, start=AGAIN))
     scene.request(write(2))
     assert scene.raft.commit_index == 2
 
@@ -347,7 +349,7 @@ def test_it_is_not_back_before_it_has_what_is_committed() -> None:
     scene = leader()
     scene.request(write(1))
     scene.acks("n2", start=N2)
-    scene.says("n1", appended(1, 0, scene.raft.stamp, success=False, start=AGAIN))
+    scene.says("n1", appended(1, 0, scene.raft.leading.stamp, success=False, start=AGAIN))
     scene.advance(0.1)
     assert scene.raft.log.size == 2
 
@@ -377,7 +379,7 @@ def test_a_node_that_is_back_counts_for_a_leader_who_knows_that_by_its_vote_alon
     scene = member()
     for pre in (True, False):
         asked = scene.until_sent("request_vote", "n2")
-        scene.says("n2", vote(asked["term"], pre=pre, starts={"n2": AGAIN}))
+        scene.says("n2", vote(asked["term"], pre=pre, members={"n2": AGAIN}))
     scene.advance(0.1)
     assert scene.raft.role == "leader"
     scene.acks("n2", start=AGAIN)
@@ -386,12 +388,12 @@ def test_a_node_that_is_back_counts_for_a_leader_who_knows_that_by_its_vote_alon
 
 def test_a_snapshot_says_who_takes_part() -> None:
     scene = leader()
-    assert scene.raft.snapshot().members == scene.raft.members
+    assert scene.raft.snapshot().members == scene.raft.members.known
     other = Scene("n1", forgets=True)
-    starts = {"n0": 1, "n1": other.raft.start, "n2": N2}
+    members = {"n0": 1, "n1": other.raft.members.incarnation, "n2": N2}
     body = part([["x", 1]], size=1)
-    other.says("n0", {**body, "starts": starts})
-    assert other.raft.members == starts and other.raft.is_member()
+    other.says("n0", {**body, "members": members})
+    assert other.raft.members.known == members and other.raft.members.is_member
 
 
 @pytest.mark.parametrize("victim", ["n0", "n1", "n2"])
@@ -400,6 +402,6 @@ def test_a_cluster_whose_nodes_come_back_one_at_a_time_keeps_what_it_had(victim:
     assert cluster.serves("n0", write(7))["type"] == "write_ok"
     others = [node_id for node_id in cluster.world.nodes if node_id != victim]
     cluster.kill(victim)
-    cluster.world.until(lambda: cluster[victim].is_member())
+    cluster.world.until(lambda: cluster[victim].members.is_member)
     cluster.kill(others[0])  # if the first one had not come back, only one would be left
     assert cluster.serves(others[1], READ) == {"type": "read_ok", "value": 7}

@@ -324,16 +324,16 @@ MUTANTS = {
         "theirs = (last_log_term, last_log_index)", "theirs = (10**9, 0)"
     ),
     "one vote: ": (
-        "        self.followers.clear()\n",
-        "        self.followers.clear()\n        self.voted_for = None\n",
+        "        self.leading = Leading()\n        self.log",
+        "        self.leading = Leading()\n        self.voted_for = None\n        self.log",
     ),
     "state machine safety: ": (
-        "min(leader_commit, self.verified)",
+        "min(leader_commit, following.verified)",
         "min(leader_commit, self.log.size)",
     ),
     "no stale read: ": (
-        'by_lease = self.reads == "lease" and now < self.of_majority(math.inf, "promised")',
-        "by_lease = True",
+        'if self.reads == "lease" and self.node.now() < lease:',
+        "if True:",
     ),
     "at most once: ": ('if msg_id > last or body["type"] == "read":', "if True:"),
 }

@@ -42,7 +42,7 @@ def leader_without_its_past() -> Scene:
         scene.request(write(value, f"k{value % 5}"))
         scene.acks("n1")
     scene.world.until(lambda: scene.raft.log.start > KEPT)
-    scene.raft.followers["n2"].next_index = scene.raft.followers["n2"].match_index + 1
+    scene.raft.leading.followers["n2"].resend()
     return scene
 
 
@@ -53,7 +53,7 @@ def part(
     """install_snapshot"""
     return {
         "type": "install_snapshot", "term": term, "last_index": index, "last_term": last_term,
-        "starts": {}, "size": size, "offset": offset, "data": data,
+        "members": {}, "size": size, "offset": offset, "data": data,
         "sent": 1.0, "timeout": 0.3, "rtt": 0.0, "done": [],
     }  # fmt: skip
 
@@ -185,7 +185,7 @@ def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part()
     assert (other.raft.log.start, other.raft.log.size, other.raft.commit_index) == (21, 21, 21)
     scene.request(write("new"))
     assert scene.until_sent("append_entries", "n2")["prev_log_index"] == 21
-    assert scene.raft.followers["n2"].snapshot is None
+    assert scene.raft.leading.followers["n2"].snapshot is None
 
 
 @pytest.mark.parametrize(("lacks", "type"), [(1, "install_snapshot"), (0, "append_entries")])
@@ -194,7 +194,7 @@ def test_7_it_gets_the_state_if_it_lacks_but_the_last_of_what_is_forgotten(
 ) -> None:
     scene = leader_without_its_past()
     start = scene.raft.log.start
-    scene.says("n2", appended(1, start - lacks, scene.raft.stamp, success=False))
+    scene.says("n2", appended(1, start - lacks, scene.raft.leading.stamp, success=False))
     newest = scene.world.inbox[-1]
     assert (newest["dest"], newest["body"]["type"]) == ("n2", type)
     assert newest["body"].get("data") or newest["body"]["prev_log_index"] == start
@@ -213,10 +213,11 @@ def test_7_what_comes_after_a_state_under_way_stays_in_the_log() -> None:
 def test_7_a_state_that_nobody_needs_any_more_does_not_keep_the_log() -> None:
     scene = leader_without_its_past()
     log, state = scene.raft.log, scene.until_sent("install_snapshot", "n2")
-    scene.says("n2", appended(1, state["last_index"] - 1, scene.raft.stamp))  # it has enough
+    enough = state["last_index"] - 1
+    scene.says("n2", appended(1, enough, scene.raft.leading.stamp))
     for value in range(30):
         scene.request(write(value))
-        scene.says("n1", appended(1, log.size, scene.raft.stamp))
+        scene.says("n1", appended(1, log.size, scene.raft.leading.stamp))
         scene.advance(0.5)  # and is gone
     assert log.size - log.start <= 3 * KEPT
 
@@ -252,7 +253,7 @@ def test_7_meanwhile_a_follower_that_passes_operations_on_hears_what_is_done() -
     msg_id = owner.request(write(7))
     (sent,) = owner.sent("forward", "n0")
     owner.says("n0", {**part([]), "done": [sent["seq"]]})
-    assert not owner.raft.pending and owner.answer(msg_id) is None
+    assert not owner.raft.clients.pending and owner.answer(msg_id) is None
 
 
 def test_7_of_a_lost_part_the_next_heartbeat_asks() -> None:
@@ -269,8 +270,8 @@ def test_7_of_a_lost_part_the_next_heartbeat_asks() -> None:
 def test_7_a_follower_that_does_not_answer_gets_heartbeats_only() -> None:
     scene = leader_without_its_past()
     scene.until_sent("install_snapshot", "n2")
-    scene.raft.followers["n2"].part_stamp = -math.inf
-    scene.raft.followers["n2"].heard_of -= 5.0
+    scene.raft.leading.followers["n2"].part_stamp = -math.inf
+    scene.raft.leading.followers["n2"].heard_of -= 5.0
     scene.advance(0.3)
     heartbeats = scene.sent("install_snapshot", "n2")
     assert heartbeats and not any(body["data"] for body in heartbeats)
@@ -285,7 +286,7 @@ def test_7_nor_do_they_hold_entries_when_the_log_begins_later_than_at_1(
         scene.request(write(1))
         scene.acks(*scene.peers)
         scene.advance(raft.TICK)
-    follower = scene.raft.followers["n2"]
+    follower = scene.raft.leading.followers["n2"]
     follower.match_index = scene.raft.log.start
     follower.go_on_after(follower.match_index)
     if why == "it is silent":
@@ -301,14 +302,14 @@ def test_7_nor_do_they_hold_entries_when_the_log_begins_later_than_at_1(
 def test_7_for_a_follower_that_is_gone_nothing_is_kept() -> None:
     scene = leader_without_its_past()
     scene.until_sent("install_snapshot", "n2")
-    scene.raft.followers["n2"].heard_of -= 10.0
+    scene.raft.leading.followers["n2"].heard_of -= 10.0
     for value in range(20):
         scene.request(write(value))
         scene.acks("n1")
         scene.advance(raft.TICK)
     assert scene.raft.log.size - scene.raft.log.start <= 3 * KEPT
     assert scene.sent("append_entries", "n2") and not scene.sent("install_snapshot", "n2")
-    scene.says("n2", appended(1, 0, scene.raft.stamp))
+    scene.says("n2", appended(1, 0, scene.raft.leading.stamp))
     assert scene.until_sent("install_snapshot", "n2")["data"]
 
 
@@ -347,10 +348,10 @@ def test_7_a_part_of_a_state_is_not_kept_when_entries_have_come_instead() -> Non
     scene.says("n0", part([X], index=2))
     scene.says("n0", append(1, entries=[entry(1, write(1)), entry(1, write(2))], commit=1))
     scene.advance(raft.TICK)
-    assert scene.raft.incoming.size == 1, "it may still be quicker"
+    assert scene.raft.following.incoming.size == 1, "it may still be quicker"
     scene.says("n0", append(1, prev=(2, 1), commit=2))
     scene.advance(raft.TICK)
-    assert scene.raft.incoming.size == 0
+    assert scene.raft.following.incoming.size == 0
 
 
 def test_7_the_entries_after_the_last_included_one_are_kept() -> None:
@@ -379,7 +380,7 @@ def test_7_a_snapshot_may_take_longer_than_an_election_timeout() -> None:
     for offset in range(8):
         scene.says("n0", part([[f"k{offset}", 1]], offset=offset, size=8))
         scene.advance(0.2)
-    assert scene.raft.leader == "n0" and scene.raft.commit_index == 10
+    assert scene.raft.following.leader == "n0" and scene.raft.commit_index == 10
 
 
 def test_7_a_newer_snapshot_replaces_the_one_under_way_and_an_older_one_does_not() -> None:
@@ -429,6 +430,6 @@ def test_7_an_answer_that_comes_from_a_follower_of_old_moves_nothing() -> None:
     scene = leader_without_its_past()
     body = scene.until_sent("install_snapshot", "n2")
     scene.says("n2", got(body["last_index"] - 1, 5, body["sent"]))
-    assert scene.raft.followers["n2"].offset == 0
+    assert scene.raft.leading.followers["n2"].offset == 0
     scene.says("n2", appended(1, body["last_index"], body["sent"]))
-    assert scene.raft.followers["n2"].snapshot is None
+    assert scene.raft.leading.followers["n2"].snapshot is None

@@ -302,7 +302,7 @@ def follower_of(disk: Disk) -> Raft:
 def test_10_2_1_who_cannot_do_without_its_own_disk_writes_at_once(disk: Disk) -> None:
     """The followers that are heard are no majority."""
     scene = leader(disk)
-    scene.advance(scene.raft.timeout)
+    scene.advance(scene.raft.times.timeout)
     scene.acks("n1")
     request = scene.request(write(1))
     scene.acks("n1")
@@ -601,13 +601,14 @@ def test_a_new_file_takes_nothing_from_what_is_left_of_one_that_was_moved_away(d
 def outcome(path: Path, expected: dict[str, Any]) -> str:
     """What becomes of a node on such a file; it either knows all or is refused."""
     storage = Disk(path.parent).storage()
-    node = World().add("n0", Raft)
-    node.node.node_id, node.node.node_ids = "n0", ["n0"]
+    node: Raft = World().add("n0", lambda node: Raft(node, storage=storage))
     try:
-        storage.open(node)
+        hard, node.log, snapshot = storage.open("n0", ["n0"], Random(1))
     except SystemExit as end:
         assert isinstance(end.code, str) and "\n" not in end.code, repr(end)
         return "refused"
+    node.term, node.voted_for = hard.term, hard.voted_for
+    node.install(snapshot)
     storage._db.close()
     assert known(node) == expected
     return "taken"
@@ -723,7 +724,7 @@ def as_it_was_stored(scene: Scene, disk: Disk) -> None:
 def test_a_failure_that_has_no_text_is_one_too(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = written(disk, 3)
 
-    def fail(raft: Raft) -> None:
+    def fail(*saved: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(scene.raft.storage, "_save", fail)
