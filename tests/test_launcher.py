@@ -324,15 +324,15 @@ def test_install(clone: Clone, server: Server) -> None:
     status, out, said = make_maelstrom(clone, f"{server.url}/good", sha256(GOOD))
     assert (status, said) == (0, "")
     assert f"installed {clone.installed}" in out
-    assert "it also needs java, gnuplot, dot" in out
+    assert "Maelstrom also needs java, gnuplot, dot" in out
     script(clone.bin / "java")
     assert clone.run("test", "-w", "echo")[1] == ["installed", "test", "-w", "echo"]
 
     # Again: nothing to do.
     status, out, _ = make_maelstrom(clone, f"{server.url}/good", sha256(GOOD))
-    assert status == 0 and f"{clone.installed} is there already" in out
+    assert status == 0 and f"{clone.installed} is already installed" in out
     assert server.requests == 1
-    # A copy that is damaged is not "there already".
+    # A copy that is damaged is not "already installed".
     clone.installed.unlink()
     assert make_maelstrom(clone, f"{server.url}/good", sha256(GOOD))[0] == 0
     assert clone.run("test")[1] == ["installed", "test"]
@@ -428,7 +428,7 @@ def test_a_copy_of_the_users_own_stays(clone: Clone, server: Server) -> None:
     script(clone.installed, "own")
     before = contents(clone.home)
     status, _, said = make_maelstrom(clone, f"{server.url}/good", sha256(GOOD))
-    assert status == 1 and "is a copy of your own" in said
+    assert status == 1 and "was not made by make maelstrom" in said
     assert contents(clone.home) == before
 
 

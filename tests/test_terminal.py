@@ -249,8 +249,8 @@ def test_the_parts_have_their_order_and_plain_text_has_no_controls(
         r"analyzing the history",
         r" :valid\? true}\n\n",
         r" +operations +ok .*max\ncas .*\nread .*\nwrite .*\nall .*\n",
-        r"The rate was not kept",
-        r"See store/.* in a browser\.\n\n\nEverything looks good! .*\n$",
+        r"The clients could not keep the rate",
+        r"The results are in store/.* in a browser\.\n\n\nEverything looks good! .*\n$",
     ]
     found = [re.search(part, out) for part in order]
     assert all(found), list(zip(order, found, strict=True))
