@@ -212,7 +212,7 @@ def test_the_table() -> None:
         "read          100  100       0        0      50     95    100",
         "write           2    1       1        0   1,500  1,500  1,500",
         "all           103  101       1        1      51     96  1,500",
-        "98.0% of the operations were ok; the latencies are theirs, in ms.",
+        "98.0% of the operations were ok. The latencies are of ok operations, in ms.",
         "2.50 messages between servers for an operation.",
     ]
 
