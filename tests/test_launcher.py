@@ -358,7 +358,7 @@ FAULTS = {
     "nothing listens": "Connection refused",
     "no such file": "No such file",
     "no address": "unknown url type",
-    "no checksum": "$MAELSTROM_SHA256 is not a SHA-256",
+    "no checksum": "$MAELSTROM_SHA256 is ../../etc, not a SHA-256",
     "disk full": "File too large",
     "no archive": "could not be opened",
     "outside": "outside",

@@ -535,7 +535,7 @@ def test_a_second_reply_that_contradicts_the_first_ends_the_run() -> None:
     record = make(answering(twice), rate=10)[0].run()
     (problem,) = record.problems
     assert "got two contradicting replies: first " in problem
-    assert problem.endswith('"text": "why"} by n0')
+    assert problem.endswith('"text": "why"} from n0')
     assert record.history[-1].type == "ok"
 
 

@@ -54,7 +54,7 @@ def maelstrom(
         timeout=60,
     )
     said = done.stderr.decode().splitlines()
-    rest = [line for line in said if not line.startswith("maelstrom: the workbench (")]
+    rest = [line for line in said if not line.startswith("maelstrom: running the workbench (")]
     return done.returncode, (done.stdout or b"").decode(errors="replace"), rest
 
 
