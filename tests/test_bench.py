@@ -223,7 +223,8 @@ def test_the_page_has_all_values_as_text(tmp_path: Path) -> None:
     for text in ("5.75", "43,210", "33.4", "0.125", "0.0625", "2.25", "0.87", "1.250", "larger"):
         assert text in page.words
     shown = " ".join(page.words)
-    for place in (f"What it costs: {HOSTILE}", f"log {HOSTILE}", f"This, {HOSTILE}, and that, v1"):
+    title = f"This ({HOSTILE}) compared with that (v1)"
+    for place in (f"Benchmark of {HOSTILE}", f"log {HOSTILE}", title):
         assert place in shown
     # A script of the page is one of those that its policy names, and what was told is in none.
     assert page.scripts and not any(text == "alert(1)" for text in page.scripts)
@@ -236,7 +237,7 @@ def test_the_page_of_a_comparison_alone(tmp_path: Path) -> None:
     compared = {"this": "a", "that": "b", "ended": "now", "rounds": 9, "rows": []}
     (tmp_path / "compare.json").write_text(json.dumps(compared))
     page = Page(bench_page.write(tmp_path).read_text("utf-8"))
-    assert "What it costs: a and b" in page.words and not page.scripts
+    assert "Benchmark of a and b" in page.words and not page.scripts
 
 
 def test_what_holds_no_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
