@@ -123,7 +123,7 @@ def test_one_that_ends_just_before_it_is_stopped_is_told_of_too(bench: Bench) ->
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("print(1)\n", "its first line must name an interpreter, for example #!/usr/bin/env"),
+        ("print(1)\n", "its first line must name an interpreter, as #!/usr/bin/env python3 does"),
         ("#!/no/python\n", "the interpreter in its first line does not exist"),
         (None, "No such file or directory"),
     ],

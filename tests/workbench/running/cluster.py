@@ -282,7 +282,7 @@ class Processes(Cluster):
 def _why_not(binary: str, error: OSError) -> str:
     """Returns why a file cannot be run."""
     if error.errno == errno.ENOEXEC:
-        return "its first line must name an interpreter, for example #!/usr/bin/env python3"
+        return "its first line must name an interpreter, as #!/usr/bin/env python3 does"
     if error.errno == errno.ENOENT and Path(binary).exists():
         return "the interpreter in its first line does not exist"
     return error.strerror or str(error)
