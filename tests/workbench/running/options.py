@@ -144,8 +144,9 @@ def parser() -> Parser:
     )
     add = p.add_argument
     add("-w", "--workload", choices=WORKLOADS, default="lin-kv", help="default: %(default)s")
-    add("--bin", required=True, metavar="FILE", help="path to the binary which runs a node")
-    add("--node-count", type=whole(1), default=5, metavar="N", help="default: %(default)s")
+    add("--bin", required=True, metavar="FILE", help="path of the binary that runs a node")
+    add("--node-count", type=whole(1), default=5, metavar="N",
+        help="number of nodes; default: %(default)s")
     add("--time-limit", type=at_least(0), default=60, metavar="SECONDS",
         help="how long clients start operations; default: %(default)s")
     add("--rate", type=at_least(0), default=5, metavar="N",
@@ -158,7 +159,7 @@ def parser() -> Parser:
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
         help="default: %(default)s")
     add("--nemesis", type=names(FAULTS), default=(), metavar="FAULTS",
-        help=f"comma-separated: {', '.join(FAULTS)}; the real Maelstrom has no loss, duplicate and "
+        help=f"faults to inject, comma-separated: {', '.join(FAULTS)}; the real Maelstrom has no loss, duplicate and "
         f"clock; {' and '.join(ONLY_SIMULATED)} needs --simulate; default: none")
     add("--nemesis-rest", type=at_least(0), default=0, metavar="SECONDS",
         help="* extra time between the end of a fault and the next fault of its kind, for nodes "
