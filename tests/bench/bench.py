@@ -44,7 +44,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = str(Path(__file__).resolve().parent)  # not on the path: `bench` is the folder, not this file
+HERE = str(Path(__file__).resolve().parent)  # off the path: bench.py would hide `bench`
 sys.path[:] = [str(ROOT), str(ROOT / "tests"), *(path for path in sys.path if path != HERE)]
 
 from bench import counted  # noqa: E402  (needs the path above)

@@ -19,7 +19,7 @@ from bokeh.models import ColumnDataSource, NumeralTickFormatter, Range1d
 from bokeh.plotting import figure
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = str(Path(__file__).resolve().parent)  # not on the path: `bench` is a folder, and a file here
+HERE = str(Path(__file__).resolve().parent)  # off the path: bench.py would hide `bench`
 sys.path[:] = [str(ROOT), str(ROOT / "tests"), *(path for path in sys.path if path != HERE)]
 
 from bench import compare  # noqa: E402  (needs the path above)

@@ -31,7 +31,7 @@ from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # `bench` is the folder, not the file in it
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # else bench.py would hide `bench`
 
 from bench.directed import (  # noqa: E402  (needs the path above)
     Answer,
@@ -196,7 +196,7 @@ def kill_again_and_again(report: Report, rounds: int, remember: bool) -> None:
                 operations += len(bench.answers)
         kills += killer.kills
         hit += killer.hit
-    hits = ", ".join(f"{number} within {what}" for what, number in sorted(hit.items()))
+    hits = ", ".join(f"{number} during {what}" for what, number in sorted(hit.items()))
     report.line(f"  {kills} kills in {len(back)} rounds: {hits}; {operations:,} operations")
     report.line(f"  all nodes serve again after {statistics.median(back):.3f} s (median)")
     report.limit("rounds, until all nodes serve again, max", max(back), 5, "s")

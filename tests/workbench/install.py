@@ -1,4 +1,4 @@
-"""`make maelstrom`: put the pinned release of the real Maelstrom under .maelstrom/.
+"""`make maelstrom`: installs the pinned release of the real Maelstrom in .maelstrom/.
 
     .maelstrom/<sha256>/maelstrom/              a release, unpacked
     .maelstrom/maelstrom -> <sha256>/maelstrom  link to the installed release
@@ -47,7 +47,7 @@ class Failed(Exception):
 
 
 def fetch(url: str, target: Path) -> None:
-    """Download a file completely, or fail."""
+    """Downloads a file completely, or fails."""
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response, target.open("wb") as file:
         size, done, whole = int(response.headers["Content-Length"] or 0), 0, True
         try:
@@ -67,7 +67,7 @@ def fetch(url: str, target: Path) -> None:
 
 
 def verify(file: Path, sha256: str) -> None:
-    """Fail unless the file has this SHA-256."""
+    """Fails unless the file has this SHA-256."""
     digest = hashlib.sha256()
     with file.open("rb") as data:
         while chunk := data.read(1 << 20):
@@ -77,7 +77,7 @@ def verify(file: Path, sha256: str) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a release, refusing members that would land outside the folder."""
+    """Unpacks a release, refusing members that would land outside the folder."""
     with tarfile.open(archive) as tar:
         if hasattr(tarfile, "data_filter"):
             tar.extractall(folder, filter="data")
@@ -85,7 +85,7 @@ def unpack(archive: Path, folder: Path) -> None:
             for member in tar:
                 parts = Path(member.name).parts
                 if "/" in parts or ".." in parts or not (member.isfile() or member.isdir()):
-                    raise Failed(f"{member.name!r} in the archive would not stay in its folder")
+                    raise Failed(f"{member.name!r} in the archive would be unpacked outside of its folder")
             tar.extractall(folder)
     executable = folder / "maelstrom" / "maelstrom"
     if not executable.is_file():
@@ -94,7 +94,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def install(url: str, sha256: str) -> None:
-    """Make this release the installed one, or fail and change nothing."""
+    """Installs this release, or fails and changes nothing."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise Failed(f"$MAELSTROM_SHA256 is {sha256}, not a SHA-256 (64 hexadecimal digits)")
     if LINK.exists() and not LINK.is_symlink():

@@ -81,7 +81,8 @@ def at_least(least: float) -> Callable[[str], float]:
         if not least <= value < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least:g}")
         if value > MOST or 0 < value < 1 / MOST:
-            raise argparse.ArgumentTypeError(f"{text} is too {'large' if value > 1 else 'small'}")
+            limit = f"large: at most {MOST:g}" if value > 1 else f"small: 0 or at least {1 / MOST:g}"
+            raise argparse.ArgumentTypeError(f"{text} is too {limit}")
         return value
 
     return number
@@ -159,8 +160,8 @@ def parser() -> Parser:
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
         help="default: %(default)s")
     add("--nemesis", type=names(FAULTS), default=(), metavar="FAULTS",
-        help=f"faults to inject, comma-separated: {', '.join(FAULTS)}; the real Maelstrom has no loss, duplicate and "
-        f"clock; {' and '.join(ONLY_SIMULATED)} needs --simulate; default: none")
+        help=f"faults, comma-separated: {', '.join(FAULTS)}; the real Maelstrom has no loss, "
+        f"duplicate and clock; {' and '.join(ONLY_SIMULATED)} needs --simulate; default: none")
     add("--nemesis-rest", type=at_least(0), default=0, metavar="SECONDS",
         help="* extra time between the end of a fault and the next fault of its kind, for nodes "
         "to recover; default: %(default)s")
