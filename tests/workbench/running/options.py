@@ -81,8 +81,9 @@ def at_least(least: float) -> Callable[[str], float]:
         if not least <= value < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least:g}")
         if value > MOST or 0 < value < 1 / MOST:
-            limit = f"large: at most {MOST:g}" if value > 1 else f"small: 0 or at least {1 / MOST:g}"
-            raise argparse.ArgumentTypeError(f"{text} is too {limit}")
+            small = f"too small: must be 0 or at least {1 / MOST:g}"
+            why = f"too large: must be at most {MOST:g}" if value > 1 else small
+            raise argparse.ArgumentTypeError(f"{text} is {why}")
         return value
 
     return number

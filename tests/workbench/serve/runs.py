@@ -129,7 +129,7 @@ def read(folder: Path, parts: dict[str, tuple[int, int]]) -> Run:
             results = _results(folder / "results.edn", parts["results.edn"][1])
             verdict, why = _verdict(results), _why(results)
         except edn.EDNError as error:
-            if not error.cut_off:  # else it is being written
+            if not error.cut_off:  # cut off: the run is still writing it
                 verdict, why = "unknown", f"results.edn cannot be read: {error}"
         except (OSError, ValueError) as error:
             verdict, why = "unknown", f"results.edn cannot be read: {error}"
