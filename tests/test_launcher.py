@@ -439,6 +439,6 @@ def test_unpack_on_a_python_without_filters(
     monkeypatch.delattr(tarfile, "data_filter", raising=False)
     archive = tmp_path / "archive"
     archive.write_bytes(release({"maelstrom/maelstrom": SCRIPT, name: b""}))
-    with pytest.raises(install.Failed, match="would be unpacked outside of its folder"):
+    with pytest.raises(install.Failed, match="would leave its folder"):
         install.unpack(archive, tmp_path / "release")
     assert list(tmp_path.iterdir()) == [archive]

@@ -85,7 +85,7 @@ def unpack(archive: Path, folder: Path) -> None:
             for member in tar:
                 parts = Path(member.name).parts
                 if "/" in parts or ".." in parts or not (member.isfile() or member.isdir()):
-                    raise Failed(f"{member.name!r} in the archive would be unpacked outside of its folder")
+                    raise Failed(f"{member.name!r} in the archive would leave its folder")
             tar.extractall(folder)
     executable = folder / "maelstrom" / "maelstrom"
     if not executable.is_file():
