@@ -156,7 +156,7 @@ def main() -> int:
     if not chosen:
         print(f"no mutant has {' or '.join(map(repr, words))} in its name")
     elif wrong:
-        print(f"\n{len(chosen)} mutants, {len(wrong)} unexpected results: {', '.join(wrong)}")
+        print(f"\n{len(chosen)} mutants, {len(wrong)} unexpected: {', '.join(wrong)}")
     else:
         print(f"\n{len(chosen)} mutant{'s' * (len(chosen) != 1)}, all caught")
     return 1 if wrong or not chosen else 0
