@@ -1,12 +1,12 @@
-"""Takes one rule at a time out of raft.py, and expects to be noticed: `make mutants`.
+"""Removes one rule at a time from raft.py; each of these mutants must be caught: `make mutants`.
 
-A mutant is a patch of raft.py. It runs in the simulation, seed by seed, in a shape of run in which
-it shows soon, until an invariant, a rule of the protocol or the checker of histories notices.
-What random runs hardly ever see names a test of the paper's rules instead. raft.py as it is must
-pass all of that.
+A mutant is a patch of raft.py. It runs in the simulation, one seed after the other, until an
+invariant, a rule of the protocol or the checker of histories fails. The shape of its runs is one
+in which its bug shows early. A mutant that random runs rarely catch names a test of the paper's
+rules instead. The unchanged raft.py must pass the same runs and tests.
 
     make mutants                        # all of them
-    make mutants ARGS="'two votes'"     # those with these words in their name
+    make mutants ARGS="'two votes'"     # the mutants with these words in their name
 """
 
 from __future__ import annotations
@@ -34,29 +34,32 @@ NEEDED = ("node.py", "pyproject.toml", "tests/in_process.py", *TESTS)
 
 
 class Outcome(NamedTuple):
-    """How a mutant fared: the seeds that it survived, and what caught it, if anything has."""
+    """The result of running a mutant."""
 
-    survived: int
-    caught_by: str
+    survived: int  # number of seeds that found nothing, before the seed that caught the mutant
+    caught_by: str  # the failed check or test; "" if the mutant survived
 
 
 def patched(name: str, patches: Sequence[Patch]) -> str:
-    """raft.py's text with these patches. LookupError if one of them does not fit it."""
+    """Returns raft.py with these patches. LookupError if a patch does not match exactly once."""
     text = (ROOT / "raft.py").read_text()
     for old, new in patches:
         if (count := text.count(old)) != 1:
-            raise LookupError(f"{name}: raft.py has this {count} times, and not once:\n{old}")
+            raise LookupError(
+                f"{name}: raft.py has this {count} times; the patch must match exactly once, so "
+                f"update it in tests/mutants_table.py:\n{old}"
+            )
         text = text.replace(old, new)
     return text
 
 
 def fate(mutant: Mutant) -> tuple[Mutant, Outcome]:
-    """A mutant and how it fared: they end in any order."""
+    """Returns a mutant with its outcome, since the pool returns outcomes in any order."""
     return mutant, hunt(mutant)
 
 
 def hunt(mutant: Mutant) -> Outcome:
-    """Runs a mutant until it is caught, or has survived all its seeds and its test."""
+    """Runs a mutant's test, or its seeds until one of them catches the mutant."""
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder) / "raft.py"
         if mutant.test:
@@ -71,9 +74,9 @@ def hunt(mutant: Mutant) -> Outcome:
 
 
 def simulate(binary: Path, words: str, seed: int) -> str:
-    """What is wrong with one run; empty if nothing is."""
+    """Simulates one run; returns the first failure, or ""."""
     argv = ["--bin", str(binary), "--simulate", "--seed", str(seed), *words.split()]
-    with tempfile.TemporaryDirectory() as run:  # each has stable storage of its own
+    with tempfile.TemporaryDirectory() as run:  # separate stable storage for each run
         logs = Path(run) / "node-logs"
         logs.mkdir()
         runner = prepare(options.parse(argv), logs, Quiet())
@@ -88,31 +91,33 @@ def simulate(binary: Path, words: str, seed: int) -> str:
 
 
 def fails(test: str, folder: Path) -> str:
-    """The test's name if it fails with the raft.py of a folder, else nothing."""
+    """Runs a test with the raft.py of a folder; returns the test's name if it fails, else ""."""
     shutil.copytree(ROOT / "tests" / "workbench", folder / "tests" / "workbench")
     for name in NEEDED:
         shutil.copy(ROOT / name, folder / name)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", test]
     done = subprocess.run([*command, *TESTS], cwd=folder, capture_output=True, text=True)
-    if done.returncode not in (0, 1):  # no such test, or none that could be run
+    if done.returncode not in (0, 1):  # pytest found no such test, or could not run it
         raise LookupError(f"pytest -k {test!r} ended with {done.returncode}:\n{done.stdout}")
     return test if done.returncode else ""
 
 
 def healthy(mutants: Sequence[Mutant], seeds: int) -> Iterator[Mutant]:
-    """raft.py as it is, where these mutants are looked for."""
+    """Yields the unchanged raft.py, to run in the shapes and tests of these mutants."""
     for shape in dict.fromkeys(mutant.shape for mutant in mutants if not mutant.test):
-        yield Mutant(f"as it is: {shape}", "", "nothing", [], shape, seeds)
+        yield Mutant(f"unchanged raft.py: {shape}", "", "nothing", [], shape, seeds)
     if tests := [mutant.test for mutant in mutants if mutant.test]:
-        yield Mutant("as it is: the tests", "", "nothing", [], test=" or ".join(tests))
+        yield Mutant("unchanged raft.py: the tests", "", "nothing", [], test=" or ".join(tests))
 
 
 def shown(mutant: Mutant, outcome: Outcome) -> str:
-    """A line for people, and what was noticed below it."""
+    """Returns the mutant's result as a line of text, followed by the failure that caught it."""
     if mutant.test:
-        how = "its test failed" if outcome.caught_by else "its test passed"
+        how = "caught by its test" if outcome.caught_by else "passed its test"
+    elif outcome.caught_by:
+        how = f"caught by seed {outcome.survived}"
     else:
-        how = f"survived {outcome.survived} seed{'s' * (outcome.survived != 1)}"
+        how = f"passed {outcome.survived} seed{'s' * (outcome.survived != 1)}"
     lines = [f"{mutant.name} ({mutant.section}, {mutant.breaks}): {how}"]
     if not mutant.section:
         lines = [f"{mutant.name}: {how}"]
@@ -122,11 +127,16 @@ def shown(mutant: Mutant, outcome: Outcome) -> str:
 
 
 def main() -> int:
-    """The exit status: 0 if all mutants were caught, and raft.py as it is was not."""
-    parser = argparse.ArgumentParser(description="Takes rules out of raft.py, one at a time.")
+    """Returns the exit status: 0 if every mutant was caught and the unchanged raft.py was not."""
+    parser = argparse.ArgumentParser(
+        description="Removes one rule at a time from raft.py; each of these mutants must be caught."
+    )
     parser.add_argument("words", nargs="*", help="only mutants with one of these in their name")
-    parser.add_argument("--seeds", type=int, default=10**9, help="try no more than so many of each")
-    parser.add_argument("--healthy", type=int, default=20, help="seeds of raft.py as it is")
+    parser.add_argument("--seeds", type=int, default=10**9, help="maximum seeds for each mutant")
+    parser.add_argument(
+        "--healthy", type=int, default=20,
+        help="seeds for the unchanged raft.py (default: %(default)s)",
+    )  # fmt: skip
     given = parser.parse_args()
     words = given.words or [""]
     chosen = [
@@ -142,8 +152,13 @@ def main() -> int:
         for mutant, outcome in pool.imap_unordered(fate, hunted):
             is_wrong = bool(outcome.caught_by) is not bool(mutant.patches)
             wrong += [mutant.name] * is_wrong
-            print(f"{'WRONG: ' * is_wrong}{shown(mutant, outcome)}", flush=True)
-    print(f"\n{len(chosen)} mutants, {len(wrong)} wrong{': ' * bool(wrong)}{', '.join(wrong)}")
+            print(f"{'UNEXPECTED: ' * is_wrong}{shown(mutant, outcome)}", flush=True)
+    if not chosen:
+        print(f"no mutant has {' or '.join(map(repr, words))} in its name")
+    elif wrong:
+        print(f"\n{len(chosen)} mutants, {len(wrong)} unexpected: {', '.join(wrong)}")
+    else:
+        print(f"\n{len(chosen)} mutant{'s' * (len(chosen) != 1)}, all caught")
     return 1 if wrong or not chosen else 0
 
 
@@ -152,5 +167,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except LookupError as error:  # raft.py, or a test's name, has changed
+    except LookupError as error:  # a patch or a test's name does not fit the current raft.py
         sys.exit(f"mutants: {error}")

@@ -109,7 +109,7 @@ def test_it_writes_what_it_has_measured(
     assert durable["commits"] > 0 and memory["cpu_growth"] == 1
     out = capsys.readouterr().out
     assert "durable, 1 client" in out and f"{durable['cpu_us']:,.1f}" in out
-    assert "No page, for Bokeh is missing" in out  # and how to get it
+    assert "bench.html needs Bokeh. To write it: make" in out  # and how to get it
     assert not (tmp_path / "latest" / "bench.html").exists()
     assert {path.name for path in tmp_path.iterdir()} == {
         "latest", (tmp_path / "latest").resolve().name
@@ -194,7 +194,7 @@ def test_which_differences_are_larger_than_the_noise(ratios: list[float], verdic
 
 @pytest.mark.parametrize("name", ["no-such-commit", "--output=here", "HEAD:README.md"])
 def test_what_is_no_commit(name: str, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"is no commit that has raft\.py and node\.py"):
+    with pytest.raises(SystemExit, match=r"is not a commit with raft\.py and node\.py"):
         compare.check_out(name, tmp_path / "that")
 
 
@@ -204,7 +204,7 @@ def test_two_revisions_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     words = ["--quick", "--rounds", "1", "--only", "p50", "--store", str(tmp_path)]
     compare.main([*words, "--", "HEAD"])
     written = json.loads((tmp_path / "latest-compare" / "compare.json").read_text())
-    assert written["this"].endswith("as it stands here") and "HEAD (" in written["that"]
+    assert written["this"].startswith("the working tree at ") and "HEAD (" in written["that"]
     (of,) = written["rows"]
     assert of["case"].startswith("p50 ms") and of["verdict"] == "too few rounds"
     assert of["ratio"] == pytest.approx(of["this"] / of["that"], rel=1e-3)
@@ -223,7 +223,8 @@ def test_the_page_has_all_values_as_text(tmp_path: Path) -> None:
     for text in ("5.75", "43,210", "33.4", "0.125", "0.0625", "2.25", "0.87", "1.250", "larger"):
         assert text in page.words
     shown = " ".join(page.words)
-    for place in (f"What it costs: {HOSTILE}", f"log {HOSTILE}", f"This, {HOSTILE}, and that, v1"):
+    title = f"This ({HOSTILE}) compared with that (v1)"
+    for place in (f"Benchmark of {HOSTILE}", f"log {HOSTILE}", title):
         assert place in shown
     # A script of the page is one of those that its policy names, and what was told is in none.
     assert page.scripts and not any(text == "alert(1)" for text in page.scripts)
@@ -236,7 +237,7 @@ def test_the_page_of_a_comparison_alone(tmp_path: Path) -> None:
     compared = {"this": "a", "that": "b", "ended": "now", "rounds": 9, "rows": []}
     (tmp_path / "compare.json").write_text(json.dumps(compared))
     page = Page(bench_page.write(tmp_path).read_text("utf-8"))
-    assert "What it costs: a and b" in page.words and not page.scripts
+    assert "Benchmark of a and b" in page.words and not page.scripts
 
 
 def test_what_holds_no_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

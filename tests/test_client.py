@@ -95,4 +95,4 @@ def test_it_remembers_some_replies_to_find_that_others_contradict_them(world: Wo
     world.answer(1, type="error", code=11)  # long forgotten
     assert not world.problems
     world.answer(2, type="error", code=11)
-    assert len(world.problems) == 1 and "request 2 was answered twice" in world.problems[0]
+    assert len(world.problems) == 1 and "request 2 got two contradicting" in world.problems[0]

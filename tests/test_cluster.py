@@ -84,7 +84,7 @@ def test_last_words_are_whole_lines_even_when_they_come_in_pieces(bench: Bench) 
     bench.until(lambda: bool(bench.told.exits))
     assert bench.told.words == ["first", "half \u20ac a line", "no end"]
     assert bench.told.exits == [
-        "n0 ended by itself with exit status 3; its last words on stderr:\n"
+        "n0 ended by itself with exit status 3; its last lines on stderr:\n"
         "    first\n    half \u20ac a line\n    no end"
     ]
     assert bench.log() == b"first\nhalf \xe2\x82\xac a line\r\nno end"
@@ -105,7 +105,7 @@ def test_only_the_last_of_many_words_are_shown(bench: Bench) -> None:
 def test_a_node_that_ends_by_itself_is_told_of(program: str, how: str, bench: Bench) -> None:
     cluster = bench.start(program)
     bench.until(lambda: bool(bench.told.exits))
-    assert bench.told.exits == [f"n0 ended by itself with {how}, and said nothing"]
+    assert bench.told.exits == [f"n0 ended by itself with {how} and no line on stderr"]
     cluster.deliver("n0", {})  # goes nowhere
 
 
@@ -123,8 +123,8 @@ def test_one_that_ends_just_before_it_is_stopped_is_told_of_too(bench: Bench) ->
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("print(1)\n", "its first line must say what runs it, as #!/usr/bin/env python3 does"),
-        ("#!/no/python\n", "what its first line says runs it is not there"),
+        ("print(1)\n", "its first line must name an interpreter, as #!/usr/bin/env python3 does"),
+        ("#!/no/python\n", "the interpreter in its first line does not exist"),
         (None, "No such file or directory"),
     ],
 )
@@ -243,7 +243,7 @@ def test_a_kill_comes_too_late_for_a_node_that_has_ended_by_itself(bench: Bench)
     cluster = bench.start("os._exit(3)")
     os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
     cluster.kill("n0")
-    assert bench.told.exits == ["n0 ended by itself with exit status 3, and said nothing"]
+    assert bench.told.exits == ["n0 ended by itself with exit status 3 and no line on stderr"]
 
 
 def state(process: int) -> str:

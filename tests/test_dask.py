@@ -118,7 +118,7 @@ def test_a_process_that_ends_costs_no_worker(dask: Started, scheduler: str, hast
     work(dask, scheduler, hasty)
     with DaskWorkers(scheduler, str(hasty)) as pool:
         outcomes = list(pool.outcomes(range(3)))
-    why = "its process ended with 7"
+    why = "the seed's process ended with exit status 7"
     assert sorted(outcomes, key=by_seed) == [
         Outcome(seed, kind="process ended", why=why) for seed in range(3)
     ]
@@ -131,7 +131,7 @@ def test_a_seed_that_ends_its_workers_is_given_up(
     for _ in range(2):
         work(dask, scheduler, hasty)
     with DaskWorkers(scheduler, str(hasty)) as pool:
-        why = "each worker that ran it ended, 2 in all"
+        why = "2 workers ran this seed, and all of them ended"
         assert list(pool.outcomes([5])) == [Outcome(5, kind="process ended", why=why)]
 
 
@@ -139,7 +139,7 @@ def test_a_worker_with_other_code_is_refused(
     dask: Started, scheduler: str, hasty: Path, tmp_path: Path
 ) -> None:
     work(dask, scheduler, clone(tmp_path / "other", RAFT.read_text()))
-    refused = pytest.raises(Unavailable, match=r"has another workbench, node\.py or raft\.py")
+    refused = pytest.raises(Unavailable, match=r"has a different workbench, node\.py or raft\.py")
     with DaskWorkers(scheduler, str(hasty)) as pool, refused:
         list(pool.outcomes([0]))
 
@@ -161,7 +161,7 @@ def test_a_scheduler_that_is_lost_ends_it_with_a_line(dask: Started, hasty: Path
         coming = pool.outcomes(range(1000))
         next(coming)
         begun.kill()
-        with pytest.raises(Unavailable, match=f"{scheduler}: the scheduler is gone"):
+        with pytest.raises(Unavailable, match=f"{scheduler}: the scheduler has ended"):
             list(coming)
 
 
@@ -175,10 +175,10 @@ def test_a_scheduler_that_is_lost_while_nothing_comes_ends_it_too(
         yield 0
         begun.kill()
 
-    lost = pytest.raises(Unavailable, match=f"{scheduler}: the scheduler is gone, or has been")
+    lost = pytest.raises(Unavailable, match=f"{scheduler}: the scheduler has ended or was")
     with DaskWorkers(scheduler, str(hasty)) as pool, lost:
         list(pool.outcomes(seeds()))
-    assert capsys.readouterr().err == f"soak: {scheduler} has no workers yet\n"
+    assert capsys.readouterr().err == f"soak: {scheduler} has no workers yet; waiting for one\n"
 
 
 def test_ctrl_c_ends_it(dask: Started, scheduler: str, hasty: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_scheduler_that_is_not_there(
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         assert soak.main(["--bin", str(RAFT), "--scheduler", address]) == options.CRASHED
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"soak: no scheduler at {address}: ")
+    assert line.startswith(f"soak: no scheduler answers at {address}: ")
 
 
 def test_a_binary_outside_the_clone_is_refused(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def make(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_run_goes_on_without_its_page(clone: Path) -> None:
     made = make(clone, "run", "PYTHON=false", "RUN=test --help")
     assert made.returncode == 0
-    assert "make: the run does without its page; make report writes it later" in made.stdout
+    assert "make: this run will have no report.html; to write it later: make report" in made.stdout
     assert "false must be Python 3.10 or newer" in made.stderr
     assert "usage: maelstrom test" in made.stdout
 

@@ -48,10 +48,10 @@ def test_a_number_of_at_least_0(text: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("-0.1", "-0.1 is no number of at least 0"),
-        ("nan", "nan is no number of at least 0"),
-        ("inf", "inf is no number of at least 0"),
-        ("ten", "ten is no number of at least 0"),
+        ("-0.1", "-0.1 is not a number of at least 0"),
+        ("nan", "nan is not a number of at least 0"),
+        ("inf", "inf is not a number of at least 0"),
+        ("ten", "ten is not a number of at least 0"),
         ("1.1e9", "1.1e9 is too large"),
         ("9e-10", "9e-10 is too small"),
     ],
@@ -75,16 +75,16 @@ def test_whole_numbers_begin_somewhere(capsys: pytest.CaptureFixture[str]) -> No
     assert (parse("--node-count", "1").node_count, parse("--seed", "0").seed) == (1, 0)
     for text in ("0", "-1", "1.5", "x"):
         said = refused(f"--node-count={text}", capsys=capsys)
-        assert f"{text} is no whole number of at least 1" in said
+        assert f"{text} is not a whole number of at least 1" in said
     assert "of at least 0" in refused("--seed=-1", capsys=capsys)
 
 
 def test_names_are_known_and_each_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse("--nemesis", "kill,,pause,kill").nemesis == ("kill", "pause")
     said = refused("--nemesis", "kill,flood,fire", capsys=capsys)
-    assert "argument --nemesis: flood, fire: known are partition, loss" in said
-    assert "needs one at least of one, majority" in refused("--partition-kinds", "", capsys=capsys)
-    assert "needs one at least of one, minority" in refused("--kill-targets", "", capsys=capsys)
+    assert "argument --nemesis: unknown: flood, fire; choose from partition, loss" in said
+    assert "needs at least one of one, majority" in refused("--partition-kinds", "", capsys=capsys)
+    assert "needs at least one of one, minority" in refused("--kill-targets", "", capsys=capsys)
 
 
 def test_constants_are_whole_numbers_or_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +114,7 @@ def test_lin_kv_needs_a_multiple_of_twice_the_nodes(capsys: pytest.CaptureFixtur
         assert f"makes {clients} clients, but lin-kv needs a multiple of 6" in said
     for text in ("0", "n", "2x", "-2"):
         said = refused(*words[:2], f"--concurrency={text}", capsys=capsys)
-        assert f"--concurrency {text} must be a number, or one with n" in said
+        assert f"--concurrency {text} must be a number, or a number followed by n" in said
     assert parse("-w", "echo", *words, "7").concurrency == 7
 
 
@@ -123,7 +123,7 @@ def test_availability_is_total_or_a_fraction(capsys: pytest.CaptureFixture[str])
         assert parse("--availability", text).availability == value
     for text in ("-0.1", "1.1", "most"):
         said = refused(f"--availability={text}", capsys=capsys)
-        assert f"--availability {text} must be total, or a fraction from 0 to 1" in said
+        assert f"--availability {text} must be total or a fraction from 0 to 1" in said
 
 
 def test_the_command_is_kept_with_its_seed_and_the_binarys_words() -> None:

@@ -478,7 +478,7 @@ def test_a_run_writes_it_and_its_verdict_stays_the_last_line() -> None:
     pages = [path.parent for path in Path("store/lin-kv").glob("2*/report.html")]
     assert len(pages) == 1 and with_it.returncode == without.returncode == 0
     assert with_it.stdout.rstrip().splitlines()[-1].startswith("Everything looks good!")
-    assert f"See {pages[0]}, and its report.html in a browser." in with_it.stdout
+    assert f"The results are in {pages[0]}; open its report.html in a browser." in with_it.stdout
     assert "report.html" not in without.stdout, "within the tests nobody looks at it"
     read_back = Page((pages[0] / "report.html").read_text("utf-8"))
     assert verdict(read_back) == "verdict valid"
@@ -493,7 +493,7 @@ def test_a_run_without_bokeh_goes_on_and_says_so(
     assert bench.main(SIMULATED) == 0
     out = capsys.readouterr().out.rstrip().splitlines()
     assert out[-1].startswith("Everything looks good!")
-    assert "report.html is not written: make report writes it." in out
+    assert "report.html was not written. To write it: make report" in out
     assert not list(Path("store/latest").glob("report.html"))
     assert bench.main(["report"]) == 255
     assert "make report" in capsys.readouterr().err

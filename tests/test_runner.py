@@ -175,7 +175,7 @@ def test_a_node_that_does_not_answer_init_ends_the_test_after_ten_seconds() -> N
 def test_a_wrong_answer_to_init_ends_the_test() -> None:
     record = make(lambda nodes, node_id, message: [{"type": "hello"}])[0].run()
     assert record.crash == (
-        'n0 answered init not by init_ok but by {"in_reply_to": 1, "type": "hello"}'
+        'n0 must answer init with init_ok, but sent {"in_reply_to": 1, "type": "hello"}'
     )
     assert not record.history
 
@@ -534,8 +534,8 @@ def test_a_second_reply_that_contradicts_the_first_ends_the_run() -> None:
 
     record = make(answering(twice), rate=10)[0].run()
     (problem,) = record.problems
-    assert "was answered twice, and differently: first " in problem
-    assert problem.endswith('"text": "why"} by n0')
+    assert "got two contradicting replies: first " in problem
+    assert problem.endswith('"text": "why"} from n0')
     assert record.history[-1].type == "ok"
 
 

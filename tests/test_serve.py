@@ -118,7 +118,7 @@ def test_the_runs_of_each_workload_newest_first(tmp_path: Path) -> None:
          "invalid", "exceptions: broken"),
         ("{:stats {:valid? :unknown}, :valid? :unknown}", "unknown", "stats"),
         ("{:valid? 1}", "unknown", ""),
-        ("[1]", "unknown", "it is no map"),
+        ("[1]", "unknown", "it does not contain an EDN map"),
         ("{:valid? }}", "unknown", "results.edn cannot be read: line 1"),
         ('{:valid? true, :stats {:a "', "incomplete", ""),  # it is being written
         ("", "incomplete", ""),
@@ -265,8 +265,8 @@ def row_kinds(parent: Path) -> list[str | None]:
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
-    assert "There is no run yet" in Runs(tmp_path).page()
-    assert "There is no run yet" in Runs(tmp_path / "gone").page()
+    assert "There are no runs yet" in Runs(tmp_path).page()
+    assert "There are no runs yet" in Runs(tmp_path / "gone").page()
 
 
 def test_the_picture() -> None:

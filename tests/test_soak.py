@@ -67,7 +67,7 @@ def test_200_seeds_find_nothing(first: int, tmp_path: Path) -> None:
 def test_nothing_is_found_in_a_good_program_and_nothing_written(tmp_path: Path) -> None:
     status, output = ended(start(tmp_path, "--bin", RAFT, "--seeds", 6, "--workers", 2))
     assert status == 0, output
-    assert "6 seeds, " in output and "None failed." in output
+    assert "6 seeds, " in output and "No seed failed." in output
     assert not left(tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_a_process_that_ends_costs_its_seed_and_no_other(tmp_path: Path) -> None
     binary.chmod(0o755)
     status, output = ended(start(tmp_path, "--bin", binary, "--seeds", 5, "--workers", 2))
     assert status == 1, output
-    assert output.count("its process ended with 7") == 5
+    assert output.count("the seed's process ended with exit status 7") == 5
     assert "5 failed, process ended: seeds 0 1 2 3 4" in output
 
 
@@ -140,14 +140,14 @@ def test_without_distributed_a_cluster_is_refused_in_one_line(
 
 def test_without_distributed_seeds_run_here(tmp_path: Path, no_distributed: None) -> None:
     status, output = ended(start(tmp_path, "--bin", RAFT, "--seeds", 1))
-    assert status == 0 and "None failed." in output
+    assert status == 0 and "No seed failed." in output
     assert "distributed" not in output
 
 
 def test_what_is_no_address_is_refused(tmp_path: Path) -> None:
     status, output = ended(start(tmp_path, "--bin", RAFT, "--scheduler", "nowhere"))
     assert status == options.CRASHED
-    assert output.splitlines()[-1].endswith("nowhere is no address like tcp://HOST:8786")
+    assert output.splitlines()[-1].endswith("nowhere is not an address like tcp://HOST:8786")
 
 
 def test_the_shapes_have_everything_in_them() -> None:

@@ -212,7 +212,7 @@ def test_the_table() -> None:
         "read          100  100       0        0      50     95    100",
         "write           2    1       1        0   1,500  1,500  1,500",
         "all           103  101       1        1      51     96  1,500",
-        "98.0% of the operations were ok; the latencies are theirs, in ms.",
+        "98.0% of the operations were ok. The latencies are of ok operations, in ms.",
         "2.50 messages between servers for an operation.",
     ]
 
@@ -249,8 +249,8 @@ def test_the_parts_have_their_order_and_plain_text_has_no_controls(
         r"analyzing the history",
         r" :valid\? true}\n\n",
         r" +operations +ok .*max\ncas .*\nread .*\nwrite .*\nall .*\n",
-        r"The rate was not kept",
-        r"See store/.* in a browser\.\n\n\nEverything looks good! .*\n$",
+        r"The clients could not keep the rate",
+        r"The results are in store/.* in a browser\.\n\n\nEverything looks good! .*\n$",
     ]
     found = [re.search(part, out) for part in order]
     assert all(found), list(zip(order, found, strict=True))

@@ -54,7 +54,7 @@ def maelstrom(
         timeout=60,
     )
     said = done.stderr.decode().splitlines()
-    rest = [line for line in said if not line.startswith("maelstrom: the workbench (")]
+    rest = [line for line in said if not line.startswith("maelstrom: running the workbench (")]
     return done.returncode, (done.stdout or b"").decode(errors="replace"), rest
 
 
@@ -124,11 +124,11 @@ def test_a_terminal_without_utf_8(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "serve --port 99999": "99999 is no whole number from 0 to 65535",
-    "serve --port http": "http is no whole number",
+    "serve --port 99999": "99999 is not a whole number from 0 to 65535",
+    "serve --port http": "http is not a whole number",
     "check": "required: path",
-    "check --budget many x": "many is no whole number of at least 1",
-    "test --bin x --rate fast": "fast is no number of at least 0",
+    "check --budget many x": "many is not a whole number of at least 1",
+    "test --bin x --rate fast": "fast is not a number of at least 0",
     "test --bin x --rate 1e-300": "1e-300 is too small",
     "test --bin x --time-limit 1e300": "1e300 is too large",
 }
@@ -147,7 +147,7 @@ def test_a_binary_that_cannot_be_run(tmp_path: Path) -> None:
     binary.chmod(0o755)
     status, out, said = maelstrom(tmp_path, "test", "--bin", str(binary), *TEST[3:])
     assert (status, said) == (255, [])
-    assert f"The test could not go on: cannot run {binary}" in out
+    assert f"The test was aborted: cannot run {binary}" in out
     assert ":stats" not in out  # there is nothing to look at
 
 
@@ -262,8 +262,8 @@ GOOD = "".join(
         ("{:stats {:valid? false}, :cut-short {:valid? :unknown}}", False, ":stats"),
         ('{:cut-short {:valid? :unknown, :why "cut"}}', None, "cut"),
         ("{:workload {:valid? false}}", True, "1 operation"),  # check's own judgement counts
-        ("{", True, "left out is what results.edn would tell"),
-        (None, True, "left out is what results.edn would tell"),
+        ("{", True, "results.edn cannot be read"),
+        (None, True, "results.edn cannot be read"),
     ],
 )
 def test_check_agrees_with_the_results_of_the_run(

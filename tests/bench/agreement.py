@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""`make agreement`: do the same options give the same figures with and without --simulate?
+"""`make agreement`: compares the figures of runs with and without --simulate.
 
-Each pair is a run of real processes in real time, and simulated runs with its --seed: the same
-operations due at the same times, the same partitions. The dice of real nodes are their own, so
-several simulated runs are made, which differ by the nodes' dice; the real one is compared with
-their mean, and the range that they span says how much of a difference is chance.
+Each pair consists of a run of real processes, and simulated runs with the same --seed. All of them
+start the same operations at the same times, and have the same partitions. Real nodes draw their
+own random numbers. So the simulated runs also give the nodes different random numbers. The real
+run is compared with the mean of the simulated runs; their range shows the effect of chance.
 
-A simulated node takes no time to think. So a latency of a few ms is not compared in percent: the
-real one is mostly the processor's. Exit status: 1 if a figure is off by 10 % or more.
+A simulated node uses no processing time. So latencies of a few ms are not compared: at a real node,
+such a latency is mostly processing time. Exit status: 1 if a figure differs by 10 % or more.
 """
 
 from __future__ import annotations
@@ -35,23 +35,26 @@ from workbench.simulation.simulated_cluster import SimulatedCluster, Watcher  # 
 from workbench.soak.seeds import Quiet  # noqa: E402
 from workbench.units import SECOND  # noqa: E402
 
-SIMULATED = 8  # runs for each pair
-DICE = range(SIMULATED)  # the nodes' seeds in these
-SMALL = 5.0  # where a simulated latency is smaller, in ms, what the processor takes is most of it
+SIMULATED = 8  # simulated runs for each pair
+DICE = range(SIMULATED)  # seeds of the simulated nodes
+SMALL = 5.0  # ms; smaller simulated latencies are not compared
 SERVED = (Keyword("key-does-not-exist"), Keyword("precondition-failed"))
-LIMIT = 10.0  # percent that are too far off
+LIMIT = 10.0  # percent; a difference of this size or more fails
 
 
 class Figures(NamedTuple):
-    """What is compared of a run."""
+    """The figures of a run to compare."""
 
-    served: float  # the share of operations whose client knows the register's state
-    latency: float  # mean of these, in ms
-    messages: float  # between servers, for an operation
+    served: float  # share of operations that were served
+    latency: float  # mean latency of served operations, in ms
+    messages: float  # messages between servers for an operation
 
 
 def pair(number: int) -> tuple[int, int, str, int, bool]:
-    """Nodes, latency in ms and its kind, operations a second, partitions: spread over them all."""
+    """Returns a pair's options: nodes, latency in ms, its distribution, rate and partitions.
+
+    The numbers of the pairs spread over all values of each option.
+    """
     return (
         (3, 5, 1)[number % 3],
         (0, 10, 100)[number // 3 % 3],
@@ -62,7 +65,7 @@ def pair(number: int) -> tuple[int, int, str, int, bool]:
 
 
 def words(number: int) -> list[str]:
-    """A pair's words after `./maelstrom test`, but for --simulate."""
+    """Returns a pair's arguments for `./maelstrom test`, without --simulate."""
     nodes, latency, dist, rate, faults = pair(number)
     found = ["-w", "lin-kv", "--bin", str(ROOT / "raft.py"), "--seed", str(number)]
     found += ["--node-count", str(nodes), "--concurrency", "4n", "--rate", str(rate)]
@@ -71,13 +74,13 @@ def words(number: int) -> list[str]:
 
 
 def served(operation: Operation) -> bool:
-    """Whether it was ok, or an error told its client the register's state all the same."""
+    """Returns whether the reply told the register's state: ok, or error 20 or 22."""
     error = operation.error
     return operation.type == "ok" or (isinstance(error, list) and error[0] in SERVED)
 
 
 def run(number: int, dice: int | None) -> Figures:
-    """A pair's real run, or the simulated one in which the nodes have these dice."""
+    """Makes a pair's real run, or the simulated run with these seeds of the nodes."""
     opts = options.parse([*words(number), *(() if dice is None else ("--simulate",))])
     with tempfile.TemporaryDirectory() as folder:
         if dice is None:
@@ -101,7 +104,7 @@ def run(number: int, dice: int | None) -> Figures:
 
 
 def compare(number: int, real: Figures, simulated: Sequence[Figures]) -> list[float | None]:
-    """Prints a pair's row; the differences in percent, None where there is no percentage."""
+    """Prints a pair's row; returns the differences in percent, or None where not compared."""
     texts: list[str] = []
     found: list[float | None] = []
     for name, one, *others in zip(Figures._fields, real, *simulated, strict=True):
@@ -116,22 +119,23 @@ def compare(number: int, real: Figures, simulated: Sequence[Figures]) -> list[fl
 
 
 def shown(number: int) -> str:
-    """A pair's options, for people."""
+    """Formats a pair's options."""
     nodes, latency, dist, rate, faults = pair(number)
     text = f"{nodes} nodes, {latency} ms {dist}, {rate}/s"
     return f"{text}, partitions" if faults else text
 
 
 def main() -> int:
-    """Prints a row for each pair and a summary; exit status 1 if a figure is too far off."""
+    """Prints a row for each pair and a summary; returns 1 if a figure differs too much."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--pairs", type=int, default=20, help="default: %(default)s")
-    add("--at-once", type=int, default=1, help="real runs at a time; default: %(default)s")
+    add("--pairs", type=int, default=20, help="number of pairs; default: %(default)s")
+    add("--at-once", type=int, default=1, help="parallel real runs; default: %(default)s")
     args = parser.parse_args()
-    print(f"of each figure: real, simulated (of {SIMULATED} runs), difference; load {load()}")
+    print(f"columns of each figure: real, mean and range of {SIMULATED} simulated runs, difference")
+    print(f"load at the start: {load()}")
     print(" | ".join(["  ", *(f"{name:42}" for name in Figures._fields), "options"]))
     with ProcessPoolExecutor(args.at_once) as pool:
         real = list(pool.map(run, range(args.pairs), [None] * args.pairs))
@@ -147,14 +151,14 @@ def main() -> int:
         status = status or int(far > 0)
         print(
             f"{name}: {len(sizes)} pairs, largest difference {max(sizes):.1f} %, "
-            f"median {statistics.median(sizes):.1f} %, {far} of {LIMIT:g} % or more"
+            f"median {statistics.median(sizes):.1f} %, {far} pairs differ by {LIMIT:g} % or more"
         )
     print(f"load at the end: {load()}")
     return status
 
 
 def load() -> str:
-    """Processes that ran or wanted to, in the last minute: what others do distorts real runs."""
+    """Formats the load average of the last minute; other processes distort real runs."""
     return f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The scale that nodes are measured on: what any Python node must do, and nothing else.
+"""A bare loop, the reference for benchmarks of nodes: the least that any Python node must do.
 
-One read, json.loads and json.dumps for each line, one write.
+It reads lines, calls json.loads and json.dumps for each of them, and writes the replies.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 
 
 def main() -> None:
-    """Answers each line by a message with the same ids until stdin closes."""
+    """Answers each message with an ok until stdin closes."""
     rest = b""
     while chunk := os.read(0, 1 << 16):
         *lines, rest = (rest + chunk).split(b"\n")

@@ -1,21 +1,28 @@
 #!/usr/bin/env python3
-"""`make bench`: what an operation costs, and how that grows. It takes less than five minutes.
+"""`make bench`: measures the cost of an operation, and its growth. Takes less than five minutes.
 
-A closed loop of clients, each with one request under way, asks all nodes of a cluster, which are
-processes on this machine. Each row is a cluster of its own that serves for a while before it is
-measured, so the start is in no figure. These machines are shared and noisy, so a figure means
-little alone: `x bare` compares with a bare loop (bare_loop.py: what any Python node must do) that
-runs in the same minute and has as many clients, `x first` with the first row of the table.
+Clients send requests to all nodes of a cluster of local processes. Each client has one request in
+flight (a closed loop). Each row measures a new cluster, after a warm-up. Machines may be shared and
+noisy, so compare ratios rather than figures. `x bare` is the ratio to a bare loop (bare_loop.py,
+the least that any Python node must do) with as many clients, measured in the same minute. `x first`
+is the ratio to the first row of the table.
 
-It prints tables and writes them to store/bench/<time>/: bench.json and, if there is Bokeh,
-bench.html; store/bench/latest leads there. This needs the standard library, and Linux.
+The tables are printed, and written to store/bench/<time>/ as bench.json and, if Bokeh is
+installed, as bench.html. The link store/bench/latest leads to that folder. The benchmark needs
+only Python's standard library, and Linux.
 
-The columns: operations per second; p50 and p99 of the time from a request to its answer, in ms;
-CPU of all nodes for an operation, in us, and its ratio; turns of all nodes, messages and bytes
-between servers and commits to disk (each is a sync) for an operation; the memory that the largest
-node has had, in MB; how much of the time the nodes together and the driver were busy, in percent of
-one core (where both are less than the cores have, others had the rest, or somebody waited); answers
-that refuse (error 11 and the like), and requests without an answer.
+Columns:
+
+    ops/s              operations per second
+    p50 ms, p99 ms     quantiles of the time from a request to its reply
+    CPU us             CPU time of all nodes for an operation
+    turns              turns of all nodes' event loops for an operation
+    msgs, bytes        messages and bytes between servers for an operation
+    commits            commits to disk (one sync each) for an operation
+    MB                 peak memory of the largest node
+    nodes %, driver %  CPU use of all nodes together, and of the driver, in percent of one core
+    refused            error replies that served nothing (error 11, for example)
+    no answer          requests without a reply
 """
 
 from __future__ import annotations
@@ -37,7 +44,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = str(Path(__file__).resolve().parent)  # not on the path: `bench` is the folder, not this file
+HERE = str(Path(__file__).resolve().parent)  # off the path: bench.py would hide `bench`
 sys.path[:] = [str(ROOT), str(ROOT / "tests"), *(path for path in sys.path if path != HERE)]
 
 from bench import counted  # noqa: E402  (needs the path above)
@@ -65,8 +72,8 @@ IMPORTS = [sys.executable, "-c", "import json, threading"]
 WARM_UP = 0.3  # seconds before a measurement
 SIZES = (1, 3, 5, 7)  # nodes
 LOADS = (1, 10, 50, 200, 1000)  # clients
-CLIENTS = 50  # where their number is not what is looked at
-COLUMNS = {  # of a row, and how each is shown
+CLIENTS = 50  # number of clients in tables that do not vary it
+COLUMNS = {  # a row's columns: head and format of each
     "per_second": ("ops/s", ",.0f"),
     "p50_ms": ("p50 ms", ".2f"),
     "p99_ms": ("p99 ms", ".2f"),
@@ -88,7 +95,7 @@ Row = dict[str, Any]
 
 
 class Scale:
-    """How much of the work is done, all of it or a fraction; and where files may be meanwhile."""
+    """Scales the amount of work (all, or a fraction with --quick); names the folder for files."""
 
     def __init__(self, quick: bool, folder: Path) -> None:
         self.quick, self.folder = quick, folder
@@ -97,7 +104,7 @@ class Scale:
         return full / 20 if self.quick else full
 
     def points(self, full: Sequence[Any]) -> Sequence[Any]:
-        """The first and another one, if it is to be quick."""
+        """Returns all points, or the first two with --quick."""
         return full[:2] if self.quick else full
 
     def rounds(self, full: int) -> int:
@@ -108,7 +115,7 @@ class Scale:
 
 
 def figures(window: Window) -> Row:
-    """What was seen of a cluster, for one operation."""
+    """Computes a row's figures from a measurement."""
     p50, p99 = (seconds * 1e3 for seconds in window.quantiles(0.5, 0.99))
     each = 1 / max(1, window.operations)
     return {
@@ -138,9 +145,10 @@ def raft_rows(
     folder: Path | None = None,
     python: str = sys.executable,
 ) -> Iterator[Row]:
-    """Measures raft.py; a row for each of the windows, which follow each other.
+    """Measures a cluster of raft.py in consecutive windows, and yields a row for each.
 
-    With a folder the nodes keep their state there. Otherwise the keys are there from the start.
+    With a folder, the nodes keep their state there and start empty. Otherwise they keep it in
+    memory and start with all keys.
     """
     mix = mix or Mix(HALF_READS)
     words = ["0", "--data-dir", str(folder)] if folder else [str(mix.keys)]
@@ -153,7 +161,7 @@ def raft_rows(
             before, earlier = commits(folder), asked.answers
             window = asked.run(scale.seconds(seconds))
             if not window.operations:
-                raise NodeEnded(f"{label}: there were no answers for {window.seconds:.1f} s")
+                raise NodeEnded(f"{label}: no replies for {window.seconds:.1f} s")
             row = {"label": label, "nodes": nodes, "clients": clients} | figures(window)
             row |= {"keys": mix.keys, "value_bytes": mix.value_bytes, "earlier": earlier}
             row["peak_mb"] = cluster.peak() / 1e6
@@ -162,32 +170,32 @@ def raft_rows(
             rows.append(row)
     finally:
         said = cluster.end().values()
-    # The nodes count their turns from start to end, so that is what these are divided by.
+    # The nodes count turns from their start to their end, so divide by all answers of that time.
     turns = sum(turns_of(text) for text in said)
     yield from (row | {"turns": turns / asked.answers} for row in rows)
 
 
 def turns_of(said: str) -> int:
-    """How many turns a node has taken, from its last line. NodeEnded if it ended another way."""
+    """Reads a node's number of turns from its last line. NodeEnded if that line is missing."""
     last = said.rpartition(counted.TURNS)[2]
     if not last.strip().isdecimal():
-        raise NodeEnded(f"a node did not end as it should: {said[-1000:].strip()}")
+        raise NodeEnded(f"a node ended without printing its turns: {said[-1000:].strip()}")
     return int(last)
 
 
 def many(count: int, name: str) -> str:
-    """1 node, 3 nodes."""
+    """Formats a count with its noun: 1 node, 3 nodes."""
     return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
 
 
 def commits(folder: Path | None) -> int:
-    """How often the nodes have made something durable, all together; each time is one sync."""
+    """Counts the commits to disk of all nodes so far; each commit is one sync."""
     files = folder.glob("n*.commits") if folder else ()
     return sum(int(file.read_bytes() or 0) for file in files)
 
 
 def alone(command: Sequence[str], clients: int, seconds: float) -> Window:
-    """Measures one process of another program than raft.py on its log."""
+    """Measures one process of `command`, for example of the bare loop."""
     cluster = Cluster(command, 1)
     try:
         asked = Clients(cluster, clients, Mix(HALF_READS))
@@ -201,10 +209,10 @@ def alone(command: Sequence[str], clients: int, seconds: float) -> Window:
 
 
 def grid(scale: Scale) -> Iterator[Row]:
-    """Nodes and clients, beside a bare loop that is measured before and after them."""
+    """Numbers of nodes and clients, compared with a bare loop."""
     for clients in scale.points(LOADS):
         bare = partial(alone, BARE_LOOP, clients, scale.seconds(0.6))
-        first = bare()
+        first = bare()  # before and after raft.py, since the machine's load changes
         rows = [
             row
             for nodes in scale.points(SIZES)
@@ -220,20 +228,20 @@ def grid(scale: Scale) -> Iterator[Row]:
 
 
 def keys(scale: Scale) -> Iterator[Row]:
-    """How many keys there are, on 3 nodes."""
+    """Number of keys, 3 nodes."""
     for count in scale.points((10, 1_000, 100_000, 1_000_000)):
         yield from raft_rows(scale, f"{count:,} keys", mix=Mix(HALF_READS, count))
 
 
 def values(scale: Scale) -> Iterator[Row]:
-    """How large values are: writes of 10 clients to 3 nodes."""
+    """Size of values, 3 nodes, writes of 10 clients."""
     for size in scale.points((10, 1_000, 10_000, 100_000, 1_000_000)):
         mix = Mix(MIXES["writes"], value_bytes=size)
         yield from raft_rows(scale, f"{size:,} B", clients=10, mix=mix)
 
 
 def log(scale: Scale) -> Iterator[Row]:
-    """How many operations came before: writes to 3 nodes, window after window."""
+    """Number of earlier operations, 3 nodes, only writes."""
     rows = raft_rows(
         scale, "", mix=Mix(MIXES["writes"], 1000), seconds=3.0, windows=2 if scale.quick else 8
     )
@@ -242,16 +250,16 @@ def log(scale: Scale) -> Iterator[Row]:
 
 
 def nodes(scale: Scale) -> Iterator[Row]:
-    """How many nodes there are."""
+    """Number of nodes."""
     for size in scale.points((1, 3, 5, 7, 9, 11, 13, 15)):
         yield from raft_rows(scale, many(size, "node"), size, seconds=1.0)
 
 
 def durable(scale: Scale) -> Iterator[Row]:
-    """In memory and with --data-dir, on 3 nodes; `x first` is durable against in memory."""
+    """In memory or durable (--data-dir), 3 nodes; `x first` is the ratio to in memory."""
     for clients in scale.points((1, 50, 200)):
         (memory,) = raft_rows(scale, f"in memory, {many(clients, 'client')}", clients=clients)
-        # Beside the results: a file in /tmp may be in memory as well.
+        # In the folder of the results, since /tmp may be in memory.
         with tempfile.TemporaryDirectory(dir=scale.folder) as at:
             folder = Path(at) / "data"
             (disk,) = raft_rows(
@@ -262,13 +270,13 @@ def durable(scale: Scale) -> Iterator[Row]:
 
 
 def mix(scale: Scale) -> Iterator[Row]:
-    """What clients ask for, on 3 nodes."""
+    """Kinds of operations, 3 nodes."""
     for name, kinds in scale.points([*MIXES.items()]):
         yield from raft_rows(scale, name, mix=Mix(kinds))
 
 
 def pythons(scale: Scale) -> Iterator[Row]:
-    """Which Python runs the nodes, beside a bare loop in the same one: those on the PATH."""
+    """Versions of Python on the PATH, each compared with a bare loop."""
     for python in scale.points([name for name in PYTHONS if works(name)]):
         bare = figures(alone([python, BARE_LOOP[1]], CLIENTS, scale.seconds(1.6)))
         yield {"label": f"{python}, bare loop"} | bare | {"cpu_ratio": 1.0}
@@ -279,7 +287,7 @@ def pythons(scale: Scale) -> Iterator[Row]:
 
 
 def works(python: str) -> bool:
-    """Whether it is there, and is no stand-in for one that is not, and new enough."""
+    """Returns whether this Python exists, runs, and is new enough."""
     check = "import sys; sys.exit(sys.version_info < (3, 10))"
     try:
         return subprocess.run([python, "-c", check], capture_output=True).returncode == 0
@@ -288,7 +296,7 @@ def works(python: str) -> bool:
 
 
 def growth(row: Row, first: Row) -> Row:
-    """A row's ratios to another one."""
+    """Returns a row's ratios to another row."""
     return {
         "per_second_growth": row["per_second"] / first["per_second"],
         "cpu_growth": row["cpu_us"] / first["cpu_us"],
@@ -299,13 +307,13 @@ TABLES = {"grid": grid, "mix": mix, "durable": durable, "keys": keys, "values": 
           "log": log, "nodes": nodes, "pythons": pythons}  # fmt: skip
 
 
-# Parts: each against something else
+# Parts: pairs of measurements
 
 
 def apply_seconds(keys: int, active: int, writes: int = 100_000, hold_first: bool = False) -> float:
-    """Time of one write to a Map of so many keys, of which `active` are written by chance.
+    """Returns the seconds of a write to a Map of `keys` keys; writes go to `active` random keys.
 
-    `hold_first`: somebody holds the version before all the writes.
+    With `hold_first`, the version before the first write stays referenced.
     """
     state_machine = Map({key: 0 for key in range(keys)})
     held = state_machine if hold_first else None
@@ -320,7 +328,10 @@ def apply_seconds(keys: int, active: int, writes: int = 100_000, hold_first: boo
 
 
 def start_seconds(command: list[str], first_line: bytes = b"") -> float:
-    """Time from starting a process to its first line of output, or else to its end."""
+    """Returns the seconds from a process's start to its first line of output.
+
+    Without a `first_line` to send, the time is measured to the end of the process.
+    """
     start = time.perf_counter()
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     assert process.stdin is not None and process.stdout is not None
@@ -336,7 +347,7 @@ def start_seconds(command: list[str], first_line: bytes = b"") -> float:
 def pair(
     title: str, unit: float, rounds: int, a: Callable[[], float], b: Callable[[], float]
 ) -> Row:
-    """Measures a and b in turn: the medians, and the median of the rounds' ratios."""
+    """Measures a and b alternately; returns both medians, and the median ratio of the rounds."""
     pairs = [(a(), b()) for _ in range(rounds)]
     this, that = (statistics.median(column) * unit for column in zip(*pairs, strict=True))
     ratio = statistics.median(x / y for x, y in pairs)
@@ -344,7 +355,7 @@ def pair(
 
 
 def parts(scale: Scale) -> Iterator[Row]:
-    """Chapter 1's server, the map alone, and the start of a node."""
+    """Measures chapter 1's server, the Map alone, and the start of a node."""
     rounds, large = scale.rounds(3), 10_000 if scale.quick else 1_000_000
 
     def cpu(command: list[str], clients: int) -> float:
@@ -355,7 +366,7 @@ def parts(scale: Scale) -> Iterator[Row]:
             f"CPU us an operation, {many(clients, 'client')}: chapter 1; a bare loop", 1e6, rounds,
             partial(cpu, CHAPTER_1, clients), partial(cpu, BARE_LOOP, clients),
         )  # fmt: skip
-    # With all keys active, what is left of the difference are the processor's cache misses.
+    # With all keys active, the remaining difference is due to the processor's cache misses.
     for active in (10, large):
         yield pair(
             f"us a write: Map of {large:,} keys, {active:,} active; Map of 10", 1e6, rounds,
@@ -371,11 +382,11 @@ def parts(scale: Scale) -> Iterator[Row]:
     )  # fmt: skip
 
 
-# What is printed and written
+# Output
 
 
 def shown_columns(rows: Sequence[Row]) -> list[str]:
-    """The columns that a table has something in; the last two are of interest if not 0."""
+    """Returns the columns that have values. `refused` and `unanswered` must not be all 0."""
     rare = ("refused", "unanswered")
     return [
         name
@@ -390,7 +401,7 @@ def cell(row: Row, column: str) -> str:
 
 
 def table(title: str, rows: Sequence[Row]) -> str:
-    """Rows as text."""
+    """Formats rows as a table."""
     columns = shown_columns(rows)
     lines = [["", *(COLUMNS[name][0] for name in columns)]]
     lines += [[row["label"], *(cell(row, name) for name in columns)] for row in rows]
@@ -398,7 +409,7 @@ def table(title: str, rows: Sequence[Row]) -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Words in columns, the first one to the left."""
+    """Aligns the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])])
@@ -407,7 +418,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def pairs_table(rows: Sequence[Row]) -> str:
-    """The rows of `parts` as text."""
+    """Formats the rows of `parts` as a table."""
     lines = [["parts: this; that (medians)", "this", "that", "ratio"]]
     lines += [
         [row["title"], *(f"{row[name]:.2f}" for name in ("this", "that", "ratio"))] for row in rows
@@ -416,13 +427,13 @@ def pairs_table(rows: Sequence[Row]) -> str:
 
 
 def title(name: str) -> str:
-    """Of a table: its name, and the first line of what is said of it."""
+    """Returns a table's title: its name, and the first line of its docstring."""
     text = (TABLES[name].__doc__ or "").splitlines()[0]
     return f"{name}: {text[0].lower()}{text[1:].rstrip('.')}"
 
 
 def revision() -> str:
-    """What is measured, as git names it."""
+    """Returns git's name of the measured revision."""
     words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
@@ -431,17 +442,17 @@ def revision() -> str:
 
 
 def new_folder(parent: Path, kind: str) -> Path:
-    """Makes a folder named after this moment, and has `kind`, a link beside it, lead there."""
+    """Creates a folder named after the current time, and points the link `kind` to it."""
     folder = parent / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
     folder.mkdir(parents=True)
-    new = parent / f".{folder.name}"  # which takes the link's place in one step
+    new = parent / f".{folder.name}"  # replaces the old link atomically
     new.symlink_to(folder.name)
     new.replace(parent / kind)
     return folder
 
 
 def rounded(rows: Sequence[Row]) -> list[Row]:
-    """Rows with as many digits as mean something."""
+    """Rounds all figures to five digits."""
     text = json.dumps(rows)
     found: list[Row] = json.loads(text, parse_float=lambda number: float(f"{float(number):.5g}"))
     return found
@@ -452,25 +463,26 @@ def save(path: Path, found: Row) -> None:
 
 
 def write_page(folder: Path) -> None:
-    """Has a Python with Bokeh write the page; a line that says where it is, or how to get it."""
+    """Writes and prints bench.html with a Python that has Bokeh, or prints how to do so."""
     python = store.reporter()
     writer = Path(__file__).with_name("bench_page.py")
     if python is None:
-        print(f"No page, for Bokeh is missing: make .venv/ready, then .venv/bin/python "
+        print(f"bench.html needs Bokeh. To write it: make .venv/ready, then .venv/bin/python "
               f"{writer.relative_to(ROOT)} {folder}")  # fmt: skip
     else:
         subprocess.run([python, writer, folder], check=False)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints each table when it is measured, and writes all."""
+    """Measures and prints each table, then writes the files."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="a fraction of the work: figures mean nothing")
-    add("--only", action="append", choices=[*TABLES, "parts"], help="may be given again")
-    add("--store", type=Path, default=STORE, help="default: %(default)s")
+    add("--quick", action="store_true", help="do little work, to test the benchmark itself")
+    only = "measure only this table; may be given several times"
+    add("--only", action="append", choices=[*TABLES, "parts"], help=only)
+    add("--store", type=Path, default=STORE, help="folder for results; default: %(default)s")
     args = parser.parse_args(argv)
     folder, wanted = new_folder(args.store, "latest"), args.only or [*TABLES, "parts"]
     scale = Scale(args.quick, folder)
@@ -484,10 +496,10 @@ def main(argv: Sequence[str]) -> None:
         rows: list[Row] = []
         try:
             rows.extend(TABLES[name](scale))
-        except NodeEnded as error:  # the other tables are worth having
+        except NodeEnded as error:  # go on with the other tables
             found["problems"].append(f"{name}: {error}")
             print(found["problems"][-1])
-        if name not in ("grid", "pythons"):  # which have ratios of their own
+        if name not in ("grid", "pythons"):  # these have the ratio to the bare loop instead
             rows = [growth(row, rows[0]) | row for row in rows]
         rows = rounded(rows)
         found["tables"][name] = {"title": title(name), "rows": rows}
@@ -501,7 +513,7 @@ def main(argv: Sequence[str]) -> None:
         "load": [load, os.getloadavg()[0]],
     }  # fmt: skip
     print(
-        f"{found['revision']}: {seconds:.0f} s, of which the driver was busy for "
+        f"{found['revision']}: took {seconds:.0f} s; the driver was busy for "
         f"{found['driver_percent']:.0f} %; load {load:.1f} before, {found['load'][1]:.1f} after"
     )
     save(folder / "bench.json", found)

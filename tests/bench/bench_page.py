@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""bench.html: what make bench and make bench-compare have found, on a page for a browser.
+"""Writes bench.html, a page with the results of make bench and make bench-compare.
 
     bench_page.py DIR...
 
-writes the page of each folder from its bench.json, its compare.json or both. It needs Bokeh, whose
-script goes into the page; so it opens from disk, and nothing else can run in it.
+The page of each folder is written from its bench.json, its compare.json or both. This program needs
+Bokeh. The page contains Bokeh's script, so it opens from disk; it allows no other script.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bokeh.models import ColumnDataSource, NumeralTickFormatter, Range1d
 from bokeh.plotting import figure
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = str(Path(__file__).resolve().parent)  # not on the path: `bench` is a folder, and a file here
+HERE = str(Path(__file__).resolve().parent)  # off the path: bench.py would hide `bench`
 sys.path[:] = [str(ROOT), str(ROOT / "tests"), *(path for path in sys.path if path != HERE)]
 
 from bench import compare  # noqa: E402  (needs the path above)
@@ -28,13 +28,13 @@ from workbench.report.drawing import markup  # noqa: E402
 from workbench.report.page import embed, page  # noqa: E402
 from workbench.report.plots import GREY, Chart, hover, plain  # noqa: E402
 
-# These, and the grey of the axes, stand out on white and on black.
+# Colours that are visible on white and on black, as is the grey of the axes.
 COLOURS = (GREY, "#3B8FDB", "#E08A00", "#2E9E6B", "#D6569F")
-SERIES = {0: "bare loop", 1: "1 node"}  # and `3 nodes`
-GROWTHS = {  # of a table: what is to the right, and whether from one to the next it is times
+SERIES = {0: "bare loop", 1: "1 node"}  # other numbers are shown as `3 nodes`
+GROWTHS = {  # charts by table: column and label of the x axis, and whether it is logarithmic
     "keys": ("keys", "keys", True),
     "values": ("value_bytes", "bytes of a value", True),
-    "log": ("earlier", "operations before", False),
+    "log": ("earlier", "earlier operations", False),
     "nodes": ("nodes", "nodes", True),
 }
 STYLE = """\
@@ -45,29 +45,29 @@ table { font-size: 13px; }
 th, td { padding: 2px 9px; }
 """
 NOTE = (
-    "A closed loop of clients on one machine: each has one request under way. CPU is that of all "
-    "nodes together, for an operation, in us; x bare is its ratio to that of a bare loop, which "
-    "reads lines of JSON and answers, with as many clients and in the same minute. Turns, "
-    "messages and bytes between servers and commits to disk are for an operation, too; MB is the "
-    "most that a node has had; nodes % and driver % are how much of the time the nodes, together, "
-    "and the driver were busy, in percent of one core."
+    "Clients and nodes run on one machine. Each client has one request in flight (a closed loop). "
+    "CPU us is the CPU time of all nodes for an operation. x bare is its ratio to a bare loop, "
+    "which only reads and answers lines of JSON, with as many clients and in the same minute. "
+    "Turns, messages and bytes between servers, and commits to disk are for an operation, too. "
+    "MB is the peak memory of the largest node. nodes % and driver % are the CPU use of all nodes "
+    "together and of the driver, in percent of one core."
 )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the page of each folder; 1, with a line, if one cannot be written."""
+    """Writes the page of each folder; returns 1 if a page could not be written."""
     status = 0
     for name in argv:
         try:
             print(write(Path(name)))
         except (OSError, ValueError, LookupError, TypeError) as error:
-            print(f"no bench.html in {name}: {error!r}", file=sys.stderr)
+            print(f"cannot write bench.html in {name}: {error!r}", file=sys.stderr)
             status = 1
     return status
 
 
 def write(folder: Path) -> Path:
-    """Writes a folder's page; the page. FileNotFoundError if there is nothing to tell."""
+    """Writes a folder's page; returns its path. FileNotFoundError if the folder has no results."""
     found: list[Row] = []
     for name in ("bench.json", "compare.json"):
         path = folder / name
@@ -80,7 +80,7 @@ def write(folder: Path) -> Path:
 
 
 def html(bench: Row, compared: Row) -> str:
-    """The page. Whatever the files say is text in it."""
+    """Returns the page. All contents of the files are escaped."""
     sections, script = embed(charts(bench.get("tables", {})))
     name = bench.get("revision") or f"{compared['this']} and {compared['that']}"
     parts = [
@@ -90,7 +90,7 @@ def html(bench: Row, compared: Row) -> str:
         *tables(bench),
     ]
     scripts = [script] if script else []
-    return page(plain(f"What it costs: {name}"), STYLE, "\n".join(parts), *scripts)
+    return page(plain(f"Benchmark of {name}"), STYLE, "\n".join(parts), *scripts)
 
 
 def _text(value: object) -> str:
@@ -98,14 +98,14 @@ def _text(value: object) -> str:
 
 
 def header(bench: Row, name: str) -> str:
-    """What was measured, when and where."""
-    parts = [f"<h1>What it costs: {_text(name)}</h1>"]
+    """Returns the heading, and the circumstances of the measurement."""
+    parts = [f"<h1>Benchmark of {_text(name)}</h1>"]
     if bench:
         before, after = bench["load"]
         facts = (
             f"{bench['began']} · Python {bench['python']} · {bench['cores']} cores, load "
-            f"{before:.1f} before and {after:.1f} after · {bench['seconds']:.0f} s, of which the "
-            f"driver was busy for {bench['driver_percent']:.0f} %"
+            f"{before:.1f} before and {after:.1f} after · took {bench['seconds']:.0f} s · "
+            f"driver busy for {bench['driver_percent']:.0f} %"
         )
         parts += [f"<p>{_text(facts)}</p>", f'<p class="note">{NOTE}</p>']
     parts += [f'<p class="why">{_text(why)}</p>' for why in bench.get("problems", ())]
@@ -123,7 +123,7 @@ def _table(name: str, title: str, heads: Sequence[str], rows: Sequence[Sequence[
 
 
 def tables(bench: Row) -> list[str]:
-    """The tables, as make bench prints them."""
+    """Returns the tables that make bench prints."""
     found = []
     for name, part in bench.get("tables", {}).items():
         columns = shown_columns(part["rows"])
@@ -140,12 +140,12 @@ def tables(bench: Row) -> list[str]:
 
 
 def comparison(compared: Row) -> list[str]:
-    """The table of make bench-compare, if there is one."""
+    """Returns the table of make bench-compare, or nothing without results."""
     if not compared:
         return []
     title = (
-        f"This, {compared['this']}, and that, {compared['that']}: {compared['rounds']} rounds, "
-        f"ended {compared['ended']}"
+        f"This ({compared['this']}) compared with that ({compared['that']}): "
+        f"{compared['rounds']} rounds, ended {compared['ended']}"
     )
     rows = [compare.cells(row) for row in compared["rows"]]
     return [_table("compare", title, compare.HEADS, rows)]
@@ -155,7 +155,7 @@ def comparison(compared: Row) -> list[str]:
 
 
 def charts(tables: Mapping[str, Any]) -> list[Chart]:
-    """Those of the tables that there are."""
+    """Returns the charts of the measured tables."""
     found: list[Chart] = []
     if rows := _rows(tables, "grid"):
         sizes = sorted({row["nodes"] for row in rows})
@@ -170,11 +170,11 @@ def charts(tables: Mapping[str, Any]) -> list[Chart]:
             }
 
         found = [
-            Chart("ratio", "CPU of an operation, as a ratio to a bare loop",
+            Chart("ratio", "CPU time of an operation, as a ratio to a bare loop",
                   lines("clients", by_size("cpu_ratio"), "clients", {"cpu_ratio": "solid"})),
             Chart("throughput", "Operations per second",
                   lines("clients", by_size("per_second"), "clients", {"per_second": "solid"})),
-            Chart("latency", "Latency in ms: p50, and p99 dashed",
+            Chart("latency", "Latency in ms: p50 solid, p99 dashed",
                   lines("clients", by_size("p50_ms"), "clients",
                         {"p50_ms": "solid", "p99_ms": "dashed"})),
         ]  # fmt: skip
@@ -182,7 +182,7 @@ def charts(tables: Mapping[str, Any]) -> list[Chart]:
         kinds = {"in memory": [row for row in rows if row.get("commits") is None]}
         kinds["durable"] = [row for row in rows if row.get("commits") is not None]
         plot = lines("clients", kinds, "clients", {"per_second": "solid"})
-        found.append(Chart("durable", "Operations per second in memory and durable, 3 nodes", plot))
+        found.append(Chart("durable", "Operations per second, in memory or durable, 3 nodes", plot))
     for name, (x, label, times) in GROWTHS.items():
         if rows := _rows(tables, name):
             title = tables[name]["title"].partition(": ")[2]
@@ -195,7 +195,7 @@ def _rows(tables: Mapping[str, Any], name: str) -> list[Row]:
 
 
 def new_figure(label: str, times: bool) -> figure:
-    """Both axes logarithmic; the one to the right only if from value to value it is `times`."""
+    """Returns an empty chart. The y axis is logarithmic; the x axis is if `times` is true."""
     plot = figure(
         height=340,
         sizing_mode="stretch_width",
@@ -217,7 +217,10 @@ def new_figure(label: str, times: bool) -> figure:
 def lines(
     x: str, series: Mapping[str, Sequence[Row]], label: str, columns: Mapping[str, str]
 ) -> figure:
-    """A line for each series and column of it, against the column x; columns have a dash."""
+    """Draws a line for each column of each series against column x.
+
+    `columns` maps each column to its line dash.
+    """
     plot = new_figure(label, times=True)
     for (name, rows), colour in zip(series.items(), COLOURS, strict=False):
         for column, dash in columns.items():
@@ -227,10 +230,10 @@ def lines(
 
 
 def growths(x: str, rows: Sequence[Row], label: str, times: bool) -> figure:
-    """Throughput and CPU as ratios to the first row's."""
+    """Draws throughput and CPU as ratios to the first row."""
     plot = new_figure(label, times)
     ratios = [row[column] for row in rows for column in ("cpu_growth", "per_second_growth")]
-    # From half to twice at least: else noise would fill the chart.
+    # Show 0.5 to 2 at least: else noise would fill the chart.
     plot.y_range = Range1d(min(0.5, *ratios) / 1.1, max(2.0, *ratios) * 1.1)
     _line(plot, "CPU of an operation, x first", x, "cpu_growth", rows, COLOURS[2], "solid")
     _line(plot, "operations/s, x first", x, "per_second_growth", rows, COLOURS[1], "solid")
@@ -241,7 +244,7 @@ def growths(x: str, rows: Sequence[Row], label: str, times: bool) -> figure:
 def _line(
     plot: figure, name: str, x: str, y: str, rows: Sequence[Row], colour: str, dash: str
 ) -> None:
-    # A logarithmic axis has no place for what is not more than 0.
+    # A logarithmic axis can only show numbers above 0.
     points = [row for row in rows if row.get(y) and row[y] > 0]
     data = {"x": [row[x] for row in points], "y": [row[y] for row in points]}
     source = ColumnDataSource(data | {"label": [plain(row["label"]) for row in points]})

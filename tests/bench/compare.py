@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""`make bench-compare REV=...`: what an operation costs now, and what it cost at another commit.
+"""`make bench-compare REV=...`: compares the cost of an operation now and at another commit.
 
-raft.py and node.py as they stand here (or at --this REV) and as they were at REV run in turn: in
-each round, each case is measured with the one and at once with the other, first the one and next
-time the other. What the machine does meanwhile happens to both, so a round's ratio tells more
-than its figures. Of each case it prints the medians, the median of the rounds' ratios and a margin.
+`this` is raft.py and node.py in the working tree (or at --this REV); `that` is both files at REV.
+Each round measures each case with both revisions, one directly after the other, and alternates
+their order. Other load on the machine affects both, so the ratio of a round is more precise than
+its figures. For each case the program prints both medians, the median ratio and a margin.
 
-A difference is `larger` than the noise if the ratio's median is farther from 1 than the margin:
-five standard errors, and at least 2 %. (In logarithms, where twice and half are equally far. The
-standard error of a median is 1.2533 / sqrt(rounds) times the spread, for which 1.4826 times the
-median absolute deviation stands: a round that was disturbed does not widen it.) With nine rounds
-of equal revisions one case in a hundred is `larger` by chance. With less than five rounds there is
-no such word.
+A difference is `larger` than the noise if the median ratio differs from 1 by more than the margin.
+The margin is five standard errors, but at least 2 %. Both are computed from logarithms, so that
+twice and half are equally far from 1. The standard error of a median is 1.2533 / sqrt(rounds) times
+the spread. The spread is 1.4826 times the median absolute deviation, so that a single disturbed
+round does not widen the margin. With nine rounds of equal revisions, one case in a hundred is
+`larger` by chance. Fewer than five rounds give no verdict.
 
-It takes four minutes, and writes compare.json and bench.html to store/bench/<time>/;
-store/bench/latest-compare leads there.
+The comparison takes four minutes. It writes compare.json and bench.html to store/bench/<time>/;
+the link store/bench/latest-compare leads to that folder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = str(Path(__file__).resolve().parent)  # not on the path: `bench` is a folder, and a file here
+HERE = str(Path(__file__).resolve().parent)  # off the path: bench.py would hide `bench`
 sys.path[:] = [str(ROOT), str(ROOT / "tests"), *(path for path in sys.path if path != HERE)]
 
 from bench.bench import (  # noqa: E402  (needs the path above)
@@ -61,13 +61,13 @@ from bench.driver import (  # noqa: E402
 )
 
 FILES = ("raft.py", "node.py")
-ERRORS = 5.0  # standard errors that chance may explain
-LEAST = 0.02  # a ratio nearer to 1 is of no interest, however sure it is
-FEWEST = 5  # rounds of which the spread tells something
+ERRORS = 5.0  # standard errors in the margin
+LEAST = 0.02  # minimum margin: smaller differences do not matter
+FEWEST = 5  # minimum rounds for a verdict
 
 
 class Case(NamedTuple):
-    """What is measured; of a Window either CPU or the median latency."""
+    """A case to measure: its CPU time or, if `latency`, its median latency."""
 
     name: str
     nodes: int
@@ -77,7 +77,7 @@ class Case(NamedTuple):
     latency: bool = False
 
     def figure(self, window: Window) -> float:
-        """us of CPU for an operation, or ms."""
+        """Returns the CPU time of an operation in us, or the median latency in ms."""
         return window.quantiles(0.5)[0] * 1e3 if self.latency else window.cpu_each * 1e6
 
 
@@ -94,15 +94,15 @@ CASES = [
 
 @dataclass
 class Difference:
-    """The median of ratios, by which part of it chance may explain, and what follows."""
+    """The difference of two revisions in a case."""
 
-    ratio: float
-    margin: float
+    ratio: float  # median of the rounds' ratios
+    margin: float  # distance from 1 that may be noise
     verdict: str
 
 
 def judge(ratios: Sequence[float]) -> Difference:
-    """Is the difference larger than the noise? The rule is in this file's docstring."""
+    """Decides whether a difference is larger than the noise; see this module's docstring."""
     logs = [math.log(ratio) for ratio in ratios]
     middle = statistics.median(logs)
     spread = 1.4826 * statistics.median(abs(value - middle) for value in logs)
@@ -115,12 +115,12 @@ def judge(ratios: Sequence[float]) -> Difference:
 
 
 def check_out(name: str, folder: Path) -> str:
-    """Puts the files of a revision there, or of the working tree for ""; the revision's name."""
+    """Copies the files of a revision ("": the working tree) to a folder; returns its name."""
     folder.mkdir()
     if not name:
         for file in FILES:
             shutil.copy(ROOT / file, folder)
-        return f"{revision()}, as it stands here"
+        return f"the working tree at {revision()}"
     git = ["git", "-C", str(ROOT)]
     try:
         words = [*git, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
@@ -128,7 +128,7 @@ def check_out(name: str, folder: Path) -> str:
         words = [*git, "archive", commit, *FILES]
         files = subprocess.run(words, capture_output=True, check=True).stdout
     except subprocess.CalledProcessError:
-        raise SystemExit(f"{name!r} is no commit that has {' and '.join(FILES)}") from None
+        raise SystemExit(f"{name!r} is not a commit with {' and '.join(FILES)}") from None
     with tarfile.open(fileobj=io.BytesIO(files)) as archive:
         for file in FILES:
             content = archive.extractfile(file)
@@ -138,7 +138,7 @@ def check_out(name: str, folder: Path) -> str:
 
 
 def measure(case: Case, folder: Path, seconds: float, warm_up: float) -> float:
-    """The case's figure, of raft.py in that folder."""
+    """Measures a case with the raft.py of a folder."""
     with tempfile.TemporaryDirectory(dir=folder) as data:
         words = ["--data-dir", f"{data}/data"] if case.durable else []
         cluster = Cluster([sys.executable, str(folder / "raft.py"), *words], case.nodes)
@@ -151,7 +151,10 @@ def measure(case: Case, folder: Path, seconds: float, warm_up: float) -> float:
 
 
 def compare(folders: Sequence[Path], cases: Sequence[Case], rounds: int, scale: Scale) -> list[Row]:
-    """Measures two revisions in turn; a row for each case, with `problem` if it cannot be run."""
+    """Measures two revisions alternately; returns a row for each case.
+
+    The row of a case that cannot be measured has only its name and the `problem`.
+    """
     pairs: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
     problems: dict[str, str] = {}
     for number in range(rounds):
@@ -181,7 +184,7 @@ def compare(folders: Sequence[Path], cases: Sequence[Case], rounds: int, scale: 
 
 
 def cells(row: Row) -> list[str]:
-    """A row as words: the medians, the ratio, its margin and the verdict."""
+    """Formats a row: the medians, the ratio, its margin and the verdict."""
     if "problem" in row:
         return [row["case"], "", "", "", "", row["problem"].splitlines()[0]]
     return [
@@ -202,17 +205,19 @@ def main(argv: Sequence[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("rev", metavar="REV", help="a commit, as git names it")
-    add("--this", default="", metavar="REV", help="default: the files as they stand here")
-    add("--rounds", type=int, default=9, help="default: %(default)s")
-    add("--only", default="", metavar="TEXT", help="only cases with this in their name")
-    add("--quick", action="store_true", help="a fraction of the work: figures mean nothing")
-    add("--store", type=Path, default=STORE, help="default: %(default)s")
+    add("rev", metavar="REV", help="git revision to compare with")
+    add("--this", default="", metavar="REV", help="git revision; default: the working tree")
+    add("--rounds", type=int, default=9, help="number of rounds; default: %(default)s")
+    add("--only", default="", metavar="TEXT", help="measure only cases with TEXT in their name")
+    add("--quick", action="store_true", help="do little work, to test the benchmark itself")
+    add("--store", type=Path, default=STORE, help="folder for results; default: %(default)s")
     args = parser.parse_args(argv)
     cases = [case for case in CASES if args.only in case.name]
-    if not cases or args.rounds < 1:
-        parser.error("there is nothing to measure")
-    # Beside the results: a file in /tmp may be in memory as well.
+    if not cases:
+        parser.error(f"--only {args.only}: no case has this in its name")
+    if args.rounds < 1:
+        parser.error(f"--rounds {args.rounds} must be at least 1")
+    # In the folder of the results, since /tmp may be in memory.
     args.store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.store) as temporary:
         folders = [Path(temporary) / "this", Path(temporary) / "that"]

@@ -1,9 +1,9 @@
-"""raft.py with a count of its turns, and with keys in its map from the start.
+"""Runs raft.py with a counter of its event loop's turns, and with keys in its map from the start.
 
-    counted.py KEYS WORDS...
+    counted.py KEYS ARGS...
 
-is `raft.py WORDS...`; its last line on stderr is `turns` and how many it took. Each node begins
-with the same KEYS keys, 0 to KEYS - 1: to have clients write a million would take a minute.
+runs `raft.py ARGS...`. Its last line on stderr is `turns` and their number. Each node starts with
+the same keys, 0 to KEYS - 1, because writing a million keys by clients would take a minute.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def main() -> None:
 
     class Loaded(raft.Raft):
         def init(self) -> bool:
-            # Not before: what is made after main's gc.freeze() is looked through, as in real runs.
+            # The map must be created after main's gc.freeze(), so that the garbage collector scans
+            # it as in real runs.
             self.state_machine = raft.Map(dict.fromkeys(range(keys), 0))
             return super().init()
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""`make crashes`: real nodes are killed, stopped and loaded; what is lost, and what it costs.
+"""`make crashes`: kills, pauses and loads real nodes; checks for lost writes, and measures.
 
-Nodes are processes of raft.py in real time. A scenario prints its figures with the limits that
-are wanted. The exit status is 1 if a rule was broken; a figure that misses its limit is only
-marked, for these machines are shared and noisy: the load at the end of a scenario is printed too.
+The nodes are processes of raft.py in real time. Each scenario prints its figures with their limits.
+The exit status is 1 if a rule was broken. A figure that misses its limit is only marked, since
+machines may be shared and noisy; so each scenario also prints the load at its end.
 
     python3 tests/bench/crashes.py [SCENARIO...]
 
-It takes six minutes. The sizes that the limits are meant for take half an hour:
+All scenarios take six minutes. The limits are meant for larger sizes, which take half an hour:
 
     --writes 2000000 --keys 1000000 --away-writes 100000 --trials 200
 """
@@ -31,7 +31,7 @@ from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # `bench` is the folder, not the file in it
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # else bench.py would hide `bench`
 
 from bench.directed import (  # noqa: E402  (needs the path above)
     Answer,
@@ -45,8 +45,8 @@ from bench.driver import RAFT, Cluster, message, requests  # noqa: E402
 from workbench.network.nemesis import target_size  # noqa: E402
 from workbench.units import SECOND  # noqa: E402
 
-# A node that stores its state often, forgets its log soon, and tells when it does what a crash
-# might spoil: so that crashes hit these moments, which are short and rare otherwise.
+# A node that takes checkpoints often and compacts its log early, so that crashes often hit these
+# moments. It prints the start and the end of each checkpoint and of each installed snapshot.
 TELLING = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -75,24 +75,24 @@ raft.main()
 BEGINS = re.compile("(checkpoint|install) begins")
 ENDS = {"saved": "checkpoint", "installed": "install"}
 CLIENTS = 10
-WRITTEN_KEYS = 1000  # of `memory`
+WRITTEN_KEYS = 1000  # number of keys in the scenario `memory`
 MIB = 1 << 20
 
 
 def durable(folder: Path, command: Sequence[str] = RAFT) -> list[str]:
-    """The command of a node that keeps its state in that folder."""
+    """Returns the command of a node that keeps its state in a folder."""
     return [*command, "--data-dir", str(folder)]
 
 
 @contextmanager
 def temporary() -> Iterator[Path]:
-    """A folder for the nodes' files."""
+    """Creates a temporary folder for the nodes' files."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 def drive(nodes: Cluster, lines: Iterable[bytes], clients: int, by: Sequence[str] = ()) -> float:
-    """Sends the lines in a closed loop of so many clients, spread over nodes; seconds it took."""
+    """Sends lines by clients in a closed loop, spread over the nodes; returns the seconds."""
     lines, free, under_way = iter(lines), clients, 0
     node_ids = by or nodes.ids
     start = time.perf_counter()
@@ -107,7 +107,7 @@ def drive(nodes: Cluster, lines: Iterable[bytes], clients: int, by: Sequence[str
 
 
 def writes(first: int, end: int, keys: int, clients: int) -> Iterator[bytes]:
-    """Lines that write each number from first on to one of so many keys."""
+    """Yields lines that write each number from `first` to `end` - 1 to one of the keys."""
     for n in range(first, end):
         body = {"type": "write", "key": n % keys, "value": n, "msg_id": n + 1}
         yield message(n % clients, body)
@@ -117,13 +117,13 @@ def writes(first: int, end: int, keys: int, clients: int) -> Iterator[bytes]:
 
 
 class Killer:
-    """Kills nodes of a bench, and knows what they were about."""
+    """Kills nodes of a bench, and records what each kill interrupted."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.kills = 0
-        self.hit: Counter[str] = Counter()  # kills that interrupted something
-        self.forgetful: set[str] = set()  # killed, and not said since then that they take part
+        self.hit: Counter[str] = Counter()  # kills during a checkpoint or an installation
+        self.forgetful: set[str] = set()  # killed nodes that are not readmitted yet
         self._about: dict[str, set[str]] = {node_id: set() for node_id in bench.node_ids}
         self._listen, bench.on_stderr = bench.on_stderr, self._hear  # type: ignore[method-assign]
 
@@ -138,14 +138,14 @@ class Killer:
             self._listen(node_id, line)
 
     def wait_for(self, node_id: str, what: str) -> None:
-        """Waits until a node begins with it; not for long, for it may have no reason to."""
+        """Waits until a node starts `what`, but at most a second: it may never do so."""
         end = self.bench.loop.now() + SECOND
         self.bench.loop.at(end, lambda: None)
         now = self.bench.loop.now
         self.bench.loop.run_until(lambda: what in self._about[node_id] or now() >= end)
 
     def wait_for_returns(self) -> None:
-        """Waits until all that have forgotten what they knew take part again."""
+        """Waits until all killed nodes are readmitted."""
         self.bench.wait(lambda: not self.forgetful, "return")
 
     def kill(self, node_id: str) -> None:
@@ -156,27 +156,27 @@ class Killer:
         self._about[node_id].clear()
 
     def restart(self, node_ids: Sequence[str]) -> set[str]:
-        """Starts them again; returns who does not know who it is yet."""
+        """Restarts nodes and sends init; returns the shrinking set of nodes without init_ok."""
         for node_id in node_ids:
             self.bench.nodes.start(node_id, self.bench)
         return self.bench.send_init(node_ids)
 
 
 def rounds(report: Report, args: argparse.Namespace) -> None:
-    """SIGKILL under load, and a new start with what was stored: is anything lost?
+    """Kills nodes under load and restarts them with their stored state: is a write lost?
 
-    At random moments, or while a node stores a checkpoint or takes a snapshot.
+    Kills come at random moments, or while a node takes a checkpoint or installs a snapshot.
     """
     kill_again_and_again(report, args.rounds, remember=True)
 
 
 def returns(report: Report, args: argparse.Namespace) -> None:
-    """SIGKILL of minorities that remember nothing; when they have returned, again: what is lost?"""
+    """Kills a minority of nodes that store nothing, once all are readmitted: is a write lost?"""
     kill_again_and_again(report, args.rounds, remember=False)
 
 
 def kill_again_and_again(report: Report, rounds: int, remember: bool) -> None:
-    """Rounds of kills with three nodes and with five, and what they did."""
+    """Runs rounds of kills with three nodes and with five, and reports their effects."""
     back: list[float] = []
     kills, hit = 0, Counter[str]()
     operations = 0
@@ -196,22 +196,22 @@ def kill_again_and_again(report: Report, rounds: int, remember: bool) -> None:
                 operations += len(bench.answers)
         kills += killer.kills
         hit += killer.hit
-    hits = ", ".join(f"{number} within {what}" for what, number in sorted(hit.items()))
+    hits = ", ".join(f"{number} during {what}" for what, number in sorted(hit.items()))
     report.line(f"  {kills} kills in {len(back)} rounds: {hits}; {operations:,} operations")
-    report.line(f"  all serve again after {statistics.median(back):.3f} s, median")
-    report.limit("rounds, until all serve again, max", max(back), 5, "s")
+    report.line(f"  all nodes serve again after {statistics.median(back):.3f} s (median)")
+    report.limit("rounds, until all nodes serve again, max", max(back), 5, "s")
     lost = sum(report.broken.values())
     report.limit("rounds, rules broken: lost, stale or twice", lost, 0, "")
 
 
 def one_round(bench: Bench, killer: Killer, target: str) -> float:
-    """Kills nodes, starts them again: seconds until each of all nodes has served a write."""
+    """Kills and restarts nodes; returns the seconds until every node has served a write."""
     rng = bench.rng
     bench.new_keys()
     victims = rng.sample(bench.node_ids, target_size(target, len(bench.node_ids)))
     what = rng.choice(["", "checkpoint", "install"])
     bench.run(rng.uniform(0.1, 0.4))
-    if what == "install":  # one that was away for longer than the log is kept
+    if what == "install":  # a node that was away for so long that it needs a snapshot
         killer.kill(victims[0])
         bench.run(0.5)
         killer.restart(victims[:1])
@@ -233,13 +233,13 @@ def one_round(bench: Bench, killer: Killer, target: str) -> float:
 
 
 def resident(pid: int) -> float:
-    """MiB of memory that a process has (proc(5): VmRSS)."""
+    """Returns the memory of a process in MiB (proc(5): VmRSS)."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def memory(report: Report, args: argparse.Namespace) -> None:
-    """Many writes to few keys: do the nodes' memory and files stay as they are?"""
+    """Sends many writes to few keys: do the nodes' memory and files stay small?"""
     first = args.writes // 10
     for kind in ("in memory", "durable"):
         with temporary() as folder:
@@ -253,7 +253,10 @@ def memory(report: Report, args: argparse.Namespace) -> None:
             nodes.end()
         shown = ", ".join(f"{a:.1f} to {b:.1f}" for a, b in zip(*found, strict=True))
         rate = f"{args.writes / seconds:,.0f} writes/s"
-        report.line(f"  {kind}: {args.writes:,} writes at {rate}; MiB from {first:,}: {shown}")
+        report.line(
+            f"  {kind}: {args.writes:,} writes at {rate}; "
+            f"MiB of each node after {first:,} writes and at the end: {shown}"
+        )
         growth = max(b / a for a, b in zip(*found, strict=True))
         report.limit(f"memory, {kind}, growth, max", growth * 100 - 100, 10, "%")
         report.limit(f"memory, {kind}, max", max(map(max, found)), 150, "MiB")
@@ -262,7 +265,7 @@ def memory(report: Report, args: argparse.Namespace) -> None:
 
 
 def costs(report: Report, args: argparse.Namespace) -> None:
-    """Durable against in memory, 3 nodes, 100 clients: operations a second, and syncs."""
+    """Compares durable nodes with nodes in memory: throughput and syncs, 3 nodes, 100 clients."""
     for kind in ("half reads", "writes"):
         pairs = []
 
@@ -288,11 +291,11 @@ def costs(report: Report, args: argparse.Namespace) -> None:
             report.line(f"  {kind}: fdatasync an operation, by node (strace): {shown}")
             report.limit(f"costs, {kind}, syncs an operation, a node", max(each), 0.1, "")
         else:
-            report.line(f"  {kind}: no strace, so syncs are not counted")
+            report.line(f"  {kind}: syncs are not counted, because strace is not installed")
 
 
 def synced(run: Callable[[list[str]], object]) -> list[int]:
-    """How often each node of a run has waited for the disk, as strace counts."""
+    """Counts the calls of fsync and fdatasync by each node of a run, with strace."""
     with temporary() as folder:
         trace = f'exec strace -f -c -e trace=fsync,fdatasync -o {folder}/$$.strace "$@"'
         run(["sh", "-c", trace, "sh", *durable(folder)])
@@ -307,9 +310,9 @@ def synced(run: Callable[[list[str]], object]) -> list[int]:
 
 
 def paused(report: Report, args: argparse.Namespace) -> None:
-    """The leader is stopped for 5 s; when it goes on, does it still answer reads by itself?
+    """Pauses the leader for 5 s: does it serve stale reads when it continues?
 
-    It has reads before it at once, for they have waited, and more follow.
+    Reads are waiting when the leader continues, and more follow.
     """
     reads: list[Answer] = []
     with temporary() as folder, running(report, command=durable(folder)) as bench:
@@ -324,26 +327,26 @@ def paused(report: Report, args: argparse.Namespace) -> None:
                 bench.ask(old, "read", reads.append)
             bench.nodes.signal(old, signal.SIGCONT)
             moment, late = bench.loop.now(), report.broken["late"]
-            for _ in range(150):  # it is silent at first: what has waited may be too old to answer
+            for _ in range(150):  # the node first drops requests that may be past their time-out
                 bench.ask(old, "read", reads.append)
                 bench.run(0.01)
             if report.broken["late"] > late:
-                report.line(f"  late answers after {old} went on:")
+                report.line(f"  late replies after {old} continued:")
                 bench.lines_since(moment)
             if bench.leader == old:
-                report.line(f"  {old} still leads: nobody took its place")
+                report.line(f"  {old} still leads: no other node was elected")
         bench.rest()
         bench.until_written(bench.node_ids, everywhere=True)
     told = Counter(str(answer.error_name or answer.type) for answer in reads)
     report.line(f"  {args.trials} trials, {len(reads):,} reads just after SIGCONT: {dict(told)}")
     report.limit("paused, stale reads", report.broken["stale"], 0, "")
-    report.limit("paused, late answers", report.broken["late"], 0, "")
+    report.limit("paused, late replies", report.broken["late"], 0, "")
 
 
 def away(report: Report, args: argparse.Namespace) -> None:
-    """With many keys, a follower is stopped, or killed, while the others take many writes.
+    """Pauses or kills a follower with many keys, while the other nodes serve many writes.
 
-    How long do the others' clients wait, and how long does it take until it is as they are?
+    How long do their clients wait, and how long does the follower take to catch up?
     """
     with temporary() as folder:
         nodes = Cluster(durable(folder), 3)
@@ -355,13 +358,13 @@ def away(report: Report, args: argparse.Namespace) -> None:
             for node_id in bench.node_ids:
                 report.limit(f"away, start of {node_id}, to init_ok", know(bench, node_id), 6, "s")
             seconds = bench.until_written(bench.node_ids, everywhere=True)
-            report.line(f"  all serve {seconds:.3f} s after the last one's init_ok")
+            report.line(f"  all nodes serve {seconds:.3f} s after the last init_ok")
             for how in ("stopped", "killed"):
                 be_away(bench, report, how, args.away_writes)
 
 
 def know(bench: Bench, node_id: str) -> float:
-    """Tells a node who it is: seconds until it knows, and what it has stored."""
+    """Sends init to a node; returns the seconds to init_ok, which include loading its state."""
     start = bench.loop.now()
     waiting = bench.send_init([node_id])
     bench.wait(lambda: not waiting, f"init_ok of {node_id}")
@@ -369,12 +372,12 @@ def know(bench: Bench, node_id: str) -> float:
 
 
 def be_away(bench: Bench, report: Report, how: str, count: int) -> None:
-    """One follower is away until the others have taken so many writes; then it comes back."""
+    """Pauses or kills a follower until the others have served `count` writes; then it returns."""
     follower, *_ = others = bench.others(bench.leader)
     others = bench.others(follower)
     for number in range(CLIENTS):
         bench.keep_asking(others[number % 2], "write")
-    work(bench, len(bench.answers) + count // 5)  # the first second is for electing
+    work(bench, len(bench.answers) + count // 5)  # includes the election, in the first second
     longest(bench, report, f"{how}, before, with checkpoints", others, bench.loop.now() - SECOND)
     if how == "stopped":
         bench.nodes.signal(follower, signal.SIGSTOP)
@@ -389,10 +392,10 @@ def be_away(bench: Bench, report: Report, how: str, count: int) -> None:
     else:
         bench.nodes.start(follower, bench)
         seconds = know(bench, follower)
-        report.limit(f"away, {how}, new start to init_ok", seconds, 6, "s")
+        report.limit(f"away, {how}, restart to init_ok", seconds, 6, "s")
     bench.until_written([follower])
     seconds = (bench.loop.now() - moment) / SECOND
-    report.line(f"= away, {how}: it serves {seconds:.3f} s after it came back")
+    report.line(f"= away, {how}: the follower serves {seconds:.3f} s after its return")
     caught_up = re.compile(f"{follower} term .*: follower of .*, with its state up to")
     try:
         bench.wait(
@@ -402,20 +405,20 @@ def be_away(bench: Bench, report: Report, how: str, count: int) -> None:
     finally:
         bench.lines_since(moment)
     seconds = (bench.loop.now() - moment) / SECOND
-    report.line(f"= away, {how}: it has caught up {seconds:.3f} s after it came back")
+    report.line(f"= away, {how}: the follower has caught up {seconds:.3f} s after its return")
     longest(bench, report, f"{how}, while it catches up", others, moment)
     bench.rest()
 
 
 def work(bench: Bench, until: int) -> None:
-    """Lets the clients work until there are so many answers."""
+    """Runs the clients until there are `until` replies."""
     while len(bench.answers) < until:
         bench.new_keys()
         bench.run(0.5)
 
 
 def longest(bench: Bench, report: Report, what: str, node_ids: Sequence[str], since: int) -> None:
-    """The longest operation of the clients of some nodes since then."""
+    """Reports the longest operation at some nodes since a moment."""
     answers = [a for a in bench.answers if a.node_id in node_ids and a.asked >= since]
     worst = max(answers, key=lambda answer: answer.seconds)
     served = sum(answer.served for answer in answers)
@@ -435,23 +438,28 @@ SCENARIOS: Mapping[str, Callable[[Report, argparse.Namespace], None]] = {
 
 
 def main() -> None:
-    """Runs the scenarios that are named, or all."""
+    """Runs the named scenarios, or all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("scenarios", metavar="SCENARIO", nargs="*", help=", ".join(SCENARIOS))
-    add("--rounds", type=int, default=100, help="of kills (default: %(default)s)")
-    add("--writes", type=int, default=400_000, help="of memory (default: %(default)s)")
-    add("--requests", type=int, default=30_000, help="of one run of costs (default: %(default)s)")
-    add("--keys", type=int, default=200_000, help="of away (default: %(default)s)")
-    add("--away-writes", type=int, default=40_000, help="of away (default: %(default)s)")
-    add("--trials", type=int, default=10, help="of paused (default: %(default)s)")
+    for option, number, meaning in (
+        ("--rounds", 100, "rounds of kills in `rounds` and in `returns`"),
+        ("--writes", 400_000, "writes in `memory`"),
+        ("--requests", 30_000, "requests in each run of `costs`"),
+        ("--keys", 200_000, "keys in `away`"),
+        ("--away-writes", 40_000, "writes in `away`, while the follower is away"),
+        ("--trials", 10, "trials of `paused`"),
+    ):
+        add(option, type=int, default=number, help=f"{meaning} (default: %(default)s)")
     args = parser.parse_args()
     names = args.scenarios or list(SCENARIOS)
     if unknown := set(names) - SCENARIOS.keys():
-        parser.error(f"no scenario {', '.join(sorted(unknown))}: there are {', '.join(SCENARIOS)}")
-    gc.disable()  # with so many operations remembered, a collection is a pause that clients feel
+        parser.error(
+            f"unknown scenario: {', '.join(sorted(unknown))}; choose from {', '.join(SCENARIOS)}"
+        )
+    gc.disable()  # with this many objects, a collection would delay the clients noticeably
     report = Report()
     for name in names:
         what, *_ = str(SCENARIOS[name].__doc__).splitlines()
@@ -462,7 +470,7 @@ def main() -> None:
         except Stuck as stuck:
             report.breaks("stuck", f"{name}: {stuck}")
         load = ", ".join(f"{number:.1f}" for number in os.getloadavg())
-        report.line(f"  {time.perf_counter() - start:.0f} s; load of the machine: {load}")
+        report.line(f"  took {time.perf_counter() - start:.0f} s; load of the machine: {load}")
     broken = ", ".join(f"{rule} {count:,} times" for rule, count in report.broken_in_all.items())
     report.line(f"rules broken: {broken or 'none'}")
     raise SystemExit(1 if broken else 0)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""`make directed`: faults at chosen moments, and what clients see of them.
+"""`make directed`: injects faults at chosen moments, and checks the replies to clients.
 
-Nodes are processes of raft.py in real time, on the workbench's network. A scenario prints one
-line a trial, then a summary with the limits that are wanted. The exit status is 1 if a rule was
-broken; a figure that misses its limit is only marked, for these machines are shared and noisy.
+The nodes are processes of raft.py in real time, on the workbench's network. Each scenario prints
+a line for each trial, then its figures with their limits. The exit status is 1 if a rule was
+broken. A figure that misses its limit is only marked, since machines may be shared and noisy.
 
     python3 tests/bench/directed.py [SCENARIO...]
 """
@@ -43,34 +43,34 @@ from workbench.workloads.lin_kv import LinKv  # noqa: E402
 from workbench.workloads.workload import Body  # noqa: E402
 
 NODE = [sys.executable, str(ROOT / "raft.py")]
-KEYS = 3  # in use at a time
-PROBE = SECOND // 100  # between two writes that look for a node that serves
-SETTLE = 1.0  # seconds until a process has surely loaded its modules, and waits for init
+KEYS = 3  # number of keys in use at a time
+PROBE = SECOND // 100  # time between two writes that probe whether a node serves
+SETTLE = 1.0  # seconds after which a process has loaded its modules and waits for init
 INIT_TIMEOUT = 10 * SECOND
-BUDGET = 300_000  # configurations a key, until the checker gives up
+BUDGET = 300_000  # configurations for each key, after which the checker gives up
 SERVED = (Keyword("key-does-not-exist"), Keyword("precondition-failed"))
 LEADS = re.compile(r"(\w+) term (\d+): leader, elected by")
-PATIENCE = 30.0  # seconds until a scenario is stuck
-Place = tuple[int, int]  # a key and a value that is written to it, once
+PATIENCE = 30.0  # seconds to wait for an event, before the scenario counts as stuck
+Place = tuple[int, int]  # a key and a value; each value is written at most once
 
 
 class Stuck(Exception):
-    """What a scenario waits for does not happen."""
+    """An event that a scenario waits for does not happen."""
 
 
 class Answer(NamedTuple):
-    """An operation and what its client was told: type and error as in a history; times in ns."""
+    """A completed operation; type and error are as in a history."""
 
     node_id: str
     f: str
-    asked: int
-    told: int
+    asked: int  # time of the request, in ns
+    told: int  # time of the completion, in ns
     type: str
     error: Any
 
     @property
     def served(self) -> bool:
-        """Whether the client knows the register's state now: ok, or error 20 or 22."""
+        """Whether the reply told the register's state: ok, or error 20 or 22."""
         return self.type == "ok" or self.error_name in SERVED
 
     @property
@@ -84,14 +84,14 @@ class Answer(NamedTuple):
 
 
 class Report:
-    """What is printed of the scenarios, and which rules were broken."""
+    """Prints the scenarios' results, and counts broken rules."""
 
     def __init__(self) -> None:
-        self.broken: Counter[str] = Counter()  # in this scenario
-        self.broken_in_all: Counter[str] = Counter()
+        self.broken: Counter[str] = Counter()  # broken rules in the current scenario
+        self.broken_in_all: Counter[str] = Counter()  # broken rules in all scenarios
 
     def begin(self, title: str) -> None:
-        """The next scenario."""
+        """Starts the next scenario."""
         self.broken.clear()
         self.line(title)
 
@@ -99,22 +99,22 @@ class Report:
         print(text, flush=True)
 
     def limit(self, what: str, value: float, at_most: float, unit: str) -> None:
-        """A line of the summary."""
+        """Prints a figure and its limit."""
         missed = "" if value <= at_most else "   MISSED"
-        self.line(f"= {what}: {value:.3g} {unit} (wanted: at most {at_most:g}){missed}")
+        self.line(f"= {what}: {value:.3g} {unit} (limit: at most {at_most:g}){missed}")
 
     def share(self, what: str, answers: Sequence[Answer], at_least: float = 0.99) -> None:
-        """The share of operations that were served, for the summary."""
+        """Prints the share of served operations and its limit."""
         if not answers:
             self.line(f"= {what}: no operations")
             return
         share = sum(answer.served for answer in answers) / len(answers)
         missed = "" if share >= at_least else "   MISSED"
-        found = f"{share:.2%} of {len(answers):,} served (wanted: {at_least:.0%})"
+        found = f"{share:.2%} of {len(answers):,} served (limit: at least {at_least:.0%})"
         self.line(f"= {what}: {found}{missed}")
 
     def breaks(self, rule: str, text: str) -> None:
-        """A rule was broken; the first case of each is shown at once."""
+        """Counts a broken rule, and prints the first case of each rule in a scenario."""
         if not self.broken[rule]:
             self.line(f"! {rule}: {text}")
         self.broken[rule] += 1
@@ -122,28 +122,29 @@ class Report:
 
 
 class Rules:
-    """Cheap checks while operations run, which count: the checker only finds the first case.
+    """Checks rules while operations run, to count all cases; the checker finds only the first.
 
-    Each value is written at most once, so a value that was surely replaced may never be seen
-    again: neither by a stale read nor because a write took effect a second time.
+    Each value is written at most once, so a replaced value may never be read again. If it is, the
+    read was stale, or a write took effect twice.
     """
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._asked: dict[Place, int] = {}  # when a client asked for a value to be written
-        self._known: dict[Place, int] = {}  # when a value had surely been in its register
-        self._replaced: dict[Place, int] = {}  # when a cas from a value was acknowledged
-        self._latest: dict[int, int] = {}  # of each key: when the latest known value was asked for
-        self._denied: set[Place] = set()  # a definite error said that these were not written
+        # Times are in ns.
+        self._asked: dict[Place, int] = {}  # time of the request to write a value
+        self._known: dict[Place, int] = {}  # time at which a value was known to have been written
+        self._replaced: dict[Place, int] = {}  # time at which a cas from a value was acknowledged
+        self._latest: dict[int, int] = {}  # by key: time of the request for its latest known value
+        self._denied: set[Place] = set()  # values that were not written, says a definite error
 
     def ask(self, key: int, written: int | None, now: int) -> int:
-        """An operation begins; returns the key's `floor`, for `tell`."""
+        """Records the start of an operation; returns the key's `floor`, for `tell`."""
         if written is not None:
             self._asked[key, written] = now
         return self._latest.get(key, -1)
 
     def tell(self, key: int, value: Any, answer: Answer, floor: int) -> None:
-        """An operation has ended: the value read, or written, or [from, to]."""
+        """Checks a completed operation. `value` is the value read or written, or [from, to]."""
         if answer.f != "read" and answer.type == "fail":
             place = (key, value[1] if answer.f == "cas" else value)
             self._denied.add(place)
@@ -157,7 +158,8 @@ class Rules:
             place = (key, value)
             replaced = self._replaced.get(place, answer.asked) < answer.asked
             if replaced or self._known.get(place, floor) < floor:
-                self._report.breaks("stale", f"{answer} read {value} of key {key}, long replaced")
+                text = f"{answer} read the replaced value {value} of key {key}"
+                self._report.breaks("stale", text)
             self._see(place, answer.told)
         elif answer.f == "write":
             self._see((key, value), answer.told)
@@ -176,25 +178,25 @@ class Rules:
         self._latest[place[0]] = max(self._latest.get(place[0], -1), self._asked[place])
 
     def _lie(self, place: Place) -> None:
-        text = f"the write of {place[1]} to key {place[0]} was denied, and took effect"
+        text = f"the write of {place[1]} to key {place[0]} was refused, but took effect"
         self._report.breaks("lie", text)
 
 
 class Nodes(Processes):
-    """Processes that can be sent a signal."""
+    """Processes, with methods to send a signal and to read the CPU time."""
 
     def signal(self, node_id: str, number: signal.Signals) -> None:
         os.kill(self._nodes[node_id].process.pid, number)
 
     def cpu_seconds(self, node_id: str) -> float:
-        """CPU time that a node has used (proc(5): utime and stime)."""
+        """Returns the CPU seconds that a node has used (proc(5): utime and stime)."""
         stat = Path(f"/proc/{self._nodes[node_id].process.pid}/stat").read_text()
         ticks = stat.rpartition(")")[2].split()[11:13]
         return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 class ForgivingNetwork(Network):
-    """Hears a node even after it has broken a rule: so all cases are counted."""
+    """Still accepts messages of a node that broke a rule, so that all cases are counted."""
 
     def from_node(self, node_id: str, line: bytes) -> None:
         try:
@@ -204,7 +206,7 @@ class ForgivingNetwork(Network):
 
 
 class Bench:
-    """A cluster, its network and clients. It listens to the nodes."""
+    """A cluster with its network and clients; also the listener of its nodes."""
 
     def __init__(
         self,
@@ -234,22 +236,22 @@ class Bench:
         self.on_leader: Callable[[], object] = lambda: None
         self.answers: list[Answer] = []
         self.history: list[Op] = []
-        self.said: list[tuple[int, str]] = []  # the nodes' lines on stderr, and when
-        self.crash = ""
-        self._lags = deque([0], maxlen=2 * SECOND // PROBE)  # of the loop, in the last 2 s
+        self.said: list[tuple[int, str]] = []  # time (ns) and text of the nodes' lines on stderr
+        self.crash = ""  # reason if a node ended by itself
+        self._lags = deque([0], maxlen=2 * SECOND // PROBE)  # delays of the loop in the last 2 s
         self._rules = Rules(report)
         self._workload = LinKv(self.rng, count)
-        self._clients = 0
-        self._free: list[Client] = []
-        self._working = 0  # changes when the clients that ask by themselves stop
+        self._clients = 0  # number of clients so far
+        self._free: list[Client] = []  # clients without a request in flight
+        self._working = 0  # number of calls of `rest`, each of which stops all loops of clients
         self._first_key = 0
-        self._values = 0
-        self._newest: dict[int, int] = {}  # of each key: the value of the latest answer
+        self._values = 0  # number of values written so far; also the latest of them
+        self._newest: dict[int, int] = {}  # by key: the value in the latest reply
 
     # The nodes
 
     def on_line(self, node_id: str, line: bytes) -> None:
-        """A node's message goes to the network."""
+        """Sends a node's message through the network."""
         try:
             self.network.from_node(node_id, line)
         except ProtocolError as error:
@@ -258,11 +260,11 @@ class Bench:
             self.report.breaks(rule, f"{error}\n      (the bench itself was {lag:.3f} s late)")
 
     def on_exit(self, node_id: str, why: str) -> None:
-        """No node may end by itself."""
+        """Ends the scenario, since no node may end by itself."""
         self.crash = f"{node_id} {why}"
 
     def on_stderr(self, node_id: str, line: str) -> None:
-        """Nodes say who leads."""
+        """Records a node's line, and the leader if the line names a new one."""
         self.said.append((self.loop.now(), line))
         found = LEADS.match(line)
         if found and int(found[2]) > self.term:
@@ -270,7 +272,7 @@ class Bench:
             self.on_leader()
 
     def start(self) -> None:
-        """Starts the processes; `init` is to follow."""
+        """Starts the processes; call `init` afterwards."""
         self._measure_lag()
         for node_id in self.node_ids:
             self.nodes.start(node_id, self)
@@ -278,12 +280,12 @@ class Bench:
         self.run(SETTLE)
 
     def init(self) -> None:
-        """Tells the nodes who they are, all at once, and waits until they know."""
+        """Sends init to all nodes, and waits for all init_ok."""
         waiting = self.send_init(self.node_ids)
         self.wait(lambda: not waiting, "init_ok")
 
     def send_init(self, node_ids: Collection[str]) -> set[str]:
-        """Tells nodes who they are; returns who does not know yet, which shrinks."""
+        """Sends init to nodes; returns the shrinking set of nodes without init_ok."""
         waiting = set(node_ids)
         for node_id in node_ids:
             body = {"type": "init", "node_id": node_id, "node_ids": self.node_ids}
@@ -296,11 +298,11 @@ class Bench:
             waiting.discard(node_id)
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU time that each node has used."""
+        """Returns the CPU seconds that each node has used."""
         return {node_id: self.nodes.cpu_seconds(node_id) for node_id in self.node_ids}
 
     def others(self, *node_ids: str) -> list[str]:
-        """The nodes but for these."""
+        """Returns all nodes except these."""
         return [node_id for node_id in self.node_ids if node_id not in node_ids]
 
     @contextmanager
@@ -315,7 +317,7 @@ class Bench:
     # Time
 
     def _measure_lag(self) -> None:
-        """Whether the bench keeps up: what a slow one reads late was not said late."""
+        """Records by how much the loop is late: a slow bench may cause late replies itself."""
         due = self.loop.now() + PROBE
 
         def measure() -> None:
@@ -325,7 +327,7 @@ class Bench:
         self.loop.at(due, measure)
 
     def run(self, seconds: float) -> None:
-        """Lets it run for so long."""
+        """Runs the cluster for so many seconds."""
         end = self.loop.now() + int(seconds * SECOND)
         self.loop.at(end, lambda: None)
         self.loop.run_until(lambda: bool(self.crash) or self.loop.now() >= end)
@@ -333,7 +335,7 @@ class Bench:
             raise Stuck(self.crash)
 
     def wait(self, done: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-        """Lets it run until done() is true; Stuck if that takes too long."""
+        """Runs the cluster until done() is true. Stuck if that takes too long."""
         end = self.loop.now() + int(seconds * SECOND)
         self.loop.at(end, lambda: None)
         self.loop.run_until(lambda: bool(self.crash) or done() or self.loop.now() >= end)
@@ -341,7 +343,7 @@ class Bench:
             raise Stuck(self.crash or f"no {what} within {seconds} s")
 
     def lines_since(self, moment: int) -> None:
-        """Prints what the nodes have said since then: evidence for a trial that went wrong."""
+        """Prints the nodes' lines since a moment, to explain a trial that missed its limit."""
         for said, line in self.said:
             if said >= moment:
                 self.report.line(f"      {(said - moment) / SECOND:+.3f} s  {line}")
@@ -354,13 +356,13 @@ class Bench:
         return Client(f"c{self._clients}", self.loop, self.network, broken)
 
     def new_keys(self) -> None:
-        """From now on other keys are used: the checker likes short histories."""
+        """Switches to new keys, because the checker needs short histories."""
         self._first_key += KEYS
 
     def ask(
         self, node_id: str, f: str = "", done: Callable[[Answer], object] = lambda answer: None
     ) -> None:
-        """Asks a node: half reads, a write or two cas otherwise, unless `f` says which."""
+        """Sends an operation to a node: `f`, or a random one (half reads, a sixth writes)."""
         key = self._first_key + self.rng.randrange(KEYS)
         f = f or self.rng.choice(["read", "read", "read", "write", "cas", "cas"])
         if f == "cas" and key not in self._newest:
@@ -377,7 +379,7 @@ class Bench:
         def told(reply: Body | None, src: str) -> None:
             found = outcome(self._workload, f, [key, argument], reply)
             if found.problem:
-                self.report.breaks("protocol", f"{src} answered {f} by {reply}: {found.problem}")
+                self.report.breaks("protocol", f"{src} answered {f} with {reply}: {found.problem}")
             answer = Answer(node_id, f, asked, self.loop.now(), found.type, found.error)
             self._note(process, found.type, f, found.value, found.error)
             value = found.value[1]
@@ -399,10 +401,11 @@ class Bench:
         self.history.append(op)
 
     def closed_loop(self, clients: int, apart: bool = False) -> None:
-        """Clients, spread over all nodes, that ask again as soon as they have an answer.
+        """Starts clients, spread over all nodes, that send a request after each reply.
 
-        With `apart` half of them only read and the others never do, as in lin-kv: on the wrong
-        side of a cut who writes is soon stuck, and only who never does goes on reading.
+        With `apart`, half of the clients only read and the others never read, as in lin-kv. In a
+        minority, a client that writes waits for its time-out; only clients that never write go on
+        reading.
         """
         for number in range(clients):
             row, column = divmod(number, len(self.node_ids))
@@ -410,7 +413,7 @@ class Bench:
             self.keep_asking(self.node_ids[column], *(kinds if apart else ("",)))
 
     def keep_asking(self, node_id: str, *kinds: str) -> None:
-        """A client that asks this node again as soon as it has an answer, one of these kinds."""
+        """Starts a client that sends requests of these kinds to a node, each after a reply."""
         working = self._working
 
         def ask() -> None:
@@ -420,7 +423,7 @@ class Bench:
         ask()
 
     def open_loop(self, rate: float) -> None:
-        """So many operations a second, at one node after the other, whatever the answers."""
+        """Starts `rate` operations a second, at each node in turn, without waiting for replies."""
         working, start = self._working, self.loop.now()
 
         def next_one(number: int) -> None:
@@ -432,14 +435,14 @@ class Bench:
         next_one(0)
 
     def rest(self) -> None:
-        """The clients stop, and wait for the last answers."""
+        """Stops the clients, and waits for the last replies."""
         self._working += 1
         self.run(self.timeout / SECOND + 0.1)
 
     def until_written(self, node_ids: Collection[str], everywhere: bool = False) -> float:
-        """Seconds until a write through one of these nodes works, or through each of them.
+        """Waits until one of these nodes, or each of them, serves a write; returns the seconds.
 
-        Each gets a new one every PROBE ns until one is acknowledged.
+        Each node gets a new write every PROBE ns, until it acknowledges one.
         """
         start = end = self.loop.now()
         waiting = set(node_ids)
@@ -472,7 +475,7 @@ def cluster(
     independent: bool = False,
     command: Sequence[str] = NODE,
 ) -> Iterator[Bench]:
-    """Nodes whose processes run; at the end they are stopped, and their history is judged."""
+    """Starts nodes without init; at the end stops them and checks the history."""
     with tempfile.TemporaryDirectory() as logs:
         bench = Bench(report, Path(logs), count, latency, independent, command)
         try:
@@ -495,7 +498,7 @@ def running(
     independent: bool = False,
     command: Sequence[str] = NODE,
 ) -> Iterator[Bench]:
-    """A cluster in which each node serves."""
+    """Starts a cluster, and waits until each node serves."""
     with cluster(report, count, latency, independent, command) as bench:
         bench.init()
         bench.until_written(bench.node_ids, everywhere=True)
@@ -506,7 +509,7 @@ def running(
 
 
 def fail_over(bench: Bench) -> float:
-    """Cuts off the leader: seconds until the others have acknowledged a write. Then heals."""
+    """Cuts off the leader; returns the seconds until the others acknowledge a write. Then heals."""
     others = bench.others(bench.leader)
     with bench.cut([bench.leader], others):
         seconds = bench.until_written(others)
@@ -515,7 +518,7 @@ def fail_over(bench: Bench) -> float:
 
 
 def failover(report: Report) -> None:
-    """The leader is cut off from both others: how long until they have another one?"""
+    """Cuts off the leader: how long until the others have a new one?"""
     found = []
     with running(report) as bench:
         for trial in range(1, 21):
@@ -531,7 +534,7 @@ def failover(report: Report) -> None:
 
 
 def start(report: Report) -> None:
-    """From init to the first acknowledged write."""
+    """Measures the time from init to the first acknowledged write."""
     for latency, wanted in ((0, 0.1), (100, 1.2)):
         found = []
         for trial in range(1, 11):
@@ -540,7 +543,7 @@ def start(report: Report) -> None:
                 bench.init()
                 known = (bench.loop.now() - moment) / SECOND
                 found.append(known + bench.until_written(bench.node_ids))
-                text = f"{found[-1]:.3f} s, of these {known:.3f} until all had init_ok"
+                text = f"{found[-1]:.3f} s, of which {known:.3f} s until the last init_ok"
                 report.line(f"  start {trial}, {latency} ms: {text}")
                 if found[-1] > wanted:
                     bench.lines_since(moment)
@@ -548,7 +551,7 @@ def start(report: Report) -> None:
 
 
 def leader_cut(report: Report) -> None:
-    """The leader is cut off for 1 s every 2 s, while clients ask both sides: stale reads?"""
+    """Cuts off the leader for 1 s every 2 s, with clients on both sides: are reads stale?"""
     with running(report) as bench:
         end = bench.loop.now() + 150 * SECOND
         reads = 0
@@ -565,9 +568,9 @@ def leader_cut(report: Report) -> None:
 
 
 def lease_link(report: Report) -> None:
-    """The leader's link to a follower is cut: does that one depose it, while it serves reads?
+    """Cuts the leader's link to a follower: does the leader serve stale reads after an election?
 
-    The leader has nothing to send but heartbeats, so it would learn of that late.
+    The leader sends only heartbeats, so it would learn late that the follower was elected.
     """
     with running(report) as bench:
         for _ in range(40):
@@ -585,7 +588,7 @@ def lease_link(report: Report) -> None:
 
 
 def link_cut(report: Report) -> None:
-    """The link between the leader and one follower is cut for 20 s: is the follower of use?"""
+    """Cuts the link between the leader and a follower for 20 s: does the follower serve?"""
     with running(report) as bench:
         bench.open_loop(150)
         bench.run(2)
@@ -595,7 +598,7 @@ def link_cut(report: Report) -> None:
             bench.run(20)
             end = bench.loop.now()
         bench.rest()
-        report.line(f"  {leader} and {follower} cut; then {bench.leader} leads")
+        report.line(f"  link from {leader} to {follower} cut; at the end {bench.leader} leads")
         asked = [
             answer
             for answer in bench.answers
@@ -607,7 +610,7 @@ def link_cut(report: Report) -> None:
 
 
 def show_unserved(report: Report, answers: Sequence[Answer], moment: int) -> None:
-    """When and how operations were not served, by tenths of a second: evidence."""
+    """Prints the operations that were not served, grouped by tenths of a second."""
     failed = Counter(
         ((answer.asked - moment) * 10 // SECOND, answer.node_id, answer.f, str(answer.error))
         for answer in answers
@@ -618,7 +621,7 @@ def show_unserved(report: Report, answers: Sequence[Answer], moment: int) -> Non
 
 
 def lossy(report: Report) -> None:
-    """Partitions every 0.8 s, and 3 % of the messages are lost: is anything applied twice?"""
+    """Makes partitions every 0.8 s and drops 3 % of messages: is an operation applied twice?"""
     for count in (3, 5):
         with running(report, count) as bench:
             nemesis = Nemesis(
@@ -637,11 +640,11 @@ def lossy(report: Report) -> None:
             served = sum(answer.served for answer in bench.answers)
             report.line(f"  {count} nodes: {len(bench.answers):,} operations, {served:,} served")
     twice = sum(report.broken[rule] for rule in ("stale", "twice", "not linearizable"))
-    report.limit("lossy, values that came back", twice, 0, "")
+    report.limit("lossy, stale reads and operations applied twice", twice, 0, "")
 
 
 def pause(report: Report) -> None:
-    """A node is stopped for 4 s and goes on: does it serve again, and answer nobody too late?"""
+    """Pauses a node for 4 s: does it serve again, and send no reply after a time-out?"""
     found, elections = [], []
     with running(report) as bench:
         for trial in range(1, 21):
@@ -656,18 +659,18 @@ def pause(report: Report) -> None:
             bench.nodes.signal(node_id, signal.SIGCONT)
             found.append(bench.until_written(bench.node_ids, everywhere=True))
             elections.append(fail_over(bench))
-            text = f"all serve after {found[-1]:.3f} s, then a failover of {elections[-1]:.3f} s"
+            text = f"all serve after {found[-1]:.3f} s, next failover after {elections[-1]:.3f} s"
             report.line(f"  pause {trial} of {node_id}, {role}: {text}")
             if found[-1] > 1 or elections[-1] > 0.7:
                 bench.lines_since(moment)
             bench.rest()
-    report.limit("pause, until all serve, max", max(found), 1, "s")
-    report.limit("pause, failover after it, max", max(elections), 0.7, "s")
-    report.limit("pause, late answers", report.broken["late"], 0, "")
+    report.limit("pause, until all nodes serve, max", max(found), 1, "s")
+    report.limit("pause, next failover, max", max(elections), 0.7, "s")
+    report.limit("pause, late replies", report.broken["late"], 0, "")
 
 
 def latency(report: Report) -> None:
-    """What an operation takes: at 100 ms in units of these, and at 0 ms."""
+    """Measures the latency of operations, with a network latency of 100 ms and of 0 ms."""
     with running(report, latency=100, independent=True) as bench:
         bench.open_loop(50)
         bench.run(5)
@@ -679,13 +682,14 @@ def latency(report: Report) -> None:
         for node_id in bench.node_ids:
             took = [a.seconds * 10 for a in served if a.node_id == node_id]
             role = "leader" if node_id == bench.leader else "follower"
-            report.line(f"  100 ms: mean at {node_id}, {role}: {statistics.mean(took):.2f}")
+            mean = statistics.mean(took)
+            report.line(f"  100 ms: mean at {node_id}, {role}: {mean:.2f} one-way latencies")
     reads, writes = (
         statistics.mean(answer.seconds * 10 for answer in served if (answer.f == "read") is read)
         for read in (True, False)
     )
-    report.limit("latency at 100 ms, reads, mean", reads, 0.7, "one-way")
-    report.limit("latency at 100 ms, writes and cas, mean", writes, 2.8, "one-way")
+    report.limit("latency at 100 ms, reads, mean", reads, 0.7, "one-way latencies")
+    report.limit("latency at 100 ms, writes and cas, mean", writes, 2.8, "one-way latencies")
     with running(report) as bench:
         bench.closed_loop(10)
         bench.run(2)
@@ -705,7 +709,7 @@ def latency(report: Report) -> None:
 
 
 def messages(report: Report) -> None:
-    """Messages between servers: for an operation, and while nothing is asked."""
+    """Counts messages between servers, for an operation and while idle."""
     with running(report, 5) as bench:
         bench.open_loop(100)
         bench.run(2)
@@ -724,20 +728,20 @@ def messages(report: Report) -> None:
 
 
 class Moment(NamedTuple):
-    """From when on which nodes were cut, and who led."""
+    """The partition and the leader from a moment on."""
 
-    time: int
+    time: int  # ns
     cut: Grudge
     leader: str
 
     def should_serve(self, node_id: str, node_ids: Sequence[str]) -> bool:
-        """Whether a node reaches a majority, and the leader through at most one other node."""
+        """Returns whether a node reaches a majority, and the leader by at most one relay."""
         near = self._reached(node_id, node_ids)
         led = any(self.leader in self._reached(other, node_ids) for other in near)
         return len(near) > len(node_ids) // 2 and led
 
     def _reached(self, node_id: str, node_ids: Sequence[str]) -> list[str]:
-        """The nodes that hear this one and are heard by it, and itself."""
+        """Returns the node itself and all nodes with working links to and from it."""
         return [
             other
             for other in node_ids
@@ -746,7 +750,7 @@ class Moment(NamedTuple):
 
 
 def partitions(report: Report) -> None:
-    """The four kinds of partitions, every 5 s for a minute: who could serve, does."""
+    """Makes four kinds of partitions for a minute: does every node serve that could?"""
     with running(report, 5) as bench:
         moments: list[Moment] = []
 
@@ -775,7 +779,7 @@ def partitions(report: Report) -> None:
         bench.rest()
 
         def should_be_served(answer: Answer) -> bool:
-            """Whether its node could serve during all of its second."""
+            """Returns whether the node could serve for a full second after the request."""
             before = [m for m in moments if m.time <= answer.asked][-1:]
             during = [m for m in moments if answer.asked < m.time < answer.asked + SECOND]
             return all(m.should_serve(answer.node_id, bench.node_ids) for m in before + during)
@@ -805,15 +809,17 @@ SCENARIOS: Mapping[str, Callable[[Report], None]] = {
 
 
 def main() -> None:
-    """Runs the scenarios that are named, or all."""
+    """Runs the named scenarios, or all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("scenarios", metavar="SCENARIO", nargs="*", help=", ".join(SCENARIOS))
     names = parser.parse_args().scenarios or list(SCENARIOS)
     if unknown := set(names) - SCENARIOS.keys():
-        parser.error(f"no scenario {', '.join(sorted(unknown))}: there are {', '.join(SCENARIOS)}")
-    gc.disable()  # with so many operations remembered, a collection is a pause that clients feel
+        parser.error(
+            f"unknown scenario: {', '.join(sorted(unknown))}; choose from {', '.join(SCENARIOS)}"
+        )
+    gc.disable()  # with this many objects, a collection would delay the clients noticeably
     report = Report()
     for name in names:
         report.begin(f"{name}: {SCENARIOS[name].__doc__}")

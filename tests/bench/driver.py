@@ -1,8 +1,8 @@
-"""Nodes as processes, a network between them, and clients that ask them: what a benchmark drives.
+"""Drives a benchmark: nodes as processes, the network between them, and clients.
 
-The driver is one thread of Python, as a node is; what it does for an operation must be cheap
-beside what the nodes do, and `Window.driver_share` tells whether it was. It needs Linux, which
-tells what a process has used while it runs.
+The driver is a single thread of Python, as a node is. Its work for an operation must be cheap
+compared with the nodes' work; `Window.driver_share` shows whether it was. The driver needs Linux
+to read the CPU time and the memory of running processes.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ RAFT = [sys.executable, str(ROOT / "raft.py")]
 READ_SIZE = 1 << 16
 INIT = {"type": "init", "msg_id": 0, "node_id": "n0", "node_ids": ["n0"]}
 DEST = b'"dest":"'
-HEAD = 100  # bytes of a line in which its destination and the kind of an answer stand
-PATIENCE = 2.0  # seconds until a client gives an answer up, and asks for something else
-START_LIMIT = 60.0  # seconds within which a cluster must begin to answer
-KEY_STEP = 7919  # from a key to the next: a prime, so that all are met, neighbours far apart
+HEAD = 100  # bytes; the destination and an error's code are in this part of a line
+PATIENCE = 2.0  # seconds after which a client gives up a request, and sends the next one
+START_LIMIT = 60.0  # seconds within which a cluster must begin to serve
+KEY_STEP = 7919  # step between keys; a prime reaches all keys, and neighbours are far apart
 
 
 class NodeEnded(Exception):
-    """A node ended by itself, or none answers; the text says why."""
+    """A node ended by itself, or no node serves; the text says why."""
 
 
 def message(client: int, body: dict[str, object]) -> bytes:
-    """One line, as Maelstrom sends it."""
+    """Formats a message as a line, as Maelstrom does."""
     msg = {"id": 0, "src": f"c{client}", "dest": "n0", "body": body}
     return json.dumps(msg).encode() + b"\n"
 
 
 def requests(count: int, clients: int) -> Iterator[bytes]:
-    """Lines of a lin-kv run: half reads, and writes and cas in the ratio of 1 to 2."""
+    """Yields lines with lin-kv requests: half reads, a sixth writes, a third cas."""
     for n in range(1, count + 1):
         body: dict[str, object] = {"key": n % 10, "msg_id": n}
         if n % 2:
@@ -56,29 +56,29 @@ def requests(count: int, clients: int) -> Iterator[bytes]:
 
 
 class Pipe:
-    """What a node's stdin has not taken yet."""
+    """A node's stdin, with the lines that it has not accepted yet."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
         self.fd = process.stdin.fileno()
-        os.set_blocking(self.fd, False)  # both sides of full pipes would wait for each other
+        os.set_blocking(self.fd, False)  # else node and driver could block on two full pipes
         self.waiting: list[bytes] = []
 
     def flush(self) -> bool:
-        """Writes as much as it takes, at once; whether that was all."""
+        """Writes as much as possible without blocking; returns whether all was written."""
         data = b"".join(self.waiting)
         try:
             rest = data[os.write(self.fd, data) :]
         except BlockingIOError:
             rest = data
-        except BrokenPipeError:  # it has ended: the end of its output will tell
+        except BrokenPipeError:  # the node has ended; reading its stdout will detect that
             rest = b""
         self.waiting = [rest] if rest else []
         return not rest
 
 
 class Cluster:
-    """Nodes as processes, and a network without latency; a line's `dest` says where it goes."""
+    """Nodes as processes, and a network without latency, which routes lines by their `dest`."""
 
     def __init__(self, command: Sequence[str], nodes: int) -> None:
         self.ids = [f"n{n}" for n in range(nodes)]
@@ -111,13 +111,13 @@ class Cluster:
             answers += len(self.route())
 
     def write(self, node_id: str, data: bytes) -> None:
-        """Leaves lines for a node, which gets them when `route` is called next."""
+        """Queues lines for a node; the next call of `route` writes them."""
         self._pipes[node_id].waiting.append(data)
 
     def route(self, timeout: float | None = None) -> list[bytes]:
-        """Waits for lines, at most `timeout` seconds, and hands them over; returns the answers.
+        """Waits at most `timeout` seconds for lines and routes them; returns lines for clients.
 
-        What has come for a node since the last time is one write. NodeEnded if one has.
+        All lines queued for a node become one write. NodeEnded if a node has ended.
         """
         for pipe in self._pipes.values():
             if pipe.waiting and not pipe.flush() and pipe.fd not in self._selector.get_map():
@@ -152,22 +152,22 @@ class Cluster:
                 self.write(dest, line + b"\n")
 
     def cpu(self) -> float:
-        """CPU seconds that the nodes have used so far, all together.
+        """Returns the CPU seconds that all nodes have used so far.
 
-        The id of the clock of another process is made as Linux's clock_getcpuclockid(3) does it.
+        The clock id of another process is computed as in Linux's clock_getcpuclockid(3).
         """
         return sum(time.clock_gettime((~node.pid << 3) | 2) for node in self.processes.values())
 
     def peak(self) -> int:
-        """Bytes of memory that the largest node has had (proc(5): VmHWM).
+        """Returns the peak memory of the largest node, in bytes (proc(5): VmHWM).
 
-        Not ru_maxrss, which begins with the memory of the process that started this one.
+        ru_maxrss does not fit, because it starts with the memory of the parent process.
         """
         texts = [Path(f"/proc/{node.pid}/status").read_text() for node in self.processes.values()]
         return max(int(text.split("VmHWM:")[1].split()[0]) * 1024 for text in texts)
 
     def end(self) -> dict[str, str]:
-        """Ends the nodes; what they have said on stderr."""
+        """Ends the nodes; returns their output on stderr."""
         for process in self.processes.values():
             assert process.stdin is not None and process.stdout is not None
             process.stdin.close()
@@ -188,14 +188,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Mix:
-    """What clients ask for: the kinds, in turn, and a value's size in bytes (0: a small number)."""
+    """The mix of requests that clients send."""
 
-    kinds: Sequence[str]
-    keys: int = 10
-    value_bytes: int = 0
+    kinds: Sequence[str]  # types of requests, sent in this order again and again
+    keys: int = 10  # number of keys
+    value_bytes: int = 0  # size of a written value; 0: a small number
 
     def body(self, number: int) -> bytes:
-        """The fields of the request of this number."""
+        """Returns the body of a request as JSON, without braces and msg_id."""
         turn, place = divmod(number, len(self.kinds))
         key = turn * KEY_STEP % self.keys
         match self.kinds[place]:
@@ -215,15 +215,15 @@ MIXES = {"reads": ("read",), "half reads": HALF_READS, "writes": ("write",)}
 
 @dataclass
 class Window:
-    """What has been seen of a cluster for a while. CPU is that of all nodes together."""
+    """Measurements of a cluster over some time."""
 
-    seconds: float = 0.0
-    took: array[float] = field(default_factory=lambda: array("d"))  # s, of each answer
-    refused: int = 0  # answers that say that the operation has not happened, or may not have
-    unanswered: int = 0  # requests that were given up
-    cpu: float = 0.0  # seconds
-    messages: int = 0  # between servers
-    bytes: int = 0
+    seconds: float = 0.0  # length of the measurement
+    took: array[float] = field(default_factory=lambda: array("d"))  # seconds to each reply
+    refused: int = 0  # error replies with codes other than 2x, such as 11
+    unanswered: int = 0  # requests that clients gave up
+    cpu: float = 0.0  # CPU seconds of all nodes
+    messages: int = 0  # messages between servers
+    bytes: int = 0  # bytes between servers
     driver: float = 0.0  # CPU seconds of the driver
 
     @property
@@ -236,38 +236,38 @@ class Window:
 
     @property
     def cpu_each(self) -> float:
-        """CPU seconds of all nodes for an operation."""
+        """Returns the CPU seconds of all nodes for an operation."""
         return self.cpu / max(1, self.operations)
 
     @property
     def driver_share(self) -> float:
-        """Of the time, how much the driver was busy; near 1 it is what bounds the throughput."""
+        """Returns the driver's CPU use; near 1, the driver limits the throughput."""
         return self.driver / self.seconds
 
     def quantiles(self, *parts: float) -> list[float]:
-        """For each part, the seconds that this part of the answers did not exceed."""
+        """Returns quantiles of the time to a reply, in seconds."""
         took = sorted(self.took) or [math.nan]
         return [took[max(0, math.ceil(part * len(took)) - 1)] for part in parts]
 
 
 class Clients:
-    """Clients in a closed loop, spread over the nodes: each has one request under way."""
+    """Clients in a closed loop, spread over the nodes: each has one request in flight."""
 
     def __init__(self, cluster: Cluster, count: int, mix: Mix) -> None:
         self._cluster, self._mix, self._count = cluster, mix, count
-        self._numbers = 0
-        self._asked = [0] * count  # the msg_id that a client waits for; its rest is the client
-        self._at = [0.0] * count  # and since when
-        self._looked = time.perf_counter()  # last, for those who wait in vain
-        self.answers = 0  # so far
+        self._numbers = 0  # number of requests so far
+        self._asked = [0] * count  # msg_id of each client's request; client = msg_id % count
+        self._at = [0.0] * count  # time at which each client sent its request
+        self._looked = time.perf_counter()  # time of the last search for unanswered requests
+        self.answers = 0  # number of replies so far
         self._ask(range(count))
 
     def warm_up(self, seconds: float) -> None:
-        """Goes on until there are answers, and then for so long: a leader may be missing yet."""
+        """Runs until the cluster serves, for it may have no leader yet; then for `seconds` more."""
         limit = time.monotonic() + START_LIMIT
         while (seen := self.run(seconds)).operations <= seen.refused:
             if time.monotonic() > limit:
-                raise NodeEnded(f"there is no answer within {START_LIMIT:g} s")
+                raise NodeEnded(f"the nodes served no request within {START_LIMIT:g} s")
         self.run(seconds)
 
     def _ask(self, clients: Sequence[int]) -> None:
@@ -286,7 +286,7 @@ class Clients:
             self._cluster.write(node_id, b"".join(lines))
 
     def run(self, seconds: float) -> Window:
-        """Goes on for so long; what was seen meanwhile."""
+        """Runs for so many seconds; returns the measurements."""
         cluster, window = self._cluster, Window()
         cpu, driver = cluster.cpu(), time.process_time()
         messages, size = cluster.messages, cluster.bytes
@@ -299,7 +299,7 @@ class Clients:
                 msg_id = int(line[line.rindex(b":") + 1 : -2])  # in_reply_to is the last field
                 client = msg_id % self._count
                 if self._asked[client] != msg_id:
-                    continue  # it was given up
+                    continue  # the client gave up this request
                 window.took.append(now - self._at[client])
                 head = line[:HEAD]
                 window.refused += b'"code":' in head and b'"code":2' not in head

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""`make failover`: the leader of three nodes is cut off; how long until the others serve writes?
+"""`make failover`: measures the time from the loss of the leader to the next acknowledged write.
 
-The cluster is simulated, so a --seed gives the same figures on every machine, however busy it is.
-Each node has a client that writes again as soon as it has an answer. At a random moment the
-leader is cut off from both others; from then on each of these has a new writer, and the first of
-their writes that is acknowledged ends the trial. Exit status: 1 if a figure misses its limit.
+The three nodes are simulated, so a --seed gives the same figures on every machine, also on a busy
+one. Each node has a client that writes again as soon as it has a reply. At a random moment the
+leader is cut off from both other nodes. These get new clients, and their first acknowledged write
+ends the trial. Exit status: 1 if a figure misses its limit.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from workbench.units import SECOND  # noqa: E402
 from workbench.workloads.workload import Body  # noqa: E402
 
 NODE_IDS = ["n0", "n1", "n2"]
-STEADY = 1.0  # seconds for which all nodes serve before a cut, and at most twice as many
-THINK = SECOND // 50  # between an answer and the next write: at 0 ms time would stand still
-PATIENCE = 60 * SECOND
+STEADY = 1.0  # minimum seconds between two trials; the maximum is twice as long
+THINK = SECOND // 50  # time from a reply to the next write; with 0, time might never advance
+PATIENCE = 60 * SECOND  # maximum time to wait for a step of a trial
 
 
 class Case(NamedTuple):
-    """A latency, and how long a failover should take at it, in seconds."""
+    """A latency, and limits of the failover time, in seconds."""
 
     latency: Latency
     median: float
@@ -53,7 +53,7 @@ CASES = [
 
 
 class Trials:
-    """A simulated cluster whose leader is cut off again and again. It listens to the nodes."""
+    """Runs trials on a simulated cluster; also the listener of its nodes."""
 
     def __init__(self, folder: Path, latency: Latency, seed: int) -> None:
         self._loop = VirtualLoop()
@@ -66,10 +66,10 @@ class Trials:
             self._cluster.deliver,
             lambda direction, message: None,
         )
-        self._timeout = int(max(1.0, 10 * latency.mean / 1000) * SECOND)  # as in a test
-        self._clients = 0
-        self._phase = 0  # writers of an earlier one write no more
-        self._acknowledged: set[str] = set()  # nodes that have acknowledged a write of this phase
+        self._timeout = int(max(1.0, 10 * latency.mean / 1000) * SECOND)  # as in a lin-kv test
+        self._clients = 0  # number of clients so far
+        self._phase = 0  # clients of earlier phases stop writing
+        self._acknowledged: set[str] = set()  # nodes that acknowledged a write of this phase
         initialized: set[str] = set()
         for node_id in NODE_IDS:
             self._cluster.start(node_id, self)
@@ -81,7 +81,7 @@ class Trials:
         self._until(lambda: len(initialized) == len(NODE_IDS))
 
     def seconds(self) -> Iterator[float]:
-        """From each cut to the first write that the others have acknowledged; no end."""
+        """Yields, without end, the time from a cut to the next acknowledged write."""
         while True:
             self._write(NODE_IDS)
             self._until(lambda: len(self._acknowledged) == len(NODE_IDS))
@@ -96,22 +96,22 @@ class Trials:
             del self._network.grudges["cut"]
 
     def stop(self) -> None:
-        """The end."""
+        """Ends the nodes."""
         self._cluster.stop()
 
     def on_line(self, node_id: str, line: bytes) -> None:
-        """A node's message goes to the network."""
+        """Sends a node's message through the network."""
         self._network.from_node(node_id, line)
 
     def on_stderr(self, node_id: str, line: str) -> None:
-        """Who leads is asked for when it matters."""
+        """Ignores the line: `_leader` reads the roles from the nodes' state."""
 
     def on_exit(self, node_id: str, why: str) -> None:
-        """No node may end by itself."""
+        """Fails, since no node may end by itself."""
         raise RuntimeError(f"{node_id} {why}")
 
     def _leader(self) -> str:
-        """The latest one: another may not have learned yet that it leads no more."""
+        """Returns the leader of the highest term: an older leader may not have stepped down yet."""
         machines = self._cluster.machines.items()
         servers = {node_id: machine.node.server for node_id, machine in machines if machine.node}
         leaders = [node_id for node_id, server in servers.items() if server.role == "leader"]
@@ -129,7 +129,7 @@ class Trials:
         raise RuntimeError(text)
 
     def _write(self, node_ids: Sequence[str]) -> None:
-        """From now on each of these nodes has a writer, a new one."""
+        """Starts a phase with a new client for each of these nodes."""
         self._phase += 1
         self._acknowledged.clear()
         for node_id in node_ids:
@@ -141,7 +141,7 @@ class Trials:
 
         def done(reply: Body | None, src: str) -> None:
             following = client
-            if reply is None:  # it knows nothing of its write: another one takes its place
+            if reply is None:  # the write may still take effect, so continue with a new client
                 self._network.close_client(client.client_id)
                 following = self._client()
             elif reply["type"] == "write_ok" and phase == self._phase:
@@ -155,15 +155,15 @@ class Trials:
         self._loop.run_to(self._loop.now() + int(seconds * SECOND))
 
     def _until(self, done: Callable[[], bool]) -> None:
-        """Moves time on until done() is true. RuntimeError if it takes too long."""
+        """Advances time until done() is true. RuntimeError after PATIENCE."""
         end = self._loop.now() + PATIENCE
         self._loop.run_until(lambda: done() or self._loop.now() > end)
         if not done():
-            raise RuntimeError(f"nothing happens within {PATIENCE // SECOND} s")
+            raise RuntimeError(f"no expected reply within {PATIENCE // SECOND} s of virtual time")
 
 
 def measure(latency: Latency, trials: int, seed: int) -> list[float]:
-    """Seconds, from the shortest to the longest."""
+    """Runs trials; returns the failover times in seconds, sorted."""
     with tempfile.TemporaryDirectory() as folder:
         cluster = Trials(Path(folder), latency, seed)
         try:
@@ -173,16 +173,18 @@ def measure(latency: Latency, trials: int, seed: int) -> list[float]:
 
 
 def percentile(found: Sequence[float], percent: float) -> float:
-    """The smallest of the sorted figures that so many percent do not exceed."""
+    """Returns a percentile of sorted figures."""
     return found[math.ceil(len(found) * percent / 100) - 1]
 
 
 def main() -> int:
-    """Prints a line for each latency; the exit status."""
+    """Prints a line for each latency; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=600, help="default: %(default)s")
+    parser.add_argument(
+        "--trials", type=int, default=600, help="trials at each latency; default: %(default)s"
+    )
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     args = parser.parse_args()
     status = 0
@@ -192,7 +194,7 @@ def main() -> int:
         missed = any(map(float.__gt__, figures, limits))
         status = status or int(missed)
         line = "{:g} ms, {}, {} trials: median {:.3f} s, 99th percentile {:.3f} s, max {:.3f} s"
-        wanted = " (wanted: at most {:g} s and {:g} s){}"
+        wanted = " (limits: median {:g} s, 99th percentile {:g} s){}"
         print(
             line.format(latency.mean, latency.dist, len(found), *figures, found[-1])
             + wanted.format(*limits, "   MISSED" if missed else ""),

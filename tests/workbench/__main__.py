@@ -1,4 +1,4 @@
-"""The workbench's command line; `./maelstrom` comes here."""
+"""The workbench's commands, which `./maelstrom` calls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LAST_LINES = {
 
 
 def test(argv: list[str]) -> int:
-    """Runs tests until one is not valid; the exit status."""
+    """Runs --test-count tests, up to the first that is not valid; returns the exit status."""
     opts = options.parse(argv)
     status = 0
     for _ in range(opts.test_count):
@@ -43,7 +43,7 @@ def test(argv: list[str]) -> int:
 
 
 def run(opts: Options) -> int:
-    """Runs one test, and prints and writes its results; the exit status."""
+    """Runs one test, prints and writes its results, and returns the exit status."""
     console = Console()
     folder = store.make(opts.workload)
     console.info("workbench", f"{opts.bin} with {opts.node_count} nodes, --seed {opts.seed}")
@@ -54,7 +54,7 @@ def run(opts: Options) -> int:
     console.info("workbench", "analyzing the history...")
     found = results(record, runner.network, runner.workload, opts)
 
-    # First of all the verdict: it must not be lost with a disk that is full.
+    # Print the verdict before writing files, so that a full disk cannot hide it.
     status = report(console, opts, record, runner.workload, found, folder)
     store.write(
         folder, record.history, found, runner.workload, opts.command, record.life, record.messages
@@ -74,7 +74,7 @@ def report(
     found: Results,
     folder: Path,
 ) -> int:
-    """Prints the results, and last of all the verdict; the exit status."""
+    """Prints the results and then the verdict; returns the exit status."""
     shown = folder.relative_to(Path.cwd())
     if record.history:
         console.print(edn.pretty(found))
@@ -88,7 +88,7 @@ def report(
                 console.print(f"    drawn in {shown}/independent/{key}/linear.svg")
     for f, counts in found[Keyword("stats")][Keyword("by-f")].items():
         if not counts[VALID]:
-            console.print(f"No {f.name} succeeded, so there is nothing to judge it by.")
+            console.print(f"No {f.name} operation was ok, so the test cannot be valid.")
     if found[Keyword("availability")][VALID] is not True:
         console.print(f"Too few operations were ok for --availability {opts.availability:g}.")
     for complaint in store.complaints(folder):
@@ -98,16 +98,16 @@ def report(
         if store.reporter():
             page = "report.html"
         else:
-            console.print("report.html is not written: make report writes it.")
+            console.print("report.html was not written. To write it: make report")
     if record.rate_note:
-        console.print(f"The rate was not kept: {record.rate_note}.")
+        console.print(f"The clients could not keep the rate: {record.rate_note}.")
     for problem in record.problems[:10]:
         console.print(f"\nBroken rule: {problem}")
     if record.cut_short:
-        console.print(f"The run was {record.cut_short}; this is the verdict on what was recorded.")
-    console.print(f"See {shown}, and its {page} in a browser.")
+        console.print(f"The run was {record.cut_short}; the verdict covers the recorded part.")
+    console.print(f"The results are in {shown}; open its {page} in a browser.")
     if record.crash:
-        console.print(f"\nThe test could not go on: {record.crash}", RED)
+        console.print(f"\nThe test was aborted: {record.crash}", RED)
         status = options.CRASHED
     else:
         status, colour, last_line = LAST_LINES[found[VALID]]
@@ -124,12 +124,15 @@ def pages(argv: list[str]) -> int:
         type=Path,
         nargs="*",
         default=[Path("store/latest")],
-        help="of a run, ours or the real Maelstrom's; default: store/latest",
+        help="folder of a run by the workbench or the real Maelstrom; default: store/latest",
     )
     folders: list[Path] = parser.parse_args(argv).folder
     python = store.reporter()
     if not python:
-        return fail("report.html needs Bokeh: make report installs it into .venv, and writes it")
+        return fail(
+            "report.html needs Bokeh, which is not installed; "
+            "to install it into .venv and write report.html: make report"
+        )
     status = store.report(python, folders)
     if not status:
         for folder in folders:
@@ -141,12 +144,13 @@ COMMANDS = {"test": test, "report": pages, "serve": server.main, "check": check.
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs a command; the exit status. It is 255, with a line, if the environment fails."""
+    """Runs a command; returns its exit status, or 255 after an OSError or a bug here."""
     command, *rest = argv
     if sys.stdout is None:
         return fail("stdout is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # what it cannot show must not end a run
+        # A character that the terminal cannot encode must not end a run.
+        sys.stdout.reconfigure(errors="replace")
     try:
         with interruptible():
             try:
@@ -157,22 +161,22 @@ def main(argv: Sequence[str]) -> int:
         return 130
     except OSError as error:
         return fail(": ".join(filter(None, [str(error.filename or ""), error.strerror])))
-    except Exception:  # a mistake of the workbench's own is no verdict on the nodes
+    except Exception:  # a bug in the workbench says nothing about the nodes
         traceback.print_exc()
-        return fail("this is a bug in the workbench")
+        return fail("this is a bug in the workbench, not in the nodes")
 
 
 def flush() -> None:
-    """Lets stdout be seen. OSError if it takes nothing; what it has not taken is dropped then."""
+    """Flushes stdout. OSError if stdout cannot be written; the unwritten rest is dropped."""
     try:
         sys.stdout.flush()
-    except OSError as error:  # at its end the interpreter would try again, and complain
+    except OSError as error:  # else the interpreter would flush again at exit, and complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OSError(error.errno, error.strerror, "stdout") from error
 
 
 def fail(why: str) -> int:
-    """Says in a line why there is no verdict."""
+    """Prints in one line why there is no verdict; returns the exit status."""
     with contextlib.suppress(OSError):
         print(f"maelstrom: {why}", file=sys.stderr)
     return options.CRASHED

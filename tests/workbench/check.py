@@ -1,4 +1,4 @@
-"""`./maelstrom check PATH...`: judges recorded histories."""
+"""`./maelstrom check PATH...`: checks recorded histories for linearizability."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from .verdicts import UNKNOWN, VALID, VERDICTS
 
 
 def judge(path: Path, budget: int) -> tuple[bool | None, str]:
-    """The verdict on one history, and why. The rest of a run's results counts in its folder."""
+    """Returns the verdict on a history, and its reason.
+
+    For the folder of a run, the other results in its results.edn count too.
+    """
     verdict, why = _judge_history(path, budget)
     if verdict is False or not path.is_dir():
         return verdict, why
@@ -21,7 +24,7 @@ def judge(path: Path, budget: int) -> tuple[bool | None, str]:
         results = edn.loads((path / "results.edn").read_text("utf-8"))
         parts = {name.name: part for name, part in results.items() if isinstance(part, dict)}
     except (OSError, ValueError, AttributeError):
-        return verdict, f"{why}; left out is what results.edn would tell: broken rules and exits"
+        return verdict, f"{why}; results.edn cannot be read, so only the history was checked"
     for bad in (False, UNKNOWN):
         for name, part in parts.items():
             if name != "workload" and part.get(VALID) is bad:
@@ -50,14 +53,17 @@ def _first(bad: dict[object, Analysis]) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Prints a line for each path: PATH, verdict, why. Exit status 0, 1 (invalid), 2 (unknown)."""
+    """Prints path, verdict and reason in a line for each path.
+
+    Returns the exit status: 0 (all valid), 1 (one is invalid) or 2 (one is unknown).
+    """
     parser = Parser(prog="maelstrom check", description=__doc__)
     parser.add_argument("path", type=Path, nargs="+", help="a history, or the folder of a run")
     parser.add_argument(
         "--budget",
         type=whole(1),
         default=BUDGET,
-        help="configurations that the search may look at for each key (default: %(default)s)",
+        help="maximum configurations that the search visits for each key (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     console = Console()

@@ -1,12 +1,12 @@
-"""`make maelstrom`: put the pinned release of the real Maelstrom under .maelstrom/.
+"""`make maelstrom`: installs the pinned release of the real Maelstrom in .maelstrom/.
 
     .maelstrom/<sha256>/maelstrom/              a release, unpacked
-    .maelstrom/maelstrom -> <sha256>/maelstrom  the one that is installed
+    .maelstrom/maelstrom -> <sha256>/maelstrom  link to the installed release
 
-A release is fetched, checked and unpacked under a temporary name; then the link is replaced,
-which is one atomic step. So there is always the old copy or the new one, whole.
+The installer fetches, checks and unpacks a release under a temporary name. Then it replaces the
+link in one atomic step, so the link always leads to a complete release, the old or the new.
 
-$MAELSTROM_URL and $MAELSTROM_SHA256 name another address and another release.
+$MAELSTROM_URL and $MAELSTROM_SHA256 override the address and the checksum of the release.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from pathlib import Path
 
 URL = "https://github.com/jepsen-io/maelstrom/releases/download/v0.2.4/maelstrom.tar.bz2"
 SHA256 = "301ec71d6b12af0d765edb413f5cf5aa1046b5609bd4e31376a0b549548e5799"
-TIMEOUT = 30  # seconds without a single byte
-# What the network, the disk, the archive and the address can raise.
+TIMEOUT = 30  # seconds without a byte, after which the download fails
+# Exceptions that the network, the disk, the archive and the URL can raise.
 BROKEN = (OSError, http.client.HTTPException, tarfile.TarError, EOFError, ValueError)
 
 HOME = Path(__file__).resolve().parents[2] / ".maelstrom"
@@ -36,18 +36,18 @@ FAILED = """\
 make maelstrom: could not install the real Maelstrom: {error}
   from     {url}
   SHA-256  {sha256}
-Nothing was changed. What to do:
+Nothing was changed. You can
   - download the file by hand, then: make maelstrom MAELSTROM_URL=file:///PATH/TO/maelstrom.tar.bz2
-  - or do without: ./maelstrom runs the workbench instead (always, with MAELSTROM=workbench)
+  - or use the workbench: ./maelstrom runs it if no real Maelstrom is installed
 """
 
 
 class Failed(Exception):
-    """Why there is nothing to install, in words for the user."""
+    """The installation failed; the text tells the user why."""
 
 
 def fetch(url: str, target: Path) -> None:
-    """Download all of a file, or fail."""
+    """Downloads a file completely, or fails."""
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response, target.open("wb") as file:
         size, done, whole = int(response.headers["Content-Length"] or 0), 0, True
         try:
@@ -67,17 +67,17 @@ def fetch(url: str, target: Path) -> None:
 
 
 def verify(file: Path, sha256: str) -> None:
-    """Fail unless the file has this SHA-256."""
+    """Fails unless the file has this SHA-256."""
     digest = hashlib.sha256()
     with file.open("rb") as data:
         while chunk := data.read(1 << 20):
             digest.update(chunk)
     if digest.hexdigest() != sha256:
-        raise Failed(f"the file is not the right one: its SHA-256 is {digest.hexdigest()}")
+        raise Failed(f"the file is not the release: its SHA-256 is {digest.hexdigest()}")
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a release, refusing members that would land outside the folder."""
+    """Unpacks a release, refusing members that would land outside the folder."""
     with tarfile.open(archive) as tar:
         if hasattr(tarfile, "data_filter"):
             tar.extractall(folder, filter="data")
@@ -85,7 +85,7 @@ def unpack(archive: Path, folder: Path) -> None:
             for member in tar:
                 parts = Path(member.name).parts
                 if "/" in parts or ".." in parts or not (member.isfile() or member.isdir()):
-                    raise Failed(f"{member.name!r} in the archive would not stay in its folder")
+                    raise Failed(f"{member.name!r} in the archive would leave its folder")
             tar.extractall(folder)
     executable = folder / "maelstrom" / "maelstrom"
     if not executable.is_file():
@@ -94,11 +94,11 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def install(url: str, sha256: str) -> None:
-    """Make this release the installed one, or fail and change nothing."""
+    """Installs this release, or fails and changes nothing."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise Failed("$MAELSTROM_SHA256 is not a SHA-256 (64 hexadecimal digits)")
+        raise Failed(f"$MAELSTROM_SHA256 is {sha256}, not a SHA-256 (64 hexadecimal digits)")
     if LINK.exists() and not LINK.is_symlink():
-        raise Failed(f"{LINK} is a copy of your own, which stays in use; move it away first")
+        raise Failed(f"{LINK} was not made by make maelstrom; move it away first")
     HOME.mkdir(exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="new-", dir=HOME) as name:
@@ -107,13 +107,13 @@ def install(url: str, sha256: str) -> None:
             verify(new / "archive", sha256)
             unpack(new / "archive", new / "release")
             (new / "link").symlink_to(f"{sha256}/maelstrom")
-            shutil.rmtree(HOME / sha256, ignore_errors=True)  # damaged, or it would be in use
+            shutil.rmtree(HOME / sha256, ignore_errors=True)  # a damaged copy, not in use
             (new / "release").rename(HOME / sha256)
             (new / "link").replace(LINK)
         for old in set(HOME.iterdir()) - {LINK, HOME / sha256}:
             shutil.rmtree(old, ignore_errors=True)
     finally:
-        with suppress(OSError):  # it is not empty, as it should be
+        with suppress(OSError):  # not empty: a release is installed
             HOME.rmdir()
 
 
@@ -129,7 +129,7 @@ def main() -> int:
     url = os.environ.get("MAELSTROM_URL") or URL
     sha256 = (os.environ.get("MAELSTROM_SHA256") or SHA256).lower()
     if is_installed(sha256):
-        print(f"make maelstrom: {EXECUTABLE} is there already (SHA-256 {sha256})")
+        print(f"make maelstrom: {EXECUTABLE} is already installed (SHA-256 {sha256})")
         return 0
     print(f"make maelstrom: fetching {url}", flush=True)
     try:
@@ -138,7 +138,7 @@ def main() -> int:
         print("make maelstrom: interrupted; nothing was changed", file=sys.stderr)
         return 130
     except (Failed, *BROKEN) as error:
-        # A URLError only wraps what is wrong; an HTTPError says it.
+        # A URLError wraps the cause; its subclass HTTPError is the cause.
         why = error.reason if type(error) is urllib.error.URLError else error
         print(FAILED.format(error=why, url=url, sha256=sha256), end="", file=sys.stderr)
         return 1
@@ -146,8 +146,8 @@ def main() -> int:
     missing = [name for name in ("java", "gnuplot", "dot") if not shutil.which(name)]
     if missing:
         print(
-            f"make maelstrom: it also needs {', '.join(missing)}, not on the PATH "
-            "(Debian: apt-get install default-jre-headless gnuplot graphviz)"
+            f"make maelstrom: Maelstrom also needs {', '.join(missing)}, not found on the PATH "
+            "(on Debian: apt-get install default-jre-headless gnuplot graphviz)"
         )
     return 0
 

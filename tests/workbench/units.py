@@ -1,4 +1,4 @@
-"""The unit of all times is the nanosecond, as in Jepsen's histories."""
+"""Units of time. All times are in nanoseconds, as in Jepsen's histories."""
 
 SECOND = 1_000_000_000
 MILLISECOND = SECOND // 1000

@@ -1,4 +1,4 @@
-"""Results as Jepsen has them, maps with a verdict in each: what they and their parts are called."""
+"""The names in Jepsen's results, which are nested maps with a verdict in each."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Results = dict[Keyword, Any]
 
 VALID = Keyword("valid?")
 UNKNOWN = Keyword("unknown")
-VERDICTS = {True: "valid", False: "invalid", None: "unknown"}  # in words for people
+VERDICTS = {True: "valid", False: "invalid", None: "unknown"}  # verdicts as words
 
 
 def merge(verdicts: Iterable[Any]) -> Any:
-    """The verdict on a whole: false if a part is, else unknown if a part is (None or :unknown)."""
+    """Combines verdicts: False if one is False, True if all are True, else :unknown."""
     found = list(verdicts)
     if any(verdict is False for verdict in found):
         return False
@@ -23,7 +23,7 @@ def merge(verdicts: Iterable[Any]) -> Any:
 
 
 def get(results: Any, *names: Any) -> Any:
-    """What is under these names, one in the other; None if it is not there."""
+    """Looks up a path of names in nested maps; None if a name is missing."""
     for name in names:
         if not isinstance(results, dict):
             return None

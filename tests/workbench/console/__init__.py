@@ -1,1 +1,1 @@
-"""A run in the terminal: Jepsen's lines, below them one of progress, at the end a table."""
+"""Shows a run in the terminal: Jepsen's log lines, a progress line, and a table at the end."""

@@ -1,4 +1,4 @@
-"""What a run says on the terminal: Jepsen's lines, and one line of progress below them."""
+"""Prints a run to the terminal: Jepsen's log lines, and a progress line below them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ GREEN, RED, YELLOW = "\x1b[32m", "\x1b[31m", "\x1b[33m"
 
 
 class Console:
-    """Lines on stdout, as Jepsen prints them, and the progress.
+    """Prints lines to stdout in Jepsen's format, and the progress.
 
-    On a terminal the progress is one line that is written over; elsewhere it is a line now and
-    then. `lost` is the error after which stdout takes nothing more, and the console is silent:
-    a reader that has gone must not cost the run its results.
+    On a terminal, the progress is a single line that is updated in place. Elsewhere it is a new
+    log line every few seconds. `lost` is the first error of writing to stdout; after it the
+    console prints nothing. A closed stdout must not cost the run its results.
     """
 
     def __init__(self) -> None:
@@ -31,29 +31,29 @@ class Console:
         self.lost: OSError | None = None
 
     def info(self, thread: str, text: str) -> None:
-        """A line of Jepsen's log."""
+        """Prints a line like those of Jepsen's log."""
         self._line("INFO", thread, text)
 
     def warn(self, text: str) -> None:
-        """Something is wrong with the nodes."""
+        """Prints a warning about the nodes."""
         self._line("WARN", "workbench", text)
 
     def op(self, thread: str, op: Op) -> None:
-        """An event of the history, as the tutorial shows it."""
+        """Prints an event of the history, as shown in Maelstrom's tutorial."""
         self._line("INFO", f"jepsen {thread}", f"jepsen.util: {to_txt(op)}")
 
     def print(self, text: str = "", colour: str = "") -> None:
-        """Text as it is, above the progress, in a colour where there are any."""
+        """Prints text above the progress line; the colour is used only on a terminal."""
         if colour and self._colours:
             text = f"{colour}{text}\x1b[0m"
         clear = "\r\x1b[K" if self._progress else ""
         self._write(f"{clear}{text}\n{self._progress}", flush=self._live)
 
     def progress(self, text: str, *shorter: str) -> None:
-        """The state of the run, in the first of the texts that fits; an empty one takes it away."""
+        """Shows the first of these texts that fits in the line; an empty text removes the line."""
         if self._live:
-            # What is wider would go on in a line that nothing writes over. The last column stays
-            # free, for there are terminals that go on as soon as it is filled.
+            # A wider text would wrap into a second line that is never overwritten. The last column
+            # stays free, because some terminals wrap as soon as it is filled.
             width = shutil.get_terminal_size().columns - 1
             forms = text, *shorter
             text = next((form for form in forms if len(form) <= width), forms[-1])[:width]
@@ -64,11 +64,11 @@ class Console:
             self.flush()
 
     def flush(self) -> None:
-        """Lets all of it be seen now."""
+        """Flushes stdout."""
         self._write("", flush=True)
 
     def close(self) -> None:
-        """The end. OSError if not all of it could be printed."""
+        """Raises OSError if some of the output could not be printed."""
         if self.lost:
             raise OSError(self.lost.errno, self.lost.strerror, "stdout") from self.lost
 
@@ -88,6 +88,6 @@ class Console:
         self.print(f"{_clock(int(now))},{millisecond:03d}{{GMT}}\t{level}\t[{thread}] {text}")
 
 
-@lru_cache(maxsize=1)  # a simulation has thousands of lines in a second
+@lru_cache(maxsize=1)  # a simulation prints thousands of lines a second
 def _clock(second: int) -> str:
     return datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,4 +1,4 @@
-"""How a run goes on, in one line: time, operations, rate, latency, who leads, and which fault."""
+"""The progress line of a run: time, operations, rate, latency, leader and current faults."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from ..record.life import Ear
 from ..units import SECOND
 from .quantiles import milliseconds, quantile
 
-RECENT = SECOND  # what the latency is of
+RECENT = SECOND  # the latency is the median over this time
 
 
 class Progress:
-    """What a growing history tells. Each event is looked at once, when a line is wanted."""
+    """Computes the progress line of a growing history; each event is read only once."""
 
     def __init__(self, history: Sequence[Op], ear: Ear, seconds: float) -> None:
         self._history = history
         self._ear = ear
-        self._seconds = seconds  # that the run is to take
-        self._read = 0  # events
-        self._begun: dict[int | str, int] = {}
-        self._ended: Counter[str] = Counter()
-        self._recent: deque[tuple[int, int]] = deque()  # when one was ok, after how long
+        self._seconds = seconds  # planned duration of the run
+        self._read = 0  # number of events that have been read
+        self._begun: dict[int | str, int] = {}  # start times of operations in progress, in ns
+        self._ended: Counter[str] = Counter()  # completed operations by type
+        self._recent: deque[tuple[int, int]] = deque()  # end and duration of recent ok operations
 
     def lines(self, now: int, faults: str) -> tuple[str, str]:
-        """The line, and a shorter one that has less in it; `now` is ns since the start."""
+        """Returns the line, and a shorter form of it; `now` is in ns since the start."""
         self._catch_up(now)
         done, seconds = sum(self._ended.values()), now / SECOND
         rate = done / seconds if seconds else 0.0
@@ -55,5 +55,5 @@ class Progress:
         if found := self._ear.leader():
             node_id, term = found
             return f"{node_id} leads term {term}"
-        # Nodes that never speak of roles may have no leader at all.
+        # Nodes that never report roles may have no leader at all.
         return "no leader heard" if self._ear.lines else ""

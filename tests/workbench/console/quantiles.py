@@ -1,4 +1,4 @@
-"""Latencies in figures: the same on the terminal as on the page of a run."""
+"""Computes and formats latencies, for the terminal and for a run's page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..units import MILLISECOND
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:
-    """The smallest of the numbers that this part of them does not exceed."""
+    """Returns a quantile of sorted numbers: the smallest that a `part` of them does not exceed."""
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 def milliseconds(ns: float) -> str:
-    """A time in ms, as exact as it matters."""
+    """Formats a time in ms with about three digits."""
     number = ns / MILLISECOND
     if number >= 100:
         return f"{number:,.0f}"

@@ -1,4 +1,4 @@
-"""The result of a run as a short table: how many operations of each kind, and how fast."""
+"""Summarizes a run in a short table: counts and latencies of each kind of operation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from .quantiles import milliseconds, quantile
 
 HEADS = ("", "operations", "ok", "failed", "unknown", "median", "p95", "max")
 COUNTS = tuple(map(Keyword, ("count", "ok-count", "fail-count", "info-count")))
-PARTS = (0.5, 0.95, 1)  # of the latencies: median, p95, max
+PARTS = (0.5, 0.95, 1)  # quantiles of the latencies: median, p95, max
 
 
 def summary(history: Iterable[Op], found: Results) -> list[str]:
-    """Its lines; none if no operation completed. The counts are those of the results."""
+    """Returns the lines of the table; none if no operation completed.
+
+    The counts are those in the results.
+    """
     stats, kinds = found[Keyword("stats")], found[Keyword("stats")][Keyword("by-f")]
     if not kinds or not stats[COUNTS[0]]:
         return []
@@ -31,7 +34,7 @@ def summary(history: Iterable[Op], found: Results) -> list[str]:
     messages = found[Keyword("net")][Keyword("servers")][Keyword("msgs-per-op")]
     return [
         *_aligned([HEADS, *rows]),
-        f"{share:.1%} of the operations were ok; the latencies are theirs, in ms.",
+        f"{share:.1%} of the operations were ok. The latencies are of ok operations, in ms.",
         f"{messages:.2f} messages between servers for an operation.",
     ]
 
@@ -43,7 +46,7 @@ def _row(name: str, counts: Results, took: list[int]) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Names to the left, numbers to the right."""
+    """Aligns names to the left and numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -1,4 +1,5 @@
-"""Runs a test: `options` say what, `prepare` makes the parts, `runner` runs them.
+"""Runs a test.
 
-`client` and `cluster` are whom it talks to, and `results` is what comes of it.
+`options` parses the command line, `prepare` creates the parts, and `runner` runs them: the
+clients of `client` and the nodes of `cluster`. `results` checks the run.
 """

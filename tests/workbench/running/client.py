@@ -1,4 +1,4 @@
-"""The clients of a run, and what the answers to their requests mean: maelstrom.client."""
+"""The clients of a run, and the meaning of replies (in Maelstrom: maelstrom.client)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..record.edn import Keyword
 from ..simulation.loop import Loop
 from ..workloads.workload import ERRORS, NET_TIMEOUT, Body, Workload
 
-KEPT_REPLIES = 1000  # answered requests that a client remembers, to find a second, other reply
-SHOWN = 300  # characters of a message
+KEPT_REPLIES = 1000  # answered requests that a client keeps, to detect contradicting replies
+SHOWN = 300  # maximum characters of a message in an error text
 NOTHING_HAPPENED = object()
 
 
 class Client:
     """Sends one request at a time, and waits for its reply.
 
-    `problem(text)` is told of two replies to one request that cannot both be true.
+    The client calls `problem(text)` if two replies to one request contradict each other.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Client:
     def call(
         self, dest: str, body: Body, timeout: int, done: Callable[[Body | None, str], object]
     ) -> None:
-        """Sends a request; done(reply, src) is called once, with None at the time-out (ns)."""
+        """Sends a request, then calls done(reply, src) once; reply is None after `timeout` ns."""
         self._msg_id += 1
         msg_id = self._msg_id
         self._waiting = done
@@ -53,14 +53,14 @@ class Client:
         self._network.send({"src": self.client_id, "dest": dest, "body": self._request})
 
     def give_up(self) -> None:
-        """Waits for no reply any more; one that comes is no news."""
+        """Stops waiting for a reply; a reply that arrives later is ignored."""
         self._waiting = None
 
     def _receive(self, message: Message) -> None:
         body, src = message["body"], message["src"]
         msg_id = body.get("in_reply_to")
         if type(msg_id) is not int:
-            return  # 1.0 and true, which equal 1 in Python, are no ids
+            return  # 1.0 and true equal 1 in Python, but are not message ids
         if self._waiting and msg_id == self._msg_id:
             done, self._waiting = self._waiting, None
             self._answered[msg_id] = (self._request, body)
@@ -71,33 +71,32 @@ class Client:
             request, first = self._answered[msg_id]
             if contradict(request, first, body):
                 self._problem(
-                    f"{self.client_id}'s request {msg_id} was answered twice, and differently: "
-                    f"first {shown(first)}, then {shown(body)} by {src}"
+                    f"{self.client_id}'s request {msg_id} got two contradicting replies: "
+                    f"first {shown(first)}, then {shown(body)} from {src}"
                 )
 
 
 def shown(value: Any) -> str:
-    """A message, or a part of one, for people."""
+    """Formats a message, or a part of one, for an error text."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except RecursionError:
-        return "something that is nested too deep"
+        return "(JSON that is nested too deeply)"
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def contradict(request: Body, first: Body, second: Body) -> bool:
-    """Whether two replies to a request cannot both be true.
+    """Returns whether two replies to a request contradict each other.
 
-    A node may try a request twice and answer for two moments: what it reads may differ, and so
-    may the reasons for which nothing happened (20 and then 22). An indefinite error says nothing
-    that could be wrong.
+    A node may execute a request twice. The values read may then differ, and so may the definite
+    errors (first 20, then 22). An indefinite error contradicts nothing.
     """
     one, other = _meaning(first), _meaning(second)
     return request["type"] != "read" and None not in (one, other) and one != other
 
 
 def _meaning(reply: Body) -> object:
-    """What a reply says of the state; None if nothing."""
+    """Returns what a reply tells about the state, or None for an indefinite error."""
     if reply.get("type") != "error":
         return {key: reply[key] for key in reply.keys() - {"msg_id"}}
     code = reply.get("code")
@@ -106,7 +105,7 @@ def _meaning(reply: Body) -> object:
 
 
 class Outcome(NamedTuple):
-    """The completion of an operation, and the rule that its reply broke, if any."""
+    """The completion of an operation. `problem` says how the reply broke the protocol, or ""."""
 
     type: str
     value: Any
@@ -115,8 +114,11 @@ class Outcome(NamedTuple):
 
 
 def outcome(workload: Workload, f: str, value: Any, reply: Body | None) -> Outcome:
-    """What a reply, or None at the time-out, says about an operation: with-errors."""
-    # A read changes nothing, so one without an answer might as well not have happened.
+    """Returns the completion for a reply, or for None after the time-out.
+
+    Maelstrom's with-errors does the same.
+    """
+    # A read changes nothing, so a read without a reply counts as failed.
     unknown = "fail" if f == "read" else "info"
     if reply is None:
         return Outcome(unknown, value, NET_TIMEOUT)

@@ -1,4 +1,4 @@
-"""The nodes of a run, as processes that are started and ended the way Maelstrom does it."""
+"""The nodes of a run, as processes that are started and ended as in Maelstrom."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from typing import IO, Any, Protocol
 from ..simulation.loop import RealLoop
 from ..units import SECOND
 
-LAST_LINES = 20  # lines of stderr that are shown when a node ends by itself
+LAST_LINES = 20  # lines of stderr to show when a node ends by itself
 READ_SIZE = 1 << 16
-WATCH_INTERVAL = SECOND // 10
+WATCH_INTERVAL = SECOND // 10  # time between checks for ended nodes
 
-# Whatever becomes of the bench, even by SIGKILL, nothing is left running: this shell sees the
-# end of its stdin and kills the process groups that have not ended, stopped ones as well. "done"
-# calls it off.
+# This shell kills all remaining nodes if the workbench ends without stopping them, even by
+# SIGKILL. Its stdin then closes, and it kills the process groups that have not ended, including
+# stopped ones. "done" ends the shell without kills.
 GUARD = """
 while read -r what group; do
   case $what in
     done) exit;;
     started) groups="$groups -$group";;
-    ended)  # its number may be somebody else's soon
+    ended)  # the system may reuse the number for another group
       others=
       for other in $groups; do [ "$other" = "-$group" ] || others="$others $other"; done
       groups=$others;;
@@ -42,7 +42,7 @@ for group in $groups; do kill -9 "$group" 2>/dev/null; done
 
 
 class NodeProcess:
-    """One process: lines in, lines out, and its stderr in a file."""
+    """One node's process, with its pipes and its log file."""
 
     def __init__(
         self,
@@ -59,66 +59,66 @@ class NodeProcess:
         self.stdin = process.stdin.fileno()
         self.stdout = process.stdout.fileno()
         self.stderr = process.stderr.fileno()
-        self.unwritten = bytearray()
-        # The start of a line whose end has not arrived, of stdout and of stderr.
+        self.unwritten = bytearray()  # bytes for stdin that the pipe has not accepted yet
+        # Start of an incomplete line of stdout, and of stderr.
         self.unfinished = b""
         self.unfinished_stderr = b""
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
 
 
 class Listener(Protocol):
-    """Who wants to know what the nodes do."""
+    """Receives the nodes' output and exits."""
 
     def on_line(self, node_id: str, line: bytes) -> object:
-        """A node has written a line to its stdout."""
+        """Handles a line that a node wrote to its stdout."""
 
     def on_stderr(self, node_id: str, line: str) -> object:
-        """A node has written a line to its stderr."""
+        """Handles a line that a node wrote to its stderr."""
 
     def on_exit(self, node_id: str, why: str) -> object:
-        """A node has ended by itself."""
+        """Handles the exit of a node that ended by itself."""
 
 
 class Cluster(ABC):
-    """The nodes of a run, whatever they are."""
+    """The nodes of a run: processes, or simulated nodes."""
 
     @abstractmethod
     def start(self, node_id: str, listener: Listener) -> None:
-        """Starts a node, for the first time or after a kill; OSError if it cannot be run."""
+        """Starts a node, for the first time or after a kill. OSError if it cannot be run."""
 
     @abstractmethod
     def deliver(self, node_id: str, message: dict[str, Any]) -> None:
-        """Gives a node a message, which is lost if it has ended or was killed.
+        """Delivers a message to a node. The message is lost if the node has ended.
 
-        The queue of what is under way to it is the network's, as the real Maelstrom's is its own:
-        what is due after a new start reaches the new process, even before its init.
+        Messages in flight are kept by the network, as in the real Maelstrom. A message that is
+        due after a restart reaches the new process, even before its init.
         """
 
     @abstractmethod
     def stop(self) -> None:
-        """Ends all nodes. Call it always; twice is harmless."""
+        """Ends all nodes. Always call it; a second call does nothing."""
 
-    # Faults; each cluster has those that it can have
+    # Faults. A cluster implements the faults that it supports.
 
     def kill(self, node_id: str) -> None:
-        """Ends a node by SIGKILL, which is not told of; `start` starts it again."""
+        """Ends a node by SIGKILL, without a call of `on_exit`; `start` restarts it."""
         raise NotImplementedError
 
     def pause(self, node_id: str) -> None:
-        """Nothing happens on the node any more, but its clock goes on; nothing if it was killed."""
+        """Stops a node while its clock goes on. Does nothing if the node was killed."""
         raise NotImplementedError
 
     def resume(self, node_id: str) -> None:
-        """Ends a pause; nothing if a kill has ended it."""
+        """Continues a paused node. Does nothing if the node was killed."""
         raise NotImplementedError
 
     def set_rate(self, node_id: str, rate: float) -> None:
-        """From now on the node's clock gains `rate` seconds in a second."""
+        """Makes the node's clock advance by `rate` seconds in a second."""
         raise NotImplementedError
 
 
 class Processes(Cluster):
-    """Each node is a process: `command` is what starts one, `logs` the folder for their stderr."""
+    """Nodes as processes. `command` starts a node; `logs` is the folder for stderr files."""
 
     def __init__(self, loop: RealLoop, command: Sequence[str], logs: Path) -> None:
         self._loop = loop
@@ -133,9 +133,9 @@ class Processes(Cluster):
     def start(self, node_id: str, listener: Listener) -> None:
         """Starts a node's process.
 
-        Its working directory is the folder for temporary files, as with the real Maelstrom.
-        Each node has a session of its own: Ctrl-C is for the bench alone, and what a node
-        starts ends with it.
+        The working directory is the folder for temporary files, as in the real Maelstrom. Each
+        node has its own session, so that Ctrl-C reaches only the workbench, and the node's child
+        processes can be killed with the node.
         """
         log = (self._logs / f"{node_id}.log").open("ab", buffering=0)
         try:
@@ -157,7 +157,7 @@ class Processes(Cluster):
         self._loop.watch(node.stderr, lambda: self._read_stderr(node))
 
     def deliver(self, node_id: str, message: dict[str, Any]) -> None:
-        """Writes a message to a node's stdin; what the pipe does not take waits."""
+        """Writes a message to a node's stdin, and keeps the part that the pipe does not accept."""
         if node := self._nodes.get(node_id):
             waiting = bool(node.unwritten)
             node.unwritten += json.dumps(message).encode() + b"\n"
@@ -165,7 +165,7 @@ class Processes(Cluster):
                 self._write(node)
 
     def stop(self) -> None:
-        """Kills all nodes with what they have started, but tells first of those that have ended."""
+        """Reports the nodes that have ended by themselves, then kills all process groups."""
         for end in (self._find_ended, self._end):
             for node_id in list(self._nodes):
                 end(node_id)
@@ -176,13 +176,13 @@ class Processes(Cluster):
             self._guard.wait()
 
     def kill(self, node_id: str) -> None:
-        """Kills a node with what it has started. What it has written before has left."""
+        """Kills a node and its child processes. Lines that it wrote before are still sent."""
         self._find_ended(node_id)
         if node := self._nodes.get(node_id):
             self._signal(node, signal.SIGKILL)
             node.process.wait()
             os.set_blocking(node.stdout, False)
-            with contextlib.suppress(BlockingIOError):  # another process has it
+            with contextlib.suppress(BlockingIOError):  # another process keeps the pipe open
                 while self._read_stdout(node):
                     pass
             self._end(node_id)
@@ -197,12 +197,12 @@ class Processes(Cluster):
 
     def _tell_guard(self, what: str, group: int = 0) -> None:
         assert self._guard.stdin
-        with contextlib.suppress(OSError):  # somebody has ended it
+        with contextlib.suppress(OSError):  # the guard was killed from outside
             self._guard.stdin.write(b"%s %d\n" % (what.encode(), group))
             self._guard.stdin.flush()
 
     def _signal(self, node: NodeProcess, number: int) -> None:
-        """Sends a signal to the node and what it has started."""
+        """Sends a signal to the node and its child processes."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(node.process.pid, number)
 
@@ -212,7 +212,7 @@ class Processes(Cluster):
         node.process.wait()
         self._tell_guard("ended", node.process.pid)
         os.set_blocking(node.stderr, False)
-        with contextlib.suppress(BlockingIOError):  # its last words
+        with contextlib.suppress(BlockingIOError):  # read the rest of stderr
             while self._read_stderr(node):
                 pass
         if node.unfinished_stderr:
@@ -229,7 +229,7 @@ class Processes(Cluster):
             del node.unwritten[: os.write(node.stdin, node.unwritten)]
         except BlockingIOError:
             pass
-        except BrokenPipeError:  # it has closed its stdin, or ended: _watch tells
+        except BrokenPipeError:  # the node closed its stdin, or ended, which _watch detects
             node.unwritten.clear()
         if node.unwritten:
             self._loop.watch(node.stdin, lambda: self._write(node), selectors.EVENT_WRITE)
@@ -268,21 +268,21 @@ class Processes(Cluster):
         self._loop.after(WATCH_INTERVAL, self._watch)
 
     def _find_ended(self, node_id: str) -> None:
-        """Tells of a node that has ended by itself."""
+        """Reports a node if it has ended by itself."""
         node = self._nodes.get(node_id)
         status = node.process.poll() if node else None
         if node and status is not None:
             self._end(node_id)
             how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
             words = "".join(f"\n    {line}" for line in node.last_lines)
-            said = f"; its last words on stderr:{words}" if words else ", and said nothing"
+            said = f"; its last lines on stderr:{words}" if words else " and no line on stderr"
             node.listener.on_exit(node_id, f"ended by itself with {how}{said}")
 
 
 def _why_not(binary: str, error: OSError) -> str:
-    """Why a file cannot be run."""
+    """Returns why a file cannot be run."""
     if error.errno == errno.ENOEXEC:
-        return "its first line must say what runs it, as #!/usr/bin/env python3 does"
+        return "its first line must name an interpreter, as #!/usr/bin/env python3 does"
     if error.errno == errno.ENOENT and Path(binary).exists():
-        return "what its first line says runs it is not there"
+        return "the interpreter in its first line does not exist"
     return error.strerror or str(error)

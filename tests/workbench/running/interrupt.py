@@ -1,4 +1,4 @@
-"""Ctrl-C, kill and a closed terminal: all of them end what is going on, and let it clean up."""
+"""Turns Ctrl-C, kill and a closed terminal into an exception, so that a command can clean up."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user has stopped what is going on; the text is the signal's name."""
+    """The user has stopped the command; the text is the signal's name."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise Interrupted in the block."""
+    """Makes SIGINT, SIGTERM and SIGHUP raise Interrupted in the block."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupted(signal.Signals(number).name)

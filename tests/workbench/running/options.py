@@ -1,4 +1,4 @@
-"""The options of `./maelstrom test`: Maelstrom's own names and defaults."""
+"""The options of `./maelstrom test`, with Maelstrom's names and defaults."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ..network.nemesis import FAULTS, JEPSEN_KINDS, KINDS, ONLY_SIMULATED, TARGE
 from ..workloads import WORKLOADS
 
 DESCRIPTION = """\
-Runs a test of a Maelstrom binary, as the real Maelstrom does, without a JVM. What it finds is
-under store/latest. Exit status: 0 valid, 1 invalid, 2 unknown, 255 the test could not be run.
-With MAELSTROM_REPORT=no in the environment it writes no report.html, and no messages.jsonl.
-Options marked with * are its own.
-In the words for the binary {run} stands for the folder of the run: -- --data-dir {run}/data
+Tests a Maelstrom binary as the real Maelstrom does, but without a JVM. The results are in
+store/latest. Exit status: 0 valid, 1 invalid, 2 unknown, 255 the test could not be run.
+Set MAELSTROM_REPORT=no to skip report.html and messages.jsonl.
+The real Maelstrom has no options marked with *.
+In the arguments for the binary, {run} stands for the folder of the run: -- --data-dir {run}/data
 """
-MOST = 1e9  # of a number: 30 years, if seconds
+MOST = 1e9  # largest number of an option: 30 years in seconds
 CRASHED = 255
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a test is to do; times in seconds, latency in ms."""
+    """The options of a test; times are in seconds, latency is in ms."""
 
     workload: str
     bin: Path
@@ -58,12 +58,12 @@ class Options:
 
     @property
     def node_ids(self) -> list[str]:
-        """n0, n1, ..."""
+        """The nodes' ids: n0, n1, ..."""
         return [f"n{number}" for number in range(self.node_count)]
 
 
 class Parser(argparse.ArgumentParser):
-    """Leaves with Maelstrom's status for what could not be run."""
+    """A parser that exits with Maelstrom's status for a test that could not be run."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.print_usage(sys.stderr)
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def at_least(least: float) -> Callable[[str], float]:
-    """A converter for numbers from `least` on; what might overflow is too large or too small."""
+    """Returns a converter for numbers of at least `least`, up to MOST."""
 
     def number(text: str) -> float:
         try:
@@ -79,16 +79,18 @@ def at_least(least: float) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is no number of at least {least:g}")
+            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least:g}")
         if value > MOST or 0 < value < 1 / MOST:
-            raise argparse.ArgumentTypeError(f"{text} is too {'large' if value > 1 else 'small'}")
+            small = f"too small: must be 0 or at least {1 / MOST:g}"
+            why = f"too large: must be at most {MOST:g}" if value > 1 else small
+            raise argparse.ArgumentTypeError(f"{text} is {why}")
         return value
 
     return number
 
 
 def probability(text: str) -> float:
-    """A converter for numbers from 0 to 1."""
+    """Converts a number from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
         raise ValueError
@@ -96,13 +98,13 @@ def probability(text: str) -> float:
 
 
 def names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
-    """A converter for names with commas between them."""
+    """Returns a converter for comma-separated names."""
 
     def split(text: str) -> tuple[str, ...]:
         given = tuple(dict.fromkeys(filter(None, text.split(","))))
         if unknown := [name for name in given if name not in known]:
             raise argparse.ArgumentTypeError(
-                f"{', '.join(unknown)}: known are {', '.join(known)}"
+                f"unknown: {', '.join(unknown)}; choose from {', '.join(known)}"
             )
         return given
 
@@ -110,7 +112,7 @@ def names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 def constants(text: str) -> dict[str, float]:
-    """A converter for NAME=NUMBER with commas between them."""
+    """Converts comma-separated NAME=NUMBER pairs."""
     try:
         pairs = [item.split("=") for item in filter(None, text.split(","))]
         return {name: float(number) if "." in number else int(number) for name, number in pairs}
@@ -119,7 +121,7 @@ def constants(text: str) -> dict[str, float]:
 
 
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
-    """A converter for whole numbers from `least` to `most`."""
+    """Returns a converter for whole numbers from `least` to `most`."""
 
     def number(text: str) -> int:
         try:
@@ -128,74 +130,77 @@ def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
             value = least - 1
         if not least <= value <= most:
             range = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
-            raise argparse.ArgumentTypeError(f"{text} is no whole number {range}")
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number {range}")
         return value
 
     return number
 
 
 def parser() -> Parser:
-    """The command line."""
+    """Returns the parser of the command line."""
     p = Parser(
         prog="maelstrom test",
-        usage="maelstrom test -w WORKLOAD --bin FILE [OPTIONS] [-- WORDS FOR THE BINARY]",
+        usage="maelstrom test -w WORKLOAD --bin FILE [OPTIONS] [-- ARGUMENTS FOR THE BINARY]",
         description=DESCRIPTION,
         allow_abbrev=False,
     )
     add = p.add_argument
     add("-w", "--workload", choices=WORKLOADS, default="lin-kv", help="default: %(default)s")
-    add("--bin", required=True, metavar="FILE", help="path to the binary which runs a node")
-    add("--node-count", type=whole(1), default=5, metavar="N", help="default: %(default)s")
+    add("--bin", required=True, metavar="FILE", help="path of the binary that runs a node")
+    add("--node-count", type=whole(1), default=5, metavar="N",
+        help="number of nodes; default: %(default)s")
     add("--time-limit", type=at_least(0), default=60, metavar="SECONDS",
-        help="for how long operations are begun; default: %(default)s")
+        help="how long clients start operations; default: %(default)s")
     add("--rate", type=at_least(0), default=5, metavar="N",
-        help="operations a second, of all clients together; default: %(default)s")
+        help="operations a second of all clients together; default: %(default)s")
     add("--concurrency", default="1n", metavar="N",
-        help="clients, as a number or as a multiple of the nodes: 10, 4n; default: %(default)s; "
-        "lin-kv needs a multiple of 2n")
+        help="number of clients, for example 10, or 4n for 4 clients a node; default: "
+        "%(default)s; lin-kv needs a multiple of 2n")
     add("--latency", type=at_least(0), default=0, metavar="MS",
         help="mean latency between servers; default: %(default)s")
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
         help="default: %(default)s")
     add("--nemesis", type=names(FAULTS), default=(), metavar="FAULTS",
-        help=f"comma-separated: {', '.join(FAULTS)}; loss, duplicate and clock are its own, and "
-        f"{' and '.join(ONLY_SIMULATED)} only with --simulate; default: none")
+        help=f"faults, comma-separated: {', '.join(FAULTS)}; the real Maelstrom has no loss, "
+        f"duplicate and clock; {' and '.join(ONLY_SIMULATED)} needs --simulate; default: none")
     add("--nemesis-rest", type=at_least(0), default=0, metavar="SECONDS",
-        help="* more of them before a fault begins again, for nodes to recover; default: "
-        "%(default)s")
+        help="* extra time between the end of a fault and the next fault of its kind, for nodes "
+        "to recover; default: %(default)s")
     add("--nemesis-interval", type=at_least(0.001), default=10, metavar="SECONDS",
-        help="between two steps of the nemesis, on average; default: %(default)s")
+        help="average time between two steps of the nemesis; default: %(default)s")
     add("--partition-kinds", type=names(KINDS), default=JEPSEN_KINDS, metavar="KINDS",
-        help=f"* comma-separated: {', '.join(KINDS)}; default: the first four, Maelstrom's own")
+        help=f"* comma-separated: {', '.join(KINDS)}; default: the first four, as in Maelstrom")
     add("--kill-targets", type=names(TARGETS), default=TARGETS, metavar="TARGETS",
-        help=f"* how many nodes a kill is of; comma-separated: {', '.join(TARGETS)}; default: all "
-        "four")
+        help=f"* number of nodes to kill at a time; comma-separated: {', '.join(TARGETS)}; "
+        "default: all four")
     add("--loss", type=probability, default=0.03, metavar="P",
-        help="* of a message between servers, while that fault is on; default: %(default)s")
+        help="* probability that --nemesis loss drops a message between servers; default: "
+        "%(default)s")
     add("--duplicate", type=probability, default=0.03, metavar="P",
-        help="* likewise, that it comes twice; default: %(default)s")
+        help="* probability that --nemesis duplicate delivers a message between servers twice; "
+        "default: %(default)s")
     add("--independent-delivery", action="store_true",
-        help="* each message is delivered by itself, so that more of them overtake each other; the "
-        "real Maelstrom has one delivery at a time for each node")
+        help="* deliver messages independently, so that they overtake each other more often; the "
+        "real Maelstrom delivers one message at a time to each node")
     add("--availability", metavar="total|FRACTION",
-        help="the fraction of operations that must be ok for the test to be valid; a cas that "
-        "found another value is not")
+        help="fraction of operations that must be ok for the test to be valid; a cas that finds "
+        "another value is not ok")
     add("--log-stderr", action="store_true", help="show what nodes write to stderr")
     add("--log-net-send", action="store_true", help="show messages as they are sent")
     add("--log-net-recv", action="store_true", help="show messages as they are received")
     add("--test-count", type=whole(1), default=1, metavar="N",
-        help="how many tests to run; the first that is not valid is the last")
+        help="maximum number of tests to run; stops after the first test that is not valid")
     add("--simulate", action="store_true",
         help="* run the nodes in this process and in virtual time, so that a --seed always gives "
-        "the same run; the binary must be a Python program on node.py")
+        "the same run; the binary must be a Python program that uses node.py")
     add("--constants", type=constants, default={}, metavar="NAME=NUMBER,...",
-        help="* with --simulate: other values of the binary's constants, such as CHUNK_BYTES=2000")
-    add("--seed", type=whole(0), help="* for the workbench's dice")
+        help="* with --simulate: override constants of the binary, for example CHUNK_BYTES=2000")
+    add("--seed", type=whole(0), help="* seed of the random numbers; default: a random seed")
     return p  # fmt: skip
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Options from a command line; leaves with a message and status 255 for a wrong one."""
+    """Parses a command line. A wrong one exits with a message and status 255."""
     argv = list(argv)
     split = argv.index("--") if "--" in argv else len(argv)
     p = parser()
@@ -210,7 +215,10 @@ def parse(argv: Sequence[str]) -> Options:
     match = re.fullmatch(r"(\d+)(n?)", given.concurrency)
     concurrency = int(match[1]) * (given.node_count if match[2] else 1) if match else 0
     if not concurrency:
-        p.error(f"--concurrency {given.concurrency} must be a number, or one with n: 10, 4n")
+        p.error(
+            f"--concurrency {given.concurrency} must be a number, or a number followed by n, for "
+            "example 10 or 4n"
+        )
     group = 2 * given.node_count
     if given.workload == "lin-kv" and concurrency % group:
         p.error(
@@ -223,9 +231,9 @@ def parse(argv: Sequence[str]) -> Options:
     if given.constants and not given.simulate:
         p.error("--constants needs --simulate")
     if not given.partition_kinds:
-        p.error(f"--partition-kinds needs one at least of {', '.join(KINDS)}")
+        p.error(f"--partition-kinds needs at least one of {', '.join(KINDS)}")
     if not given.kill_targets:
-        p.error(f"--kill-targets needs one at least of {', '.join(TARGETS)}")
+        p.error(f"--kill-targets needs at least one of {', '.join(TARGETS)}")
 
     computed = {
         "bin": path,
@@ -247,5 +255,5 @@ def _availability(p: Parser, text: str | None) -> float | None:
     except ValueError:
         fraction = -1.0
     if not 0 <= fraction <= 1:
-        p.error(f"--availability {text} must be total, or a fraction from 0 to 1")
+        p.error(f"--availability {text} must be total or a fraction from 0 to 1")
     return fraction

@@ -1,4 +1,4 @@
-"""A run's parts, made of its options: where it is in real time, or simulated."""
+"""Creates a run from its options, in real time or simulated."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .cluster import Processes
 from .options import Options
 from .runner import Runner
 
-SIMULATED_PROGRESS = 10 * SECOND  # between two lines of it: they fly past
+SIMULATED_PROGRESS = 10 * SECOND  # virtual time between two progress lines of a simulated run
 
 
 def prepare(opts: Options, logs: Path, console: Console) -> Runner:
-    """A run in real time with processes, or a simulated one; its folder has the folder `logs`."""
+    """Returns the runner of a real or a simulated run. `logs` is a folder in the run's folder."""
     args = [word.replace("{run}", str(logs.parent)) for word in opts.args]
     if opts.simulate:
         console.progress_interval = SIMULATED_PROGRESS
-        gc.set_threshold(50_000, 20, 100)  # a run makes no cycles, and keeps most of what it makes
+        gc.set_threshold(50_000, 20, 100)  # a run creates no cycles, and keeps most of its objects
         virtual = VirtualLoop()
         invariants = Invariants(virtual, opts.seed, lambda text: runner.problem(text))
         cluster = SimulatedCluster(

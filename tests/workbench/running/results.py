@@ -1,4 +1,4 @@
-"""The results of a run, under the names that Maelstrom gives to their parts."""
+"""The results of a run, named as in Maelstrom."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .runner import Record
 
 
 def results(record: Record, network: Network, workload: Workload, options: Options) -> Results:
-    """Judges a run. The whole is valid if all of its parts are.
+    """Checks a run. The run is valid if all parts of the results are valid.
 
-    A run that was cut short is at best unknown; so is one whose analysis is interrupted here.
+    A run is at best unknown if it was cut short, or if its analysis is interrupted.
     """
     events = clients(record.history)
     try:
@@ -34,7 +34,7 @@ def results(record: Record, network: Network, workload: Workload, options: Optio
         Keyword("net"): net(network, events),
         Keyword("workload"): judged,
     }
-    if record.cut_short:  # too few operations were ok: more of them might have been, later
+    if record.cut_short:  # enough operations might have been ok in a complete run
         for name in (Keyword("stats"), Keyword("availability")):
             if parts[name][VALID] is False:
                 parts[name][VALID] = UNKNOWN
@@ -44,13 +44,13 @@ def results(record: Record, network: Network, workload: Workload, options: Optio
 
 
 def exceptions(record: Record) -> Results:
-    """Rules of the protocol that nodes broke, and why the run could not go on."""
+    """Returns the protocol rules that nodes broke, and the reason if the run was aborted."""
     found = [*record.problems, *filter(None, [record.crash])]
     return {VALID: not found, **({Keyword("exceptions"): found} if found else {})}
 
 
 def stats(events: Sequence[Op]) -> Results:
-    """Counts, overall and by kind. At least one operation of each kind must have succeeded."""
+    """Counts operations, overall and by kind. One of each kind at least must be ok."""
     kinds = sorted({op.f for op in events})
     by_f = {Keyword(f): _counts([op for op in events if op.f == f]) for f in kinds}
     return {
@@ -72,14 +72,14 @@ def _counts(events: Sequence[Op]) -> Results:
 
 
 def availability(events: Sequence[Op], wanted: float | None) -> Results:
-    """The fraction of operations that were ok; a cas that did not match was not."""
+    """Returns the fraction of operations that were ok. A cas that did not match was not ok."""
     invoked = sum(op.type == "invoke" for op in events)
     fraction = sum(op.type == "ok" for op in events) / invoked if invoked else 1.0
     return {VALID: wanted is None or fraction >= wanted, Keyword("ok-fraction"): fraction}
 
 
 def net(network: Network, events: Sequence[Op]) -> Results:
-    """Messages, between servers and with clients, and how many there were for an operation."""
+    """Counts messages between servers and with clients, in total and for each operation."""
     servers, clients = network.between_servers, network.with_clients
     both = Traffic(servers.sent + clients.sent, servers.received + clients.received)
     invoked = sum(op.type == "invoke" for op in events)

@@ -1,4 +1,4 @@
-"""One run of a test: nodes, network, clients and nemesis, and the history that comes of it."""
+"""Runs a test with nodes, network, clients and nemesis, and records its history."""
 
 from __future__ import annotations
 
@@ -27,40 +27,41 @@ from .interrupt import Interrupted, interruptible
 from .options import Options
 
 INIT_TIMEOUT = 10 * SECOND
-# The real Maelstrom starts its services first, so n0's init comes when the others are at work:
-# a message from a peer may arrive before it.
+# Maximum delay of n0's init. In the real Maelstrom, n0 gets its init after the other nodes, so a
+# message from another node may arrive before it.
 LATE_INIT = SECOND // 5
-CATCH_UP = SECOND // 10  # how much of the schedule is made good after a delay
-RATE_KEPT = 0.97  # of the operations asked for: a run with fewer says so
+CATCH_UP = SECOND // 10  # after a longer delay, the schedule skips the operations that were due
+RATE_KEPT = 0.97  # a run with a smaller share of the requested operations reports its rate
 
 
 @dataclass
 class Record:
-    """What a run leaves behind."""
+    """The record of a run."""
 
     history: list[Op] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)  # broken rules, each one fails the test
-    rate_note: str = ""  # that fewer operations were begun than asked for
-    crash: str = ""  # why the run could not go on
-    cut_short: str = ""  # by what signal, after how long
-    life: list[Line] = field(default_factory=list)  # what the nodes said that they are
-    messages: Iterable[str] = ()  # lines of messages.jsonl, if a journal was kept
+    problems: list[str] = field(default_factory=list)  # broken rules; any of them fails the test
+    rate_note: str = ""  # requested and reached rate, if the clients could not keep the rate
+    crash: str = ""  # reason if the run was aborted, else ""
+    cut_short: str = ""  # signal and time if the user stopped the run, else ""
+    life: list[Line] = field(default_factory=list)  # the nodes' lines about their roles
+    messages: Iterable[str] = ()  # lines of messages.jsonl; empty without a journal
 
 
 class Schedule:
-    """When operations are due: each at a random moment of a 1/rate of a second of its own.
+    """Decides when operations start.
 
-    They come 0 to 2/rate apart, as in the real one (gen/stagger), and yet at just the rate, for
-    one that is late does not delay those after it.
+    Time is divided into slots of 1/rate seconds; each operation starts at a random moment of its
+    slot. Two operations are 0 to 2/rate seconds apart, as with Jepsen's gen/stagger. Slots keep
+    the rate exact, since a late operation does not delay the next ones.
     """
 
     def __init__(self, rate: float, rng: random.Random) -> None:
         self._rate = rate
         self._rng = rng
-        self._slot = 0.0  # where the next operation's time begins, in ns
+        self._slot = 0.0  # start of the next operation's slot, in ns
 
     def next(self, now: int) -> int:
-        """When the next one is due, in ns since the start, as `now` is; perhaps at once."""
+        """Returns when the next operation is due, in ns since the start of the run."""
         length = SECOND / self._rate
         slot = max(self._slot, now - CATCH_UP)
         self._slot = slot + length
@@ -68,7 +69,7 @@ class Schedule:
 
 
 class Runner:
-    """Runs one test as the options say, on a loop and with a cluster that are given to it."""
+    """Runs one test with the given options, event loop and cluster."""
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class Runner:
             self._log_message,
             options.independent_delivery,
         )
-        # Nodes that have not yet answered their init, and who has sent it, if anybody.
+        # Nodes that have not answered init yet, with the client that sent it (None: not sent).
         self._inits: dict[str, Client | None] = dict.fromkeys(self._node_ids)
         self._nemesis = Nemesis(
             loop,
@@ -117,20 +118,20 @@ class Runner:
         self._schedule = Schedule(options.rate, dice(options.seed, "schedule"))
         self._clients = 0
         self._workers = [Worker(n, n) for n in range(options.concurrency)]
-        self._busy: set[int] = set()  # threads
+        self._busy: set[int] = set()  # threads of workers that wait for a reply
         self._conns: list[Client] = []
         self._end = 0
         self._start = 0
-        self._healed = False  # it is the end, and no fault is on
-        self._invoked = 0
+        self._healed = False  # the time limit has passed and the nemesis has ended all faults
+        self._invoked = 0  # number of operations
         self._stalled = False  # an operation is due, but all workers are busy
-        self._called_off: set[str] = set()  # clients whose node was killed before it answered
-        self.journal: Journal | None = None  # if there is to be one
-        self._ear = Ear()  # its times are the loop's: lines come before the history begins
+        self._called_off: set[str] = set()  # clients whose node was killed before init_ok
+        self.journal: Journal | None = None  # records messages; None: messages are not recorded
+        self._ear = Ear()  # times are the loop's, since lines come before the history begins
         self._progress = Progress(self.record.history, self._ear, options.time_limit)
 
     def run(self) -> Record:
-        """Runs it all; whatever happens, nothing is left running."""
+        """Runs the test, then stops the nodes, also after a failure."""
         with interruptible():
             try:
                 self._start_nodes()
@@ -155,7 +156,7 @@ class Runner:
         return self.record
 
     def problem(self, text: str) -> None:
-        """Notes a broken rule, which fails the test."""
+        """Records a broken rule, which fails the test."""
         self.record.problems.append(text)
         self._console.warn(text)
 
@@ -184,7 +185,7 @@ class Runner:
     def _kill(self, node_id: str) -> None:
         self._cluster.kill(node_id)
         self._ear.forget(node_id)
-        if client := self._inits.pop(node_id, None):  # it will have another one
+        if client := self._inits.pop(node_id, None):  # the restarted node gets a new init
             client.give_up()
             self._called_off.add(client.client_id)
 
@@ -204,7 +205,7 @@ class Runner:
             if reply is None:
                 self._crash(f"{node_id} did not answer init within {INIT_TIMEOUT // SECOND} s")
             elif reply.get("type") != "init_ok":
-                self._crash(f"{node_id} answered init not by init_ok but by {shown(reply)}")
+                self._crash(f"{node_id} must answer init with init_ok, but sent {shown(reply)}")
             else:
                 del self._inits[node_id]
 
@@ -217,18 +218,18 @@ class Runner:
         return client
 
     def on_line(self, node_id: str, line: bytes) -> None:
-        """A node's message goes to the network."""
+        """Sends a node's message through the network."""
         try:
             self.network.from_node(node_id, line)
         except ProtocolError as error:
             self.problem(str(error))
 
     def on_exit(self, node_id: str, why: str) -> None:
-        """No node may end by itself."""
+        """Aborts the run, since no node may end by itself."""
         self._crash(f"{node_id} {why}")
 
     def on_stderr(self, node_id: str, line: str) -> None:
-        """Shown if wanted; the cluster keeps it, and here is noted when a node became what."""
+        """Records role changes in a node's line, and prints the line with --log-stderr."""
         self._ear.hear(self.loop.now(), node_id, line)
         if self._options.log_stderr:
             self._console.info(f"{node_id} stderr", line)
@@ -244,7 +245,7 @@ class Runner:
         self.record.crash = self.record.crash or why
 
     def _broken(self) -> bool:
-        """Whether it makes no sense to go on: after a broken rule the verdict is known."""
+        """Returns whether to end the run: after a broken rule, the verdict is known."""
         return bool(self.record.crash or self.record.problems)
 
     # Clients
@@ -259,7 +260,7 @@ class Runner:
         self._conns = [self._client() for _ in self._workers]
         self._start = self.loop.now()
         self._end = self._start + int(options.time_limit * SECOND)
-        if options.rate:  # with --rate 0 the clients do nothing, as in the real one
+        if options.rate:  # with --rate 0 the clients do nothing, as in the real Maelstrom
             self._next_operation()
         self._nemesis.start(self._end)
         self._report_progress()
@@ -278,7 +279,7 @@ class Runner:
         self.loop.at(self._start + self._schedule.next(self._time()), self._operate)
 
     def _operate(self) -> None:
-        """Begins the operation that is due; with all workers busy it waits for one of them."""
+        """Starts the operation that is due, or waits for a worker if all are busy."""
         if self.loop.now() >= self._end:
             return
         free = [worker for worker in self._workers if worker.thread not in self._busy]
@@ -305,7 +306,7 @@ class Runner:
                     f"{shown(reply)}"
                 )
             self._note(process, found.type, f, found.value, found.error)
-            if found.type == "info":  # nobody knows what it does yet: others take its place
+            if found.type == "info":  # it may still take effect, so a new process continues
                 worker.process += len(self._workers)
                 if not self.workload.reusable:
                     after = "its time-out" if reply is None else "its operation had ended unknown"
@@ -330,9 +331,9 @@ class Runner:
     # Progress
 
     def _rate_note(self) -> str:
-        """What to say of a rate that was not kept; empty if it was."""
+        """Returns the requested and the reached rate, or "" if the clients kept the rate."""
         wanted, seconds = self._options.rate, self._options.time_limit
-        # The last operation may be due so close to the end that it comes too late.
+        # The last operation may be due so close to the end that it is not started.
         if self._invoked >= RATE_KEPT * wanted * seconds - 1:
             return ""
         asked, reached = (
@@ -343,7 +344,7 @@ class Runner:
     def _report_progress(self) -> None:
         if self.loop.now() >= self._end:
             return
-        if self._console.lost:  # nobody is left to read how it goes on
+        if self._console.lost:  # nobody can read the output any more
             self._crash(f"stdout cannot be written to: {self._console.lost.strerror}")
         self._console.progress(*self._progress.lines(self._time(), self._nemesis.active))
         self.loop.after(self._console.progress_interval, self._report_progress)

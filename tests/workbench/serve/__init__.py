@@ -1,1 +1,1 @@
-"""`./maelstrom serve`: all runs in store/, for a web browser on this machine."""
+"""`./maelstrom serve`: serves all runs in store/ to a web browser on this machine."""

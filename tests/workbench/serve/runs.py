@@ -1,8 +1,7 @@
-"""The runs in store/ at a glance: what each came to, in a row of a page with all of them.
+"""The page with all runs in store/, with a row for each run.
 
-A page has to be there at once, of a thousand runs too. So each run is read once, and again only
-when one of its files has changed; and its history, which may have 100,000 lines, is not read as
-EDN: see `_scan`.
+The page must load quickly, even with a thousand runs. So a run is read again only if one of its
+files has changed. A history may have 100,000 lines, so it is not parsed as EDN: see `_scan`.
 """
 
 from __future__ import annotations
@@ -28,53 +27,54 @@ from ..report.drawing import faults, markup, stops
 from ..units import SECOND
 from ..verdicts import VERDICTS, get
 
-MOST = 1_000  # runs of a workload; its folder lists them all
-LARGEST = 64_000_000  # bytes of a file that is read: a second of a history, ten of results
-TEXT = 500  # characters of a command, or of why a run is not valid
+MOST = 1_000  # maximum runs to show of a workload; the listing of its folder has all runs
+LARGEST = 64_000_000  # maximum bytes of a file to read; takes 1 s for a history, 10 s for results
+TEXT = 500  # maximum characters of a command, or of the reason why a run is not valid
 ORDER = (*(VERDICTS[valid] for valid in (False, None, True)), "incomplete", "measured")
-# What a row is made of: while these stay as they are, so does the row.
+# Files that a row is computed from. The row is recomputed only if one of them changes.
 PARTS = (
     *("results.edn", "history.edn", "jepsen.log", "node-logs"),
     *("bench.json", "compare.json", "bench.html", "report.html", "timeline.html"),
 )
-WIDTH, HEIGHT, BIN = 120, 28, 3  # pixels of a picture, and of a bar in it
+WIDTH, HEIGHT, BIN = 120, 28, 3  # size of a chart and width of its bars, in pixels
 
 
 @dataclass
 class Scan:
-    """What a quick look at a history sees: when what completed, and the faults."""
+    """The completions and faults that `_scan` finds in a history."""
 
+    # Times of completions by type, in ns.
     times: dict[str, list[int]] = field(default_factory=lambda: {type: [] for type in OUTCOMES})
     nemesis: list[Op] = field(default_factory=list)
-    until: int = 0  # ns
+    until: int = 0  # time of the last event, in ns
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, as its row tells it."""
+    """The contents of a run's row."""
 
     folder: Path
     verdict: str
     why: str
-    counts: dict[str, int]  # of operations
+    counts: dict[str, int]  # number of operations by type
     nodes: int
     faults: list[str]
     seconds: float
     command: str
     picture: str  # SVG
-    page: str  # the name of the file that shows more of it; "" if there is none
+    page: str  # name of the run's HTML page, "" without one
 
 
 class Runs:
-    """The runs in a store; safe to be asked by several threads."""
+    """The runs in a store. Several threads may call `page`."""
 
     def __init__(self, store: Path) -> None:
         self.store = store
-        self._lock = Lock()  # who comes while the runs are read waits, rather than reads, too
+        self._lock = Lock()  # a second request waits, instead of reading the same runs
         self._known: dict[Path, tuple[object, Run]] = {}
 
     def page(self) -> str:
-        """The page with all runs, as they are now."""
+        """Returns the page with all current runs."""
         with self._lock:
             known, sections = {}, []
             for workload in sorted(_folders(self.store)):
@@ -84,7 +84,7 @@ class Runs:
                 runs = [known[folder][1] for folder in folders[:MOST]]
                 if runs:
                     sections.append(_section(workload, runs, len(folders) - len(runs)))
-            self._known = known  # without those that are gone
+            self._known = known  # drops deleted runs
         return PAGE.format(style=STYLE, sections="\n".join(sections) or NOTHING)
 
     def _read(self, folder: Path) -> tuple[object, Run]:
@@ -94,21 +94,21 @@ class Runs:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in this one; links, such as `latest`, lead to what is listed anyway."""
+    """Lists the folders in a folder, without links such as `latest`."""
     try:
         with os.scandir(folder) as entries:
             return [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:  # it went meanwhile, or is not ours to read
+    except OSError:  # the folder was deleted meanwhile, or cannot be read
         return []
 
 
 def _age(folder: Path) -> tuple[bool, str]:
-    """Sorts runs by when they began; folders that are named otherwise count as older."""
+    """Returns a key that sorts runs by start time; folders with other names count as older."""
     return bool(NAMED_TIME.fullmatch(folder.name)), folder.name
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """When it was changed, and its size; None if it is no file or folder, but a link, say."""
+    """Returns a path's modification time and size; None unless it is a file or a folder."""
     try:
         found = path.lstat()
     except (OSError, ValueError):
@@ -121,7 +121,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 
 def read(folder: Path, parts: dict[str, tuple[int, int]]) -> Run:
-    """Whatever can be told of a run that has these parts, be they as odd as they may."""
+    """Reads the row of a run with these parts; a damaged file only leaves details out."""
     results, why = None, ""
     verdict = "measured" if {"bench.json", "compare.json"} & parts.keys() else "incomplete"
     if "results.edn" in parts:
@@ -129,7 +129,7 @@ def read(folder: Path, parts: dict[str, tuple[int, int]]) -> Run:
             results = _results(folder / "results.edn", parts["results.edn"][1])
             verdict, why = _verdict(results), _why(results)
         except edn.EDNError as error:
-            if not error.cut_off:  # else it is being written
+            if not error.cut_off:  # cut off: the run is still writing it
                 verdict, why = "unknown", f"results.edn cannot be read: {error}"
         except (OSError, ValueError) as error:
             verdict, why = "unknown", f"results.edn cannot be read: {error}"
@@ -151,10 +151,10 @@ def read(folder: Path, parts: dict[str, tuple[int, int]]) -> Run:
 
 def _results(path: Path, length: int) -> dict[Any, Any]:
     if length > LARGEST:
-        raise ValueError("it is too long")
+        raise ValueError(f"it is larger than {LARGEST:,} bytes")
     found = edn.loads(path.read_text("utf-8"))
     if not isinstance(found, dict):
-        raise ValueError("it is no map")
+        raise ValueError("it does not contain an EDN map")
     return found
 
 
@@ -164,7 +164,7 @@ def _verdict(results: dict[Any, Any]) -> str:
 
 
 def _why(results: dict[Any, Any]) -> str:
-    """The first part that is not valid, with the first words that it has to say."""
+    """Returns the name of the first part that is not valid, with its first explanation."""
     for name, part in results.items():
         if get(part, "valid?") not in (None, True):
             return ": ".join(filter(None, [str(name).lstrip(":"), next(_words(part), "")]))
@@ -183,7 +183,7 @@ def _words(part: Any) -> Iterator[str]:
 
 
 def _counts(results: dict[Any, Any] | None) -> dict[str, int]:
-    """Of the statistics, which Jepsen makes, too; none if they are not there."""
+    """Returns the counts in Jepsen's statistics; none if they are missing."""
     counts = {type: get(results, "stats", f"{type}-count") for type in OUTCOMES}
     return {type: count for type, count in counts.items() if isinstance(count, int)}
 
@@ -194,10 +194,11 @@ _F = re.compile(rb":f :([\w-]+)")
 
 
 def _scan(path: Path) -> Scan:
-    """Looks for times and types alone: 100,000 lines take 0.1 s so, and 2 s as EDN.
+    """Finds times and types with regular expressions.
 
-    We and Jepsen write a map a line. A value that looks like a type or a time can mislead this;
-    but what comes of it is a picture, and no verdict.
+    This takes 0.1 s for 100,000 lines; parsing them as EDN takes 2 s. The workbench and Jepsen
+    write one map a line. A value that looks like a type or a time gives a wrong bar in the chart,
+    but never a wrong verdict.
     """
     scan = Scan()
     try:
@@ -214,15 +215,15 @@ def _scan(path: Path) -> Scan:
                 elif type := _TYPE.search(line):
                     scan.times[type[1].decode()].append(when)
     except OSError:
-        pass  # it went meanwhile, or is not ours to read: what has been seen is drawn
+        pass  # the file was deleted meanwhile, or cannot be read: draw the events found so far
     return scan
 
 
-# The picture
+# The chart
 
 
 def picture(scan: Scan) -> str:
-    """Completions over time, a bar for each bin of it, and in grey behind them the faults."""
+    """Draws completions over time as stacked bars, and faults as grey areas behind them."""
     if not scan.until:  # nothing completed, or a history without times
         return ""
     bins = WIDTH // BIN
@@ -232,7 +233,7 @@ def picture(scan: Scan) -> str:
     }
     highest = max((sum(heights.values(), Counter())).values(), default=1)
     drawn = [f'<path class="fault" d="{_shade(scan)}"/>'] if scan.nemesis else []
-    tops: Counter[int] = Counter()  # of what is drawn already; operations, not pixels
+    tops: Counter[int] = Counter()  # operations drawn so far in each bin
     for type in OUTCOMES:
         path = []
         for place, count in sorted(heights[type].items()):
@@ -249,7 +250,7 @@ def picture(scan: Scan) -> str:
 
 
 def _shade(scan: Scan) -> str:
-    """The pixels under a fault, joined: of a thousand faults no more can be seen."""
+    """Draws the pixel columns during faults; adjacent columns become one rectangle."""
     under: set[int] = set()
     for events in faults(scan.nemesis):
         end = events[-1].time if stops(events[-1]) else scan.until
@@ -275,7 +276,7 @@ h2 { font-size: 17px; margin: 28px 0 6px; overflow-wrap: anywhere; }
 h2 small { font-weight: normal; opacity: .75; font-size: 13px; margin-left: 8px; }
 p { margin: 6px 0; }
 ol { list-style: none; margin: 0; padding: 0; }
-/* The columns have widths of their own, so that they stand below each other in all rows. */
+/* Fixed column widths, so that the columns of all rows are aligned. */
 li { display: grid; grid-template-columns: 90px 200px 120px minmax(0, 1fr) auto; gap: 0 14px;
      align-items: center; padding: 7px 4px 7px 10px; border-bottom: 1px solid var(--line);
      border-left: 5px solid; font-variant-numeric: tabular-nums; }
@@ -315,14 +316,14 @@ PAGE = """<!doctype html>
 <link rel="icon" href="data:,">
 <style>{style}</style></head><body>
 <header><h1>Runs</h1>
-<p class="note">Each picture shows a run's operations over time:<i class="ok"></i>ok
+<p class="note">Each chart shows a run's operations over time:<i class="ok"></i>ok
 <i class="fail"></i>failed <i class="info"></i>unknown <i class="fault"></i>during a fault</p>
 </header>
 {sections}
 </body></html>
 """
-NOTHING = "<p>There is no run yet; ./maelstrom test makes one.</p>"
-# Not even a script that got through as markup would run, and nothing can be loaded.
+NOTHING = "<p>There are no runs yet. To make one: ./maelstrom test --help</p>"
+# The browser runs no script, even if escaping fails, and loads nothing from elsewhere.
 POLICY = (
     "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; style-src 'sha256-"
@@ -345,7 +346,7 @@ def _section(workload: Path, runs: list[Run], left_out: int) -> str:
 
 def _row(run: Run) -> str:
     files = _href(run.folder.parent.name, run.folder.name)
-    main = f"{files}/{run.page}"  # the folder itself if there is no page
+    main = f"{files}/{run.page}"  # without a page, the folder
     links = [f'<a href="{main}">{run.page.split(".")[0]}</a>'] if run.page else []
     links.append(f'<a href="{files}/">files</a>')
     code = f'<code tabindex="0">{markup(run.command)}</code>' if run.command else ""
@@ -378,5 +379,5 @@ def _facts(run: Run) -> str:
 
 
 def _href(*names: str) -> str:
-    """The address of a file in the store, as the standard library's listing writes it."""
+    """Returns the URL of a file in the store, quoted as in the standard library's listing."""
     return "".join(f"/{quote(name, errors='surrogatepass')}" for name in names)

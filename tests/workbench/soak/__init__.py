@@ -1,1 +1,1 @@
-"""`make soak`: many simulated runs, on this machine's cores or on a Dask cluster."""
+"""`make soak`: runs many simulated tests, on this machine's cores or on a Dask cluster."""

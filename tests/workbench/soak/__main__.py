@@ -1,7 +1,7 @@
-"""`make soak SEEDS=10000`: simulated runs of many seeds, on all cores or on a Dask cluster.
+"""`make soak SEEDS=10000`: simulates many seeds, on all cores or on a Dask cluster.
 
-A failure is printed with the command that runs its seed alone. Exit status: 0, 1 if a seed
-failed, 130 after Ctrl-C, 255 if the runs could not be made.
+Each failure is printed with the command that reproduces it. Exit status: 0 if all seeds passed,
+1 if a seed failed, 130 after Ctrl-C, 255 if the seeds could not be run.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .dask_cluster import DaskWorkers
 from .seeds import Outcome, Pool, Unavailable
 from .workers import Workers
 
-SHOWN_SEEDS = 20  # of a kind, in the summary
+SHOWN_SEEDS = 20  # maximum seeds to print for each kind of failure in the summary
 
 
 class Tally:
-    """What has come of all runs, on the terminal."""
+    """Counts the outcomes of all seeds, and prints failures, progress and a summary."""
 
     def __init__(self, wanted: int, binary: str) -> None:
         self._wanted = wanted
@@ -37,10 +37,10 @@ class Tally:
         self._console = Console()
         self._start = self._shown = time.monotonic()
         self.ran = self._operations = self._ok = self._undecided = 0
-        self.failed: dict[str, list[int]] = defaultdict(list)  # seeds by kind
+        self.failed: dict[str, list[int]] = defaultdict(list)  # failed seeds by kind of failure
 
     def add(self, outcome: Outcome) -> None:
-        """Counts one, and prints it if it failed."""
+        """Counts an outcome, and prints it if the seed failed."""
         self.ran += 1
         self._operations += outcome.operations
         self._ok += outcome.ok
@@ -60,7 +60,7 @@ class Tally:
             )
 
     def close(self, stopped: str = "") -> None:
-        """The end: the summary. OSError if not all of it could be printed."""
+        """Prints the summary. OSError if some of the output could not be printed."""
         console = self._console
         console.progress("")
         if stopped:
@@ -68,13 +68,13 @@ class Tally:
         share = f", {self._ok / self._operations:.1%} of them ok" if self._operations else ""
         console.print(f"{self.ran:,} seeds, {self._pace()}, {self._operations:,} operations{share}")
         if self._undecided:
-            console.print(f"{self._undecided} histories were too hard for the checker.")
+            console.print(f"The checker gave up on {self._undecided} histories (verdict unknown).")
         for kind, seeds in sorted(self.failed.items()):
             first = " ".join(map(str, sorted(seeds)[:SHOWN_SEEDS]))
             more = " ..." if len(seeds) > SHOWN_SEEDS else ""
             console.print(f"{len(seeds):>6} failed, {kind}: seeds {first}{more}", RED)
         if not self.failed:
-            console.print("None failed.")
+            console.print("No seed failed.")
         console.flush()
         console.close()
 
@@ -83,32 +83,34 @@ class Tally:
 
 
 def parser() -> options.Parser:
-    """The command line."""
+    """Returns the parser of the command line."""
     p = options.Parser(prog="soak", description=__doc__, allow_abbrev=False)
     add, number = p.add_argument, options.whole
-    add("--seeds", type=number(1), default=1000, metavar="N", help="default: %(default)s")
-    add("--first", type=number(0), default=0, metavar="SEED", help="default: %(default)s")
-    add("--bin", default="raft.py", metavar="FILE", help="default: %(default)s")
+    add("--seeds", type=number(1), default=1000, metavar="N",
+        help="number of seeds; default: %(default)s")
+    add("--first", type=number(0), default=0, metavar="SEED",
+        help="first seed; default: %(default)s")
+    add("--bin", default="raft.py", metavar="FILE", help="binary to test; default: %(default)s")
     add("--workers", type=number(1), default=os.cpu_count() or 1, metavar="N",
-        help="processes here; default: one for each core, %(default)s")
+        help="number of local processes; default: one for each core, %(default)s")
     add("--scheduler", type=address, metavar="tcp://HOST:PORT",
-        help="of a Dask cluster, to run the seeds there; its workers are started in clones of this "
-        "commit: PYTHONPATH=.:tests dask worker tcp://HOST:PORT")
+        help="scheduler of a Dask cluster, to run the seeds there; start each worker in a clone of "
+        "this commit: PYTHONPATH=.:tests dask worker tcp://HOST:PORT")
     return p  # fmt: skip
 
 
 def address(text: str) -> str:
-    """A converter for a scheduler's."""
+    """Checks the address of a Dask scheduler."""
     if not re.fullmatch(r"(tcp|tls|wss?)://[^/]+:\d+", text):
-        raise argparse.ArgumentTypeError(f"{text} is no address like tcp://HOST:8786")
+        raise argparse.ArgumentTypeError(f"{text} is not an address like tcp://HOST:8786")
     return text
 
 
 def main(argv: list[str]) -> int:
-    """Runs the seeds; the exit status."""
+    """Runs the seeds; returns the exit status."""
     given = parser().parse_args(argv)
     seeds = range(given.first, given.first + given.seeds)
-    options.parse(shapes.words(seeds[0], given.bin))  # leaves if there is no such binary
+    options.parse(shapes.words(seeds[0], given.bin))  # exits if the binary does not exist
     tally = Tally(len(seeds), given.bin)
     with interruptible(), tempfile.TemporaryDirectory() as scratch:
         try:

@@ -1,10 +1,13 @@
-"""Seeds on the machines of a Dask cluster; each worker is started in a clone of this repository:
+"""Runs seeds on a Dask cluster. Start each worker in a clone of this repository:
 
     PYTHONPATH=.:tests dask worker tcp://HOST:PORT
 
-A seed runs in a child process of its worker, as it does locally: a simulated run changes sys.argv,
-sys.path and node.Node, which all threads of a process share, and with a child for each thread all
-cores are busy, a seed that ends its process costs no worker, and the code is never an old one.
+Each seed runs in a child process of its worker, for four reasons:
+
+- A simulated run changes sys.argv, sys.path and node.Node, which all threads of a process share.
+- The worker's threads keep all cores busy.
+- A seed that crashes its process does not end the worker.
+- The child loads the current code, even if the files changed after the worker's start.
 """
 
 from __future__ import annotations
@@ -31,24 +34,24 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKBENCH = Path(__file__).resolve().parents[1]
-PATIENCE = 5.0  # seconds, to reach the scheduler
-AHEAD = 2  # seeds a thread: one that runs, and one that is there when it ends
+PATIENCE = 5.0  # seconds to wait for a connection to the scheduler
+AHEAD = 2  # seeds sent to each thread: one that runs, and the next one
 RESULT = "outcome.json"
 
-# The scheduler, too, makes objects of what it is sent, and it has no clone: `eval` is in every
-# Python, and the worker looks up the rest.
+# The scheduler also unpickles the tasks, but cannot import this module, since it has no clone. So
+# the task is `eval`, which every Python has; only the worker's `eval` imports this module.
 CALL = "__import__('workbench.soak.dask_cluster').soak.dask_cluster.run_in_child({}, {!r}, {!r})"
 
 
 class OtherCode(Exception):
-    """A worker's files are not ours; the text is its address."""
+    """A worker's files differ from the local files; the text names the worker."""
 
 
 class DaskWorkers(Pool):
-    """The workers that a scheduler has at the time. A seed whose worker is lost runs again.
+    """Runs seeds on the scheduler's current workers. A seed whose worker is lost runs again.
 
-    `binary` must be inside the clone: on a worker it is the same path in its own.
-    After the block the scheduler has nothing of ours, and what was running ends within a seed.
+    `binary` must be inside the clone, since a worker uses the same path in its own clone. At the
+    end of the block the scheduler forgets the waiting seeds; running seeds come to their end.
     """
 
     def __init__(self, address: str, binary: str) -> None:
@@ -65,20 +68,20 @@ class DaskWorkers(Pool):
             ) from error
         path = Path(self._binary).resolve()
         if ROOT not in path.parents:
-            raise Unavailable(f"--bin {self._binary} must be in {ROOT}, for workers to have it too")
+            raise Unavailable(f"--bin {self._binary} must be in {ROOT}, for workers to have it")
         self._there = path.relative_to(ROOT).as_posix()
         self._digest = digest(self._there)
-        logging.disable()  # what is to be said of the cluster is said here
+        logging.disable()  # this class reports the cluster's errors itself
         try:
             self._client = Client(self._address, timeout=PATIENCE, set_as_default=False)
         except OSError as error:
-            raise Unavailable(f"no scheduler at {self._address}: {error}") from error
+            raise Unavailable(f"no scheduler answers at {self._address}: {error}") from error
         if not self._threads():
-            print(f"soak: {self._address} has no workers yet", file=sys.stderr)
+            print(f"soak: {self._address} has no workers yet; waiting for one", file=sys.stderr)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._client.close()  # the scheduler forgets its seeds, then
+        self._client.close()  # the scheduler then forgets the client's seeds
         logging.disable(logging.NOTSET)
 
     def outcomes(self, seeds: Iterable[int]) -> Iterator[Outcome]:
@@ -100,11 +103,11 @@ class DaskWorkers(Pool):
                 yield self._outcome(running.pop(future), future)
 
     def _threads(self) -> int:
-        """Of all workers."""
+        """Returns the number of threads of all workers."""
         try:
             return sum(self._client.nthreads().values())
         except OSError as error:
-            raise Unavailable(f"{self._address}: the scheduler is gone: {error}") from error
+            raise Unavailable(f"{self._address}: the scheduler has ended: {error}") from error
 
     def _outcome(self, seed: int, future: Future) -> Outcome:
         from distributed import KilledWorker
@@ -112,22 +115,26 @@ class DaskWorkers(Pool):
         if future.status == "finished":
             return Outcome(**future.result())
         if future.status != "error":
-            raise Unavailable(f"{self._address}: the scheduler is gone, or has been restarted")
+            raise Unavailable(f"{self._address}: the scheduler has ended or was restarted")
         error = future.exception()
         if isinstance(error, KilledWorker):
-            why = f"each worker that ran it ended, {error.allowed_failures + 1} in all"
+            why = f"{error.allowed_failures + 1} workers ran this seed, and all of them ended"
             return Outcome(seed, kind="process ended", why=why)
         if isinstance(error, OtherCode):
-            raise Unavailable(f"{error} has another workbench, node.py or {self._there}: update it")
+            raise Unavailable(
+                f"{error} has a different workbench, node.py or {self._there}: "
+                "update its clone to this commit"
+            )
         if isinstance(error, ModuleNotFoundError):
             raise Unavailable(
-                f"a worker has no workbench ({error}): start it in a clone, with PYTHONPATH=.:tests"
+                f"a worker cannot import the workbench ({error}): "
+                "start it in a clone, with PYTHONPATH=.:tests"
             )
         raise Unavailable(f"a worker could not run seed {seed}: {error!r}")
 
 
 def digest(binary: str) -> str:
-    """Of what decides what a seed does; `binary` is a path from the clone's root."""
+    """Hashes all files that affect a seed. `binary` is relative to the clone's root."""
     found = hashlib.sha256()
     for path in [ROOT / binary, ROOT / "node.py", *sorted(WORKBENCH.rglob("*.py"))]:
         with contextlib.suppress(FileNotFoundError):
@@ -136,7 +143,10 @@ def digest(binary: str) -> str:
 
 
 def run_in_child(seed: int, binary: str, expected: str) -> dict[str, object]:
-    """On a worker: an Outcome's fields. OtherCode unless its files are those that are expected."""
+    """Runs a seed on a worker; returns an Outcome's fields.
+
+    OtherCode if the digest of the worker's files is not `expected`.
+    """
     if digest(binary) != expected:
         raise OtherCode(f"the worker in {socket.gethostname()}:{ROOT}")
     with tempfile.TemporaryDirectory() as scratch:
@@ -144,19 +154,19 @@ def run_in_child(seed: int, binary: str, expected: str) -> dict[str, object]:
             [sys.executable, "-m", __name__, str(seed), binary, scratch],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-            start_new_session=True,  # Ctrl-C is the worker's, and a seed comes to its end
+            start_new_session=True,  # Ctrl-C reaches only the worker, and the seed is completed
             stdout=subprocess.DEVNULL,
         )
         result = Path(scratch) / RESULT
         if done.returncode or not result.exists():
-            why = f"its process ended with {done.returncode}"
+            why = f"the seed's process ended with exit status {done.returncode}"
             return asdict(Outcome(seed, kind="process ended", why=why))
         found: dict[str, object] = json.loads(result.read_text())
         return found
 
 
 def main(seed: str, binary: str, scratch: str) -> None:
-    """In the child."""
+    """Runs a seed in the child process, and writes its outcome to a file."""
     if found := outcome(int(seed), binary, Path(scratch)):
         (Path(scratch) / RESULT).write_text(json.dumps(asdict(found)))
 

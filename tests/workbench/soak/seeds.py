@@ -1,4 +1,4 @@
-"""What comes of a seed, and who runs many."""
+"""Runs a seed, and defines its outcome and the interface of a pool of workers."""
 
 from __future__ import annotations
 
@@ -23,29 +23,32 @@ from . import shapes
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a seed. `why` is empty if it was good; it may have lines."""
+    """The outcome of a seed."""
 
     seed: int
     operations: int = 0
-    ok: int = 0
-    kind: str = ""  # of the failure
-    why: str = ""
-    undecided: bool = False  # the checker gave up
+    ok: int = 0  # number of operations that were ok
+    kind: str = ""  # kind of failure; "" if the seed passed
+    why: str = ""  # description of the failure, perhaps of several lines; "" if the seed passed
+    undecided: bool = False  # the checker gave up on a key
 
 
 class Unavailable(Exception):
-    """Seeds cannot be run, or no more of them; the text is for the user."""
+    """No seed can be run, or no further seed; the text tells the user why."""
 
 
 class Pool(AbstractContextManager["Pool"], Protocol):
-    """Runs seeds, many at a time. Nothing goes on after the block."""
+    """Runs many seeds at a time, until the end of the block."""
 
     def outcomes(self, seeds: Iterable[int]) -> Iterator[Outcome]:
-        """Of each seed, as they come. Unavailable if there can be no more."""
+        """Yields the outcome of each seed, in the order of completion.
+
+        Unavailable if the remaining seeds cannot be run.
+        """
 
 
 class Quiet(Console):
-    """A console that says nothing: thousands of runs are not for reading."""
+    """A console that prints nothing, for thousands of runs."""
 
     def info(self, thread: str, text: str) -> None: ...
     def warn(self, text: str) -> None: ...
@@ -54,7 +57,7 @@ class Quiet(Console):
 
 
 def outcome(seed: int, binary: str, scratch: Path) -> Outcome | None:
-    """As `run`; an exception of the workbench's own is an outcome, too."""
+    """Runs a seed, and turns an exception of the workbench into an outcome."""
     try:
         return run(seed, binary, scratch)
     except Exception:
@@ -62,7 +65,7 @@ def outcome(seed: int, binary: str, scratch: Path) -> Outcome | None:
 
 
 def run(seed: int, binary: str, scratch: Path) -> Outcome | None:
-    """Runs a seed; what is in `scratch` meanwhile is gone afterwards. None if it was cut short."""
+    """Runs a seed with its temporary files in `scratch`. None if the run was cut short."""
     opts = options.parse(shapes.words(seed, binary))
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
@@ -80,9 +83,9 @@ def run(seed: int, binary: str, scratch: Path) -> Outcome | None:
 
 
 def failure(record: Record, workload: Workload, complaints: list[str]) -> tuple[str, str]:
-    """The kind of a run's failure, and why it is one; empty if it is none."""
+    """Returns the kind and the description of a run's failure, or two empty strings."""
     for problem in record.problems:
-        name = re.match(r"[a-z -]+(?=: )", problem)  # of an invariant
+        name = re.match(r"[a-z -]+(?=: )", problem)  # the name of an invariant
         return (name[0] if name else "rule of the protocol"), problem
     if record.crash:
         return "a node ended", record.crash

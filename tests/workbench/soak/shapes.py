@@ -1,7 +1,7 @@
-"""What a seed stands for: a run whose shape makes a kind of mistake visible.
+"""Shapes: each seed selects the options of a run that exposes one kind of bug.
 
-Runs that are random in everything meet the rare orders of events too rarely, so most seeds give
-a run in which faults come where one part of the protocol is at work.
+Completely random options rarely produce the order of events that a bug needs. So most shapes
+choose options for which faults hit one part of the protocol.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from ..network.nemesis import KINDS, TARGETS
 from ..simulation.loop import dice
 
-Choice = dict[str, Any]  # values of options, by their names
-FAULTS = ("partition", "loss", "duplicate", "pause", "clock")  # a kill needs stable storage
+Choice = dict[str, Any]  # values of options, by name
+FAULTS = ("partition", "loss", "duplicate", "pause", "clock")  # no kill: it needs stable storage
 
 
 def words(seed: int, binary: str) -> list[str]:
-    """The words after `./maelstrom test` that run this seed, alone as well as among others."""
+    """Returns the arguments of `./maelstrom test` that run this seed."""
     rng = dice(seed, "shape")
     choice = SHAPES[name(seed)](rng)
     args = [(name, choice.pop(name, "")) for name in ("reads", "data-dir")]
@@ -39,19 +39,19 @@ def words(seed: int, binary: str) -> list[str]:
 
 
 def name(seed: int) -> str:
-    """Of the shape that the seed stands for."""
+    """Returns the name of the seed's shape."""
     return list(SHAPES)[seed % len(SHAPES)]
 
 
 def shown(value: Any) -> str:
-    """An option's value as it is typed."""
+    """Formats an option's value for the command line."""
     if isinstance(value, list):
         return ",".join(value)
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def anything(rng: Random) -> Choice:
-    """Random in everything."""
+    """Chooses all options at random."""
     nodes = rng.randint(1, 7)
     return {
         "node-count": nodes,
@@ -70,7 +70,7 @@ def anything(rng: Random) -> Choice:
 
 
 def lease(rng: Random) -> Choice:
-    """A leader that is cut off, or its link to one follower, while clients ask both sides."""
+    """Cuts off the leader or one of its links, while clients read and write on both sides."""
     return {
         "node-count": rng.choice([3, 3, 5]),
         "concurrency": "2n",
@@ -85,7 +85,7 @@ def lease(rng: Random) -> Choice:
 
 
 def election(rng: Random) -> Choice:
-    """Leaders change so often that votes, appends and answers of several terms are on their way."""
+    """Changes leaders so often that messages of several terms are in flight."""
     return {
         "node-count": rng.choice([3, 4, 5, 5, 7]),
         "concurrency": "2n",
@@ -102,7 +102,7 @@ def election(rng: Random) -> Choice:
 
 
 def dedup(rng: Random) -> Choice:
-    """Leaders that are cut off with entries that few have: their owners ask the next one, too."""
+    """Cuts off leaders with entries that few nodes have, so that requests are retried."""
     return {
         "node-count": rng.choice([2, 3, 3, 5]),
         "concurrency": "2n",
@@ -120,7 +120,7 @@ def dedup(rng: Random) -> Choice:
 
 
 def pauses(rng: Random) -> Choice:
-    """Nodes that sleep, and wake up with the past in their hands."""
+    """Pauses nodes, which then continue with outdated state."""
     return {
         "node-count": rng.choice([1, 3, 3, 5, 7]),
         "concurrency": rng.choice(["2n", "4n"]),
@@ -136,7 +136,7 @@ def pauses(rng: Random) -> Choice:
 
 
 def starts(rng: Random) -> Choice:
-    """The first moments, with faults from the beginning."""
+    """Makes short runs with faults from the beginning."""
     return {
         "node-count": rng.randint(1, 7),
         "concurrency": "2n",
@@ -152,7 +152,7 @@ def starts(rng: Random) -> Choice:
 
 
 def constants(rng: Random) -> dict[str, int]:
-    """Other values of some of raft.py's: so small that what they bound is met all the time."""
+    """Chooses small values for some constants of raft.py, so that runs often reach the limits."""
     chunk = rng.choice([1, 2000, 5000, 20_000])
     small = {
         "CHUNK_BYTES": chunk,
@@ -166,14 +166,14 @@ def constants(rng: Random) -> dict[str, int]:
 
 
 def defined(program: Path) -> set[str]:
-    """The constants of a Python program; none of what is none, or is not there."""
+    """Returns the names of a Python program's constants; none if the file does not exist."""
     text = program.read_text(errors="replace") if program.is_file() else ""
     lines = re.findall(r"^([A-Z_, ]+) =", text, re.MULTILINE)
     return {name for line in lines for name in line.split(", ")}
 
 
 def crashes(rng: Random) -> Choice:
-    """Nodes that are killed at any step, and come back with what was on their disks."""
+    """Kills nodes at any step; they restart with the state on their disks."""
     return {
         "node-count": rng.choice([1, 2, 3, 3, 5]),
         "concurrency": "2n",
@@ -193,7 +193,7 @@ def crashes(rng: Random) -> Choice:
 
 
 def returns(rng: Random) -> Choice:
-    """Nodes that are killed, one at a time, and come back without memory."""
+    """Kills one node at a time; it restarts without its state."""
     return {
         "node-count": rng.choice([3, 3, 5]),
         "concurrency": "2n",
@@ -203,7 +203,7 @@ def returns(rng: Random) -> Choice:
         "latency-dist": distribution(rng),
         "nemesis": ["kill", *some(rng, ["loss", "duplicate", "clock"], 0)],
         "nemesis-interval": rng.uniform(0.5, 2),
-        "nemesis-rest": 3,  # else the next is killed before the last is back
+        "nemesis-rest": 3,  # else the next node is killed before the last one is readmitted
         "kill-targets": ["one"],
         "loss": rng.uniform(0.01, 0.1),
         "duplicate": rng.uniform(0.01, 0.2),
@@ -212,12 +212,12 @@ def returns(rng: Random) -> Choice:
 
 
 def distribution(rng: Random) -> str:
-    """Of latencies."""
+    """Chooses a distribution of latencies."""
     return rng.choice(["constant", "uniform", "exponential"])
 
 
 def some(rng: Random, names: Any, least: int = 1) -> list[str]:
-    """Some of the names."""
+    """Chooses some of the names, at least `least` of them."""
     known = list(names)
     return rng.sample(known, rng.randint(least, len(known)))
 

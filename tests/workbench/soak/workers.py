@@ -1,6 +1,7 @@
-"""Seeds on the cores of this machine: a few processes, each of which runs one at a time.
+"""Runs seeds in processes on this machine.
 
-This is no part of __main__: a spawned process imports what it runs by its module's name.
+This is a module of its own, not part of __main__, because a spawned process imports its function
+by the name of the module.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pathlib import Path
 
 from .seeds import Outcome, Pool, outcome
 
-SPAWN = multiprocessing.get_context("spawn")  # no worker has anything of another one's
+SPAWN = multiprocessing.get_context("spawn")  # workers inherit no open files of other workers
 
 
 def work(connection: Connection, binary: str, scratch: Path) -> None:
-    """A worker: seeds come in and outcomes go out, until nobody asks any more."""
-    os.setpgrp()  # Ctrl-C is the parent's, who ends this one then
+    """Receives seeds and sends outcomes, until the parent closes the connection."""
+    os.setpgrp()  # Ctrl-C reaches only the parent, which then kills this process
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             found = outcome(connection.recv(), binary, scratch)
@@ -31,7 +32,7 @@ def work(connection: Connection, binary: str, scratch: Path) -> None:
 
 
 class Workers(Pool):
-    """Processes that run seeds, each of them one at a time. None is left after the block."""
+    """Runs one seed at a time in each process. The end of the block kills all processes."""
 
     def __init__(self, count: int, binary: str, scratch: Path) -> None:
         self._count = count
@@ -49,7 +50,7 @@ class Workers(Pool):
             connection.close()
 
     def outcomes(self, seeds: Iterable[int]) -> Iterator[Outcome]:
-        """Of each seed, as they come."""
+        """Yields the outcome of each seed, in the order of completion."""
         left = iter(seeds)
         for seed in islice(left, self._count):
             self._give(seed)
@@ -59,9 +60,9 @@ class Workers(Pool):
                 process, seed = self._running[connection]
                 try:
                     found = connection.recv()
-                except EOFError:  # it ran out of memory, or somebody has ended it
+                except EOFError:  # the process was killed, for example for lack of memory
                     process.join()
-                    why = f"its process ended with {process.exitcode}"
+                    why = f"the seed's process ended with exit status {process.exitcode}"
                     found = Outcome(seed, kind="process ended", why=why)
                 following = next(left, None)
                 if following is not None and process.exitcode is None:
@@ -75,7 +76,7 @@ class Workers(Pool):
                 yield found
 
     def _give(self, seed: int) -> None:
-        """Starts a process for this seed, and those after it."""
+        """Starts a process, and sends it its first seed."""
         connection, end = SPAWN.Pipe()
         process = SPAWN.Process(target=work, args=(end, *self._words), daemon=True)
         process.start()
