@@ -100,10 +100,10 @@ FAULTS = {
     "second-reply": (1, ["answered twice, and differently", "not now"]),
     "extra-key": (1, ["malformed reply to write", "write_ok has no value"]),
     "missing-value": (1, ["malformed reply to read", "it lacks value"]),
-    "forged-src": (1, ["its src is", "a node sends as itself"]),
+    "forged-src": (1, ["src must be", "the sender's own name"]),
     "extra-key-in-message": (1, ["malformed message", "not time"]),
-    "no-such-destination": (1, ['there is no node or client "n99"']),
-    "second-init-ok": (1, ["n0 answered c0 after it had its init_ok", "hears nothing of n0"]),
+    "no-such-destination": (1, ['a node or client of this run, not "n99"']),
+    "second-init-ok": (1, ["n0 answered c0 after it had its init_ok", "ignores n0 from then on"]),
     "not-json": (1, ["not JSON", "I am fine"]),
     "exits": (255, ["n0 ended by itself with exit status 3", "out of ideas"]),
 }

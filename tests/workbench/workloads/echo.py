@@ -39,7 +39,7 @@ class Echo:
         return reply["echo"]
 
     def check(self, ops: Sequence[Op]) -> Results:
-        """Each operation must be ok with its own payload: an error and a time-out fail, too."""
+        """Requires each operation to be ok with its own payload. Errors and time-outs fail."""
         sent: dict[int | str, Any] = {}
         errors = []
         for op in clients(ops):
