@@ -177,7 +177,7 @@ def test_without_sense_it_is_left_out_with_the_reason(text: str) -> None:
 
 def test_a_file_too_large_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(life, "LARGEST", 10)
-    assert "life.edn cannot be read: it is too large." in page(with_life(good())).text
+    assert "life.edn cannot be read: it is larger than" in page(with_life(good())).text
 
 
 def test_without_the_file_a_sentence_says_why() -> None:

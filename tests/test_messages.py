@@ -118,7 +118,7 @@ def test_only_the_first_messages_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_is_no_journal_is_said_and_costs_no_page(line: str) -> None:
     folder = kept(good())
     (folder / journal.NAME).write_text(f"{line}\n")
-    with pytest.raises(ValueError, match="line 1 is no message"):
+    with pytest.raises(ValueError, match="line 1 is not a message"):
         journal.read(folder)
     read_back = page(folder)
     assert "The messages are not drawn, for messages.jsonl cannot be read: line 1 is no" in (
