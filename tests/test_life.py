@@ -172,7 +172,7 @@ def test_without_sense_it_is_left_out_with_the_reason(text: str) -> None:
     folder = with_life(good())
     (folder / life.NAME).write_bytes(text.encode("utf-8", "surrogateescape"))
     assert "life" not in drawn(folder)
-    assert "life is not drawn, for life.edn cannot be read: " in page(folder).text
+    assert "roles are not drawn, because life.edn cannot be read: " in page(folder).text
 
 
 def test_a_file_too_large_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +292,7 @@ def test_of_too_many_bands_some_are_drawn_and_the_page_says_so(
     folder = with_life(good())
     data = columns(drawn(folder)["life"], 0)
     assert sorted(data["what"]) == ["leader in term 1", "silent"], "the long ones of n0 and n2"
-    told = "1 of 3 nodes have no band here. 1 parts of bands, the shortest, are not drawn."
+    told = "1 of 3 nodes are not drawn. The 1 shortest parts of bands are not drawn."
     assert told in page(folder).text
 
 
