@@ -245,7 +245,7 @@ def test_a_cas_without_a_key_among_keys_is_a_mistake_and_no_other_register(value
 
 
 def test_a_malformed_cas_is_shown_as_edn() -> None:
-    with pytest.raises(HistoryError, match=r"needs \[from to\], not \[:a nil true\]"):
+    with pytest.raises(HistoryError, match=r"must be \[from to\], not \[:a nil true\]"):
         operations([Op(0, "invoke", "cas", [Keyword("a"), None, True], 0, 0)])
 
 

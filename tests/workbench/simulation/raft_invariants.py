@@ -216,9 +216,11 @@ class Invariants(Watcher):
         for index, entry in enumerate(before.log[seen.start : before.stable], seen.start + 1):
             if index > log.size or log[index] != entry:
                 if index <= before.committed:
-                    raise Broken(f"committed entries stay: {node_id} lost {index}, {entry}")
+                    raise Broken(f"committed entries stay: {node_id} lost entry {index}, {entry}")
                 if index > log.size and seen.torn == before.torn:
-                    raise Broken(f"stable storage: {node_id} came back without {index}, {entry}")
+                    raise Broken(
+                        f"stable storage: {node_id} restarted without entry {index}, {entry}"
+                    )
                 break
             seen.log.append(log[index])
 
@@ -244,7 +246,7 @@ class Invariants(Watcher):
             committed = reference.entries[log.start] if log.start <= reference.size else None
             if not committed or committed.term != log[log.start].term:
                 raise Broken(
-                    f"snapshot: {node_id}'s log begins after {log.start} of term "
+                    f"snapshot: {node_id}'s log begins after entry {log.start} of term "
                     f"{log[log.start].term}, where {committed or 'nothing'} is committed"
                 )
             mine[: log.start] = reference.entries[1 : log.start + 1]
@@ -308,15 +310,16 @@ class Invariants(Watcher):
         before, now = seen.commit_index, raft.commit_index
         if not before <= now <= raft.log.size:
             raise Broken(
-                f"commit index: {node_id}'s went from {before} to {now}, of {raft.log.size} entries"
+                f"commit index: {node_id}'s went from {before} to {now}, but its log has "
+                f"{raft.log.size} entries"
             )
         seen.commit_index, seen.committed = now, max(now, seen.committed)
         known = min(now, reference.size)
         for index in range(before + 1, known + 1):
             if seen.log[index - 1] != reference.entries[index]:
                 raise Broken(
-                    f"state machine safety: {node_id} takes {seen.log[index - 1]} at {index} for "
-                    f"committed, where {reference.entries[index]} is"
+                    f"state machine safety: {node_id} commits {seen.log[index - 1]} at {index}, "
+                    f"where {reference.entries[index]} is committed"
                 )
         if now > known:
             for entry in seen.log[known:now]:
@@ -329,7 +332,7 @@ class Invariants(Watcher):
             ]
             if 2 * len(have) <= len(raft.node.node_ids):
                 raise Broken(
-                    f"commit: {node_id} takes {entry} at {now} for committed, but only "
+                    f"commit: {node_id} commits {entry} at {now}, but only "
                     f"{' '.join(have)} of {len(raft.node.node_ids)} nodes have it"
                 )
             self._check_completeness()
@@ -341,16 +344,16 @@ class Invariants(Watcher):
         before, now = seen.last_applied, raft.last_applied
         if not before <= now <= raft.commit_index:
             raise Broken(
-                f"applied: {node_id}'s last went from {before} to {now}, "
-                f"with {raft.commit_index} committed"
+                f"applied: {node_id}'s last_applied went from {before} to {now}, "
+                f"but its commit index is {raft.commit_index}"
             )
         seen.last_applied = now
         for key in self._keys(seen.log[before:now]):
             value, wanted = raft.state_machine.map.get(key, NO_VALUE), reference.value(key, now)
             if value != wanted:
                 raise Broken(
-                    f"at most once: with all up to {now} applied, key {key} holds {_shown(value)} "
-                    f"on {node_id}, and should hold {_shown(wanted)}"
+                    f"at most once: with entries up to {now} applied, key {key} holds "
+                    f"{_shown(value)} on {node_id}, but must hold {_shown(wanted)}"
                 )
 
     def _keys(self, entries: list[Any]) -> Iterator[Any]:
@@ -370,8 +373,8 @@ class Invariants(Watcher):
             index = index or seen.last_applied
             if index < asked:
                 raise Broken(
-                    f"no stale read: {node_id}, with all up to {index} applied, answered {id[0]} "
-                    f"{body}, whose question came when {asked} was acknowledged"
+                    f"no stale read: {node_id}, with entries up to {index} applied, answered "
+                    f"{id[0]} {body}, but entry {asked} was acknowledged before the request"
                 )
         if index:
             self._acknowledged = max(self._acknowledged, index)
