@@ -108,7 +108,9 @@ class VirtualNode(Node):
             self._give(line)
 
     def _start_thread(self, action: Callable[[], object]) -> None:
-        raise RuntimeError("a simulated node has no threads and no blocking handlers; run it with ./maelstrom test")
+        raise RuntimeError(
+            "a simulated node has no threads and no blocking handlers; run it with ./maelstrom test"
+        )
 
     def _end(self, error: BaseException) -> NoReturn:
         if isinstance(error, (KeyboardInterrupt, Ended, Killed)):  # handled by the owner
@@ -223,7 +225,7 @@ class Machine:
             self.end(f"{type(error).__name__}: {error}")
         else:
             if not self.node:
-                self.end("no Node of node.py created; the binary must create one")
+                self.end("no Node of node.py: the binary must make one")
             elif storage := getattr(self.node.server, "storage", None):
                 storage.connect = self._connect
 
