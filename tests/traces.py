@@ -185,7 +185,7 @@ def partitioned_leader() -> Story:
 
 
 def lease() -> Story:
-    """Section 8 and thesis 6.4.1, reads: a lease that expires.
+    """Section 8 and thesis 6.4.1, reads: a lease expires.
 
     With its answer to the leader, a follower promises to elect no other node for an election
     timeout. The leader's lease lasts 0.9 of that time, counted from the sending of the answered

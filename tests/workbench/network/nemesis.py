@@ -1,4 +1,4 @@
-"""The nemesis: faults that begin and end at random moments, each independent of the others."""
+"""The nemesis: begins and ends faults at random times, independently of each other."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def ring(nodes: Sequence[str]) -> Grudge:
     """Lets each node hear its neighbours on a ring (jepsen.nemesis/majorities-ring-perfect)."""
     count = len(nodes)
     majority = count // 2 + 1
-    # The node in the middle of a window hears that window.
+    # The node in the middle of each window of a majority hears the nodes of that window.
     return {
         nodes[(i + majority // 2) % count]: set(nodes)
         - {nodes[(i + j) % count] for j in range(majority)}

@@ -74,7 +74,7 @@ class Inbox:
 
 
 class Network:
-    """Takes messages from nodes and clients, and delivers them.
+    """Delivers messages between nodes and clients.
 
     - `deliver(node_id, message)` hands a message to a node. Each client registers its receiver.
     - `log(direction, message)` is called for each send and each receipt.

@@ -129,9 +129,9 @@ def loads(text: str) -> Any:
     """Reads the single form in `text`. Raises EDNError if there is none, or more than one."""
     forms = list(numbered(text))
     if not forms:
-        raise EDNError(1, "there is no form", cut_off=True)
+        raise EDNError(1, "the text has no form", cut_off=True)
     if len(forms) > 1:
-        raise EDNError(forms[1][0], "there is a second form")
+        raise EDNError(forms[1][0], "the text has a second form")
     return forms[0][1]
 
 

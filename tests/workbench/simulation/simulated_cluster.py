@@ -1,4 +1,4 @@
-"""A whole cluster in one process and in virtual time: the same seed gives the same run.
+"""Simulates a cluster in one process and in virtual time: the same seed gives the same run.
 
 The unchanged binary runs once for each node. In place of node.py's `Node` it gets a class without a
 clock, random generator, input or output of its own. Nodes share no objects, because messages

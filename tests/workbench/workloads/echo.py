@@ -17,7 +17,7 @@ from .workload import Body, Next, Worker, expect
 
 
 class Echo:
-    """Clients send a payload and expect it back."""
+    """Sends payloads, and expects them back."""
 
     name = "echo"
     group = 1
