@@ -489,7 +489,7 @@ def test_what_a_node_has_forgotten_still_counts_for_who_had_heard_of_it() -> Non
     world.turn("n0", [])
     world.turn("n1", entries(2), term=2, commit_index=1, last_applied=1)
     world.turn("n1", entries(2, 2), commit_index=2)
-    assert len(world.told) == 1 and world.told[0].startswith("commit: n1 commits")  # no node had that
+    assert len(world.told) == 1 and world.told[0].startswith("commit: n1 commits")  # no node had it
 
 
 def test_what_a_leader_has_not_on_its_disk_may_be_lost_and_does_not_count() -> None:

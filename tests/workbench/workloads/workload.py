@@ -72,8 +72,8 @@ def expect(reply: Body, type: str, keys: set[str]) -> None:
     if reply.get("type") != type:
         raise ValueError(f"its type must be {type!r}, not {reply.get('type')!r}")
     if missing := keys - reply.keys():
-        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"{type} must have {', '.join(sorted(missing))}")
     if extra := reply.keys() - keys - {"type", "msg_id", "in_reply_to"}:
-        raise ValueError(f"{type} has no {', '.join(sorted(extra))}")
+        raise ValueError(f"{type} must not have {', '.join(sorted(extra))}")
     if reply.get("msg_id", 0).__class__ is not int:
         raise ValueError("its msg_id must be an integer")
