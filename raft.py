@@ -221,9 +221,8 @@ class Batch:
     came_at: float  # at this node
     # At its owner
     sent_at: float = -math.inf  # until then no other node has it: no write can happen
-    tried: bool = False  # the leader was asked
+    asked: str = ""  # the node that it was sent to last, if that was since a leader was heard of
     # At the leader
-    via: str = ""  # the node that it came from: the owner, or one that passed it on
     stamp: float = -math.inf  # of the last messages sent before it came
     todo: int = 0  # how much of reads and writes is not done
 
@@ -286,7 +285,7 @@ class Follower:
     stamp: float = -math.inf  # of the latest message to it
     entries_stamp: float = -math.inf  # of the latest one with entries
     backed: float = -math.inf  # stamp of the last step back
-    answered: list[Any] = field(default_factory=list)  # batches it is to hear of: owner, seq
+    done: list[int] = field(default_factory=list)  # seqs of its own batches, to tell it
     snapshot: Snapshot | None = None  # that it gets, for it lacks what the log has no more
     offset: int = 0  # how many of its records the follower has
     part_stamp: float = -math.inf  # of the message with the last ones
@@ -319,7 +318,7 @@ class Raft(Server):
         self.debug = debug
 
         # Persistent state on all servers (figure 2), if there is a storage
-        self.storage = storage
+        self.storage: Any = storage or Memory()
         self.term = 0  # changed in advance_term
         self.voted_for: str | None = None  # in this term
         self.log = Log()  # appended to by a leader, changed in place by a follower
@@ -334,8 +333,7 @@ class Raft(Server):
         # Volatile state on all servers
         self.role = "follower"  # or "candidate", or "leader"
         self.leader: str | None = None  # of this term, if it was heard
-        self.unheard = False  # it says that it hears nothing of this node
-        self.led = 0  # the latest term that another node leads, perhaps only by hearsay
+        self.relay: str | None = None  # the last node that refused a vote because a leader lives
         self.commit_index = 0
         self.last_applied = 0
         self.sessions = Sessions()  # replicated like the state machine
@@ -405,11 +403,7 @@ class Raft(Server):
         the first one is not ready before that is done. Returns whether init_ok must wait for that.
         """
         with self.lock:
-            if self.storage:
-                self.storage.open(self)
-                self.members = dict.fromkeys(self.node.node_ids, self.start)
-            else:
-                self.start = self.node.random.getrandbits(48)
+            self.storage.open(self)
             self.began = now = self.node.now()
             self.seq = int(now * 1e6)
             others = len(self.node.other_node_ids)
@@ -429,11 +423,11 @@ class Raft(Server):
             if self.new_leader:  # everything goes there, at once
                 self.new_leader = False
                 for batch in self.pending.values():
-                    batch.tried = False
+                    batch.asked = ""
                     self.hand_over(batch)
             if any(self.arrived):
                 self.hand_over_arrived()
-            if self.storage and self.node.node_id:
+            if self.node.node_id:
                 self.storage.save(self, self.may_save_later())
             if self.role == "leader":
                 self.advance_commit_index()
@@ -452,8 +446,7 @@ class Raft(Server):
         """What must happen even if no message comes."""
         with self.lock:
             now = self.node.now()
-            if self.storage:
-                self.storage.save(self)
+            self.storage.save(self)
             if self.role == "leader":
                 self.review_followers(now)
                 if self.of_majority(now, "heard_of") < now - 2 * self.timeout:
@@ -487,24 +480,25 @@ class Raft(Server):
         self.hand_over(batch)
 
     def hand_over(self, batch: Batch) -> None:
-        """Gives a batch to the leader, or to nobody for now.
+        """Gives a batch to the leader; without one to the relay; without either to nobody.
 
-        The second try goes to all others, for the link to the leader may be cut, and who hears the
-        leader passes it on; so does the first one when only others hear it, or it hears only them.
+        The link to that node may be cut, so a retry goes to another one, drawn at random: a node
+        that follows the leader relays the batch.
         """
+        dest = self.leader or self.relay
+        if batch.asked:
+            others = [id for id in self.node.other_node_ids if id != batch.asked]
+            dest = self.node.random.choice(others or [batch.asked])
         if self.role == "leader":
-            self.accept_batch(batch, self.node.node_id)
-        elif not self.led:
-            return
-        else:
-            direct = not batch.tried and not self.unheard
-            for dest in [self.leader] if self.leader and direct else self.node.other_node_ids:
-                self.send_forward(dest, self.led, batch)
-        batch.tried, batch.sent_at = True, self.node.now()
+            self.accept_batch(batch)
+        elif dest:
+            self.send_forward(dest, batch)
+        if dest:
+            batch.asked, batch.sent_at = dest, self.node.now()
 
-    def send_forward(self, dest: str, term: int, batch: Batch) -> None:
+    def send_forward(self, dest: str, batch: Batch) -> None:
         self.send(
-            dest, "forward", term=term, owner=batch.owner, seq=batch.seq, reads=batch.reads,
+            dest, "forward", owner=batch.owner, seq=batch.seq, reads=batch.reads,
             writes=batch.writes,
         )  # fmt: skip
 
@@ -536,38 +530,27 @@ class Raft(Server):
         """
         self.node.send(client, {**res, "in_reply_to": msg_id})
 
-    def answered(self, src: str, seq: int) -> None:
-        """A node that had passed a batch on says that the leader has done it."""
-        self.pending.pop(seq, None)
-
     def forward(
-        self, src: str, term: int, owner: str, seq: int, reads: list[Operation],
-        writes: list[Operation],
-    ) -> None:  # fmt: skip
-        """Another node's batch, for the leader of this term.
-
-        Who hears that leader passes it on, once. The answer is who leads now.
-        """
+        self, src: str, owner: str, seq: int, reads: list[Operation], writes: list[Operation]
+    ) -> None:
+        """Another node's batch. A node that follows the leader relays the batch once."""
         batch = Batch(owner, seq, reads, writes, self.node.now())
-        if self.role == "leader" and term == self.term:
-            self.accept_batch(batch, src)
-        elif owner == src:
-            if self.leader not in (None, src) and term == self.term:
-                self.send_forward(self.leader, term, batch)
-            self.send_vote(src, False, self.term, False, None)
+        if self.role == "leader":
+            self.accept_batch(batch)
+        elif self.leader not in (None, src) and owner == src:
+            self.send_forward(self.leader, batch)
 
     # Client operations: the leader
 
-    def accept_batch(self, batch: Batch, via: str) -> None:
+    def accept_batch(self, batch: Batch) -> None:
         """Takes a batch, once in its term: its writes into the log, its reads aside."""
         key = (batch.owner, batch.seq)
         if accepted := self.accepted.get(key):
-            accepted.via = via  # the way that it came by last is the best one back
             if accepted.todo <= 0:
-                self.finish(accepted)
+                self.finish(accepted)  # its owner has not heard of that
         else:
             self.accepted[key] = batch
-            batch.via, batch.stamp = via, self.stamp
+            batch.stamp = self.stamp
             batch.todo = bool(batch.reads) + bool(batch.writes)
             if batch.writes:
                 self.log.append([Entry(self.term, *key, batch.writes)])
@@ -582,8 +565,8 @@ class Raft(Server):
         batch.reads, batch.writes = [], []  # it is remembered for a while
         if batch.owner == self.node.node_id:
             self.pending.pop(batch.seq, None)
-        elif follower := self.followers.get(batch.via):
-            follower.answered.append((batch.owner, batch.seq))
+        else:
+            self.followers[batch.owner].done.append(batch.seq)
 
     # Who takes part: return without memory
 
@@ -684,7 +667,7 @@ class Raft(Server):
 
     def forget_leader(self) -> None:
         """What was known of a leader, or was about to be said to it, is of no use any more."""
-        self.leader, self.led = None, 0
+        self.leader = self.relay = None
         self.verified = self.commit_index
         self.early.clear()
         self.incoming = Snapshot()
@@ -715,6 +698,7 @@ class Raft(Server):
         if self.leader:
             self.log_role(f"{self.role}, lost {self.leader}")
             self.forget_leader()
+        self.relay = None
         self.failures += 1
         self.campaigned = self.node.now()
         self.reset_election_deadline()
@@ -741,7 +725,7 @@ class Raft(Server):
         }
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8). The
         # first one of all says who takes part.
-        self.append_starts({} if self.log.size or self.storage else self.members)
+        self.append_starts({} if self.log.size or not self.start else self.members)
         self.term_start = self.log.size
 
     def request_votes(self, pre: bool) -> None:
@@ -813,8 +797,8 @@ class Raft(Server):
             return bool(self.of_majority(now, "heard_of") >= now - self.timeout)
         return now < self.promise
 
-    def send_vote(self, dest: str, pre: bool, term: int, granted: bool, sent: float | None) -> None:
-        """Yes, or no and who leads. The no is also the answer to a forward that leads nowhere."""
+    def send_vote(self, dest: str, pre: bool, term: int, granted: bool, sent: float) -> None:
+        """Yes, or no and who leads."""
         leader = self.leader if not granted and self.is_led() else None
         self.send(
             dest, "request_vote_res", pre=pre, term=term, granted=granted, sent=sent,
@@ -823,13 +807,12 @@ class Raft(Server):
 
     def request_vote_res(
         self, src: str, pre: bool, term: int, granted: bool, leader: str | None,
-        sent: float | None, starts: dict[str, int],
+        sent: float, starts: dict[str, int],
     ) -> None:  # fmt: skip
         """A vote, or a refusal, which may say that there is a leader."""
-        if sent is not None:
-            if sent < self.began:
-                return  # it is an answer to the node that this one has forgotten that it was
-            self.measure(sent)
+        if sent < self.began:
+            return  # it is an answer to the node that this one has forgotten that it was
+        self.measure(sent)
         if granted and (pre, term) in self.votes:
             self.votes[pre, term][src] = starts.get(src, 0)
             self.count_votes(pre, term)
@@ -840,9 +823,9 @@ class Raft(Server):
             self.admit(starts if len(starts) > 1 else {})  # nor in another: this node comes back
         if leader is None:
             self.maybe_step_down(term, f"{src} is in a later term")
-        elif not self.leader and leader != self.node.node_id and term >= self.led:
-            self.new_leader |= term > self.led
-            self.led = term
+        elif not self.leader and leader != self.node.node_id:
+            self.new_leader |= self.relay is None
+            self.relay = src
 
     def count_votes(self, pre: bool, term: int) -> None:
         """A majority of pre-votes makes a candidate, one of votes a leader (section 5.2).
@@ -865,7 +848,8 @@ class Raft(Server):
         now = self.node.now()
         self.stamp = max(now, math.nextafter(self.stamp, math.inf))
         asked = max((batch.stamp for batch in self.waiting_reads), default=-math.inf)
-        needed = majority(len(self.node.node_ids)) - (not self.storage)  # of followers, to commit
+        is_stable = self.log.stable == self.log.size  # then the leader counts itself
+        needed = majority(len(self.node.node_ids)) - is_stable  # of followers, to commit
         for node_id, follower in self.followers.items():
             # Reads wait for the answer to a later message.
             due = follower.stamp <= asked or now - follower.stamp >= self.heartbeat
@@ -923,9 +907,9 @@ class Raft(Server):
         follower = self.followers[node_id]
         self.send(
             node_id, type, term=self.term, sent=self.stamp, timeout=self.timeout, rtt=self.rtt,
-            answered=follower.answered, deaf=self.is_silent(follower), **fields,
+            done=follower.done, **fields,
         )  # fmt: skip
-        follower.stamp, follower.answered = self.stamp, []
+        follower.stamp, follower.done = self.stamp, []
 
     def append_entries_res(
         self, src: str, term: int, success: bool, match: int, sent: float, timeout: float,
@@ -989,10 +973,8 @@ class Raft(Server):
 
     def compact(self) -> None:
         """Forgets what is applied of the log (section 7), but what a follower may lack still."""
-        log, needed = self.log, [self.last_applied]
+        log, needed = self.log, [self.last_applied, self.storage.index]
         needed += [one.snapshot.index for one in self.followers.values() if one.snapshot]
-        if self.storage:
-            needed.append(self.storage.index)
         kept, end = log.start, max(log.start, min(needed))
         if log.bytes_between(kept, end) > KEPT_BYTES and end - kept > KEPT_ENTRIES:
             kept += (end - kept + 7) // 8  # no more, for to free thousands at once stops the node
@@ -1031,8 +1013,7 @@ class Raft(Server):
         """Commits what a majority has, if it is of this term (sections 5.3 and 5.4.2)."""
         if self.commit_index == self.log.size:
             return
-        mine = self.log.stable if self.storage else self.log.size
-        index = self.of_majority(mine, "match_index")
+        index = self.of_majority(self.log.stable, "match_index")
         if index > self.commit_index and self.log[index].term == self.term:
             self.commit_index = index
 
@@ -1041,19 +1022,18 @@ class Raft(Server):
     def append_entries(
         self, src: str, term: int, prev_log_index: int, prev_log_term: int,
         entries: list[Sequence[Any]], leader_commit: int, sent: float, timeout: float, rtt: float,
-        answered: list[Any], deaf: bool,
+        done: list[int],
     ) -> None:  # fmt: skip
         """The leader's entries, or its heartbeat."""
-        if not self.hear_leader(src, term, sent, timeout, rtt, answered, deaf):
+        if not self.hear_leader(src, term, sent, timeout, rtt, done):
             return
         self.refused = self.accept(prev_log_index, prev_log_term, [*map(Entry._make, entries)])
         # The leader's commit index says nothing of entries that may differ from its own.
         self.commit_index = max(self.commit_index, min(leader_commit, self.verified))
 
     def hear_leader(
-        self, src: str, term: int, sent: float, timeout: float, rtt: float, answered: list[Any],
-        deaf: bool,
-    ) -> bool:  # fmt: skip
+        self, src: str, term: int, sent: float, timeout: float, rtt: float, done: list[int]
+    ) -> bool:
         """Any message of a leader; False if it is one of an earlier term, which is refused."""
         if term < self.term:
             self.send_leader(src, sent, timeout, 0)
@@ -1062,14 +1042,10 @@ class Raft(Server):
         if not self.leader:
             self.have_leader("follower", src, f"follower of {src}")
         self.promise = max(self.promise, self.node.now() + timeout)
-        self.led = term
-        self.timeout, self.rtt, self.unheard = timeout, rtt, deaf
+        self.timeout, self.rtt = timeout, rtt
         self.samples.append(rtt)  # it will not have forgotten if it leads
-        for owner, seq in answered:
-            if owner == self.node.node_id:
-                self.pending.pop(seq, None)
-            else:  # this node had passed it on
-                self.send(owner, "answered", seq=seq)
+        for seq in done:
+            self.pending.pop(seq, None)
         latest = (sent, timeout)
         self.ack, self.refused = max(self.ack or latest, latest), None
         return True
@@ -1085,13 +1061,13 @@ class Raft(Server):
     def install_snapshot(
         self, src: str, term: int, last_index: int, last_term: int, starts: dict[str, int],
         size: int, offset: int, data: list[Any], sent: float, timeout: float, rtt: float,
-        answered: list[Any], deaf: bool,
+        done: list[int],
     ) -> None:  # fmt: skip
         """A part of the leader's state: this node lacks what the leader's log has no more.
 
         (Section 7.) Parts come in order; one that is not the next is answered with which that is.
         """
-        if not self.hear_leader(src, term, sent, timeout, rtt, answered, deaf):
+        if not self.hear_leader(src, term, sent, timeout, rtt, done):
             return
         if last_index > self.commit_index:  # a node never goes back
             if last_index > self.incoming.index:
@@ -1407,6 +1383,19 @@ class Sessions:
         return [(client, *self._last[client]) for client in changed]
 
 
+class Memory:
+    """Stands in for a Storage where a node keeps its state in memory alone."""
+
+    durable = False
+    index = 1 << 62  # no log is kept for a checkpoint
+
+    def open(self, raft: Raft) -> None:
+        raft.start = raft.node.random.getrandbits(48)
+
+    def save(self, raft: Raft, later: bool = False) -> None:
+        raft.log.stable = raft.log.size
+
+
 class Storage:
     """A node's persistent state (figure 2, section 7) in a SQLite file: it outlives the process.
 
@@ -1421,6 +1410,8 @@ class Storage:
     SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
     beside it says, not synced and thus never too much, how many commits have been acknowledged.
     """
+
+    durable = True
 
     def __init__(self, folder: str) -> None:
         import sqlite3  # what keeps its state in memory need not load it
@@ -1449,6 +1440,7 @@ class Storage:
                 f"{path} cannot be used: {why}. See that the folder can be written, end who else "
                 "uses it, put a sound copy there, or move it away if others know all that it knew."
             ) from error
+        raft.members = dict.fromkeys(raft.node.node_ids, raft.start)
         raft.log_role(f"follower, with its state up to {raft.log.size} in {path}")
 
     def _open(self, path: Path) -> None:
@@ -1580,7 +1572,7 @@ FIELDS: Final = {  # of each type of message between servers
     handler.__name__: set(signature(handler).parameters) - {"self", "src"}
     for handler in (
         Raft.request_vote, Raft.request_vote_res, Raft.append_entries, Raft.append_entries_res,
-        Raft.install_snapshot, Raft.forward, Raft.answered,
+        Raft.install_snapshot, Raft.forward,
     )
 }  # fmt: skip
 

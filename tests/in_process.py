@@ -50,7 +50,8 @@ class Remembered(Storage):
         super().__init__("")
         self.index = 10**18
 
-    def open(self, raft: Raft) -> None: ...
+    def open(self, raft: Raft) -> None:
+        raft.members = dict.fromkeys(raft.node.node_ids, 0)
 
     def save(self, raft: Raft, later: bool = False) -> None:
         raft.log.stable = raft.log.size

@@ -252,7 +252,25 @@ MUTANTS = [
     Mutant(
         "a node that does not lead any more appends",
         "paper 5.3", "log matching",
-        [('if self.role == "leader" and term == self.term:', "if term == self.term:")],
+        [("""\
+        if self.role == "leader":
+            self.accept_batch(batch)
+        elif self.leader not""", """\
+        if self.log.size:
+            self.accept_batch(batch)
+        elif self.leader not""")],
+    ),
+    Mutant(
+        "a batch is relayed for ever",
+        "README, owners and relays", "messages without end between two followers",
+        [(" and owner == src:", ":")],
+        test="forward_is_relayed_once",
+    ),
+    Mutant(
+        "a retry goes to the leader alone",
+        "README, owners and relays", "an owner whose link to the leader is cut is not served",
+        [("        if batch.asked:\n", "        if False:\n")],
+        test="owner_a_retry_goes_to_another_node",
     ),
     Mutant(
         "a follower does not look at the term of the entry before",
@@ -294,16 +312,16 @@ MUTANTS = [
     Mutant(
         "the log is cut where it is not applied yet",
         "paper 7", "applied",
-        [("needed = self.log, [self.last_applied]", "needed = self.log, [self.log.size]")],
+        [("needed = self.log, [self.last_applied,", "needed = self.log, [self.log.size,")],
         test="7_what_is_not_applied_stays",
     ),
     Mutant(
         "what depends on the disk leaves before it is there",
         "figure 2: updated on stable storage before responding", "stable storage",
         [("                self.storage.save(self, self.may_save_later())\n",
-          "                pass\n"),
+          "                self.log.stable = self.log.size\n"),
          ("            is_over = self.last_applied", """\
-            if self.storage and self.node.node_id:
+            if self.node.node_id:
                 self.node._write("".join(self.node._outbox).encode())
                 self.node._outbox.clear()
                 self.storage.save(self, self.may_save_later())
@@ -313,7 +331,7 @@ MUTANTS = [
     Mutant(
         "a leader counts itself before its disk has the entry",
         "thesis 10.2.1", "commit, committed entries stay",
-        [("self.log.stable if self.storage else", "self.log.size if self.storage else")],
+        [("of_majority(self.log.stable,", "of_majority(self.log.size,")],
         "crashes",
     ),
     Mutant(

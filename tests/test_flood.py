@@ -208,7 +208,7 @@ class Cluster:
         return (
             node.role, node.term, node.voted_for, node.leader, node.log.size, node.verified,
             node.commit_index, node.promise, node.timeout,
-            node.rtt, node.led, node.members.copy(), list(node.pending), list(node.accepted),
+            node.rtt, node.relay, node.members.copy(), list(node.pending), list(node.accepted),
             list(node.early), node.incoming.index, node.incoming.size,
             [follower.match_index for follower in node.followers.values()],
         )  # fmt: skip

@@ -23,9 +23,9 @@ class World:
     """Three nodes as the invariants see them, without machines: a test sets what they hold."""
 
     def __init__(
-        self, storage: object = True, nodes: int = 3
+        self, durable: bool = True, nodes: int = 3
     ) -> None:
-        self.storage = storage
+        self.storage = SimpleNamespace(durable=durable)
         self.names = [f"n{number}" for number in range(nodes)]
         self.told: list[str] = []
         self.loop = VirtualLoop()
@@ -476,7 +476,7 @@ def test_the_first_turn_may_replace_what_was_not_committed() -> None:
 
 
 def test_what_a_node_has_forgotten_still_counts_for_who_had_heard_of_it() -> None:
-    world = World(storage=None)
+    world = World(durable=False)
     world.turn("n1", entries(2), term=2)
     world.start("n1")
     world.turn("n1", [])

@@ -54,7 +54,7 @@ def part(
     return {
         "type": "install_snapshot", "term": term, "last_index": index, "last_term": last_term,
         "starts": {}, "size": size, "offset": offset, "data": data,
-        "sent": 1.0, "timeout": 0.3, "rtt": 0.0, "answered": [], "deaf": False,
+        "sent": 1.0, "timeout": 0.3, "rtt": 0.0, "done": [],
     }  # fmt: skip
 
 
@@ -247,11 +247,11 @@ def test_7_meanwhile_a_follower_that_passes_operations_on_hears_what_is_done() -
     scene.until_sent("install_snapshot", "n2")
     scene.says("n2", forward(1, [["c7", 1, write(7, "k7")]], owner="n2"))
     scene.acks("n1")
-    assert scene.until_sent("install_snapshot", "n2")["answered"] == [["n2", 1]]
+    assert scene.until_sent("install_snapshot", "n2")["done"] == [1]
     owner = follower()
     msg_id = owner.request(write(7))
     (sent,) = owner.sent("forward", "n0")
-    owner.says("n0", {**part([]), "answered": [["n1", sent["seq"]]]})
+    owner.says("n0", {**part([]), "done": [sent["seq"]]})
     assert not owner.raft.pending and owner.answer(msg_id) is None
 
 

@@ -28,6 +28,7 @@ EVENTS = 20  # last events shown when a property is violated
 MAX_WORDS = 200  # characters shown of an event
 LOOKED_AT = (  # public attributes of raft.py's Raft that the checks read
     "term", "voted_for", "role", "log", "commit_index", "last_applied", "state_machine",
+    "storage",
 )  # fmt: skip
 
 
@@ -66,8 +67,7 @@ class Seen:
         A leader may send entries before they are on its own disk, and counts itself only then
         (thesis 10.2.1). So the node's own `log.stable` is used.
         """
-        size = len(self.log)
-        return min(size, self.raft.log.stable) if getattr(self.raft, "storage", None) else size
+        return min(len(self.log), int(self.raft.log.stable))
 
     def changed(self) -> bool:
         """Tells whether the node has changed since the last call. Most turns change nothing."""
@@ -195,7 +195,7 @@ class Invariants(Watcher):
             return None
         seen = self._nodes[machine.node_id] = Seen(node.server, torn=machine.torn)
         self._reference = self._reference or Reference(seen.raft)
-        if before and getattr(node.server, "storage", None):
+        if before and node.server.storage.durable:
             self._check_kept(machine.node_id, before, seen)
         elif before:
             seen.forgotten = [*before.forgotten, before.log]
