@@ -166,8 +166,8 @@ def partitioned_leader() -> Story:
 
     n0 appends entry 3 of term 1, and cannot commit it. The other side elects n2, whose entry 3 is
     of term 2.
-    Look at: n0 hears n2's term, becomes a follower, drops its own entry 3, and forwards its
-    client's write to n2. So the write takes effect after all, once.
+    Look at: n0 hears of n2's term and becomes a follower. It forwards its client's write, which n3
+    relays to n2, and drops its own entry 3. So the write takes effect after all, once.
     """
     story = Story({"n0": "", "n1": "", "n2": "", "n3": "", "n4": ""}, first="n2")
     story.leads("n0")
