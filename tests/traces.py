@@ -180,7 +180,8 @@ def partitioned_leader() -> Story:
     story.request("n2", write(3), "c2")
     story.passes(0.03)
     story.heal()
-    story.passes(0.3)
+    story.has("n0", "1 1 2 2 2")
+    story.passes(0.05)
     return story
 
 
