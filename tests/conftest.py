@@ -1,5 +1,5 @@
-"""For all tests."""
+"""Settings for all tests."""
 
 import os
 
-os.environ["MAELSTROM_REPORT"] = "no"  # of the many runs that nobody looks at
+os.environ["MAELSTROM_REPORT"] = "no"  # skips report.html, which takes time

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A lin-kv node with a fault of your choice: the bench must find each of them.
+"""Runs a lin-kv node with a chosen fault. The bench must find each fault.
 
     ./maelstrom test -w lin-kv --bin tests/faulty_node.py --time-limit 5 --rate 50 \\
         --node-count 1 --concurrency 2n -- stale-read
@@ -20,7 +20,7 @@ RARELY = 5
 
 
 class FaultyServer(Server):
-    """Chapter 1's server with a fault in every RARELY-th request that it concerns."""
+    """Chapter 1's server, with a fault in every RARELY-th request to which the fault applies."""
 
     def __init__(self, fault: str) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class FaultyServer(Server):
             self.node._handlers["init"] = lambda msg: None
 
     def hits(self, concerned: bool) -> bool:
-        """Whether this request meets the fault."""
+        """Counts a request to which the fault applies. Tells whether the fault strikes now."""
         self.concerned += concerned
         return concerned and self.concerned % RARELY == 0
 
     def client_req(self, msg: Message) -> None:
-        """Does what chapter 1 does, or what the fault says."""
+        """Answers as chapter 1 does, or as the fault demands."""
         body = msg["body"]
         type = body["type"]
         before = self.state_machine
@@ -81,12 +81,12 @@ class FaultyServer(Server):
         self.node.reply(msg, res)
 
     def write_line(self, line: str) -> None:
-        """Prints what is no message of this node's."""
+        """Prints a line that is not a valid message of this node."""
         self.node._write(f"{line}\n".encode())
 
 
 def main() -> None:
-    """The fault is the only word on the command line."""
+    """Runs the node with the fault named on the command line."""
     fault = sys.argv[1] if len(sys.argv) > 1 else "none"
     FaultyServer(fault).node.main()
 

@@ -1,4 +1,4 @@
-"""Makes histories of a register for tests, linearizable by construction unless spoilt."""
+"""Makes histories of a register for tests. They are linearizable, unless `spoilt` changes them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ NOT_FOUND = [Keyword("key-does-not-exist"), "not found"]
 def simulated(
     rng: random.Random, count: int, processes: int, values: int = 5, unknown: int = 0
 ) -> list[Op]:
-    """Operations of processes that are always busy, each taking effect at some moment between.
+    """Makes a linearizable history of `count` operations, by processes that are always busy.
 
-    `unknown` of the writes and cas end without an answer; half of those never take effect.
+    `unknown` of the writes and cas end without an answer. Half of those, at random, never take
+    effect.
     """
     state: int | None = None
     events: list[Op] = []
-    # What each process has under way: f, argument, and once it took effect the completion.
+    # Each process's pending operation: f, argument, and its completion (None before its effect).
     busy: dict[int, tuple[str, object, Op | None]] = {}
     names = list(range(processes))
     invoked = 0
@@ -73,7 +74,7 @@ def simulated(
 
 
 def spoilt(rng: random.Random, events: list[Op], after: float = 0.0) -> list[Op]:
-    """The same history with the value of one ok read changed, in the part after a fraction."""
+    """Changes the value of one ok read, in the part of the history after the fraction `after`."""
     reads = [
         op for op in events if (op.type, op.f) == ("ok", "read") and op.index >= after * len(events)
     ]

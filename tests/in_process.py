@@ -1,4 +1,4 @@
-"""Nodes in this process, in a time that the test moves: no threads, no sleeps, no processes."""
+"""Runs nodes inside the test's process, on a clock that the test advances. No threads or sleeps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from raft import Entry, HardState, Log, Snapshot, State, Storage
 
 
 class InProcessNode(VirtualNode):
-    """A node whose clock, chance and output belong to the test."""
+    """A node whose clock, random generator and output belong to the test."""
 
     def __init__(self, world: World, life: int = 0) -> None:
         self.world = world
         self.log_lines: list[str] = []
         self.turns = 0
-        self.skew = 0.0  # seconds by which its clock is ahead
+        self.skew = 0.0  # seconds; how far its clock is ahead of the world's
         super().__init__(
             lambda: world.time + self.skew,
             random.Random(7 + life),
@@ -34,17 +34,17 @@ class InProcessNode(VirtualNode):
         super()._turn(action, *args)
 
     def receive(self, *messages: Message) -> None:
-        """One turn for these messages."""
+        """Handles these messages in one turn."""
         self.read("\n".join(map(json.dumps, messages)).encode())
 
     @property
     def next_due(self) -> float:
-        """When it must run, in the world's time."""
+        """Time of the node's next timer, on the world's clock."""
         return self.due - self.skew
 
 
 class Remembered(Storage):
-    """Stands in for a storage that has what it is given. All nodes are members."""
+    """A fake storage, which has what it is given. All nodes are members."""
 
     durable = False  # nothing waits for it
 
@@ -66,17 +66,17 @@ class Remembered(Storage):
 
 
 class World:
-    """Nodes, their clients and the messages between them; nothing moves by itself.
+    """Nodes, their clients, and the messages between them. Nothing moves by itself.
 
-    `deliver()` hands over what was sent; a message for which `lost(message)` is true vanishes.
+    `deliver()` delivers the messages in flight, except those for which `lost(message)` is true.
     """
 
     def __init__(self) -> None:
         self.time = 0.0
         self.nodes: dict[str, InProcessNode] = {}
-        self.mail: deque[Message] = deque()  # between nodes, in the order of sending
-        self.inbox: list[Message] = []  # what clients got
-        self.ready: list[str] = []  # nodes that have answered an init, as often as they did
+        self.mail: deque[Message] = deque()  # messages between nodes, in the order of sending
+        self.inbox: list[Message] = []  # messages to clients
+        self.ready: list[str] = []  # the sender of each init_ok
         self.lost: Callable[[Message], bool] = lambda message: False
         self._msg_id = 0
         self._lives: dict[str, int] = {}
@@ -89,34 +89,34 @@ class World:
         (self.mail if message["dest"] in self.nodes else self.inbox).append(message)
 
     def add(self, node_id: str, make: Callable[[InProcessNode], Any]) -> Any:
-        """Makes a node; `make(node)` gives it its handlers, and is returned.
+        """Makes a node. `make(node)` adds its handlers; its result is returned.
 
-        One that was there is killed, and what comes after it has other luck.
+        An existing node of that name is killed. Its next incarnation has another random generator.
         """
         life = self._lives[node_id] = self._lives.get(node_id, -1) + 1
         node = self.nodes[node_id] = InProcessNode(self, life)
         return make(node)
 
     def init(self, *node_ids: str) -> None:
-        """Sends init to these nodes, or to all."""
+        """Sends init to these nodes, or to all nodes."""
         for node_id in node_ids or list(self.nodes):
             self.request(
                 node_id, {"type": "init", "node_id": node_id, "node_ids": list(self.nodes)}
             )
 
     def request(self, node_id: str, body: Body, client: str = "c1") -> int:
-        """A client's request, handled in a turn of its own; its msg_id."""
+        """Sends a client's request, which is handled in its own turn. Returns its msg_id."""
         self._msg_id += 1
         body = {"msg_id": self._msg_id, **body}
         self.nodes[node_id].receive({"src": client, "dest": node_id, "body": body})
         return int(body["msg_id"])
 
     def count_from(self, msg_id: int) -> None:
-        """Clients' next msg_ids are above this: they count on while nodes come and go."""
+        """Makes the clients' next msg_ids larger than `msg_id`."""
         self._msg_id = msg_id
 
     def answer(self, msg_id: int) -> Body | None:
-        """The body of the reply that a client got; taken out of the inbox."""
+        """Takes the reply to a request out of the inbox. Returns its body; None if none came."""
         for message in self.inbox:
             if message["body"].get("in_reply_to") == msg_id:
                 self.inbox.remove(message)
@@ -124,24 +124,24 @@ class World:
         return None
 
     def call(self, node_id: str, body: Body) -> Body:
-        """A client's request whose answer comes at once."""
+        """Sends a client's request that must be answered at once. Returns the answer's body."""
         answer = self.answer(self.request(node_id, body))
-        assert answer is not None, f"no answer to {body}"
+        assert answer is not None, f"{node_id} did not answer {body} at once"
         return answer
 
     def deliver(self) -> None:
-        """Hands over all messages until none is under way; time stands still."""
+        """Delivers messages until none is in flight. Time stands still."""
         while self.mail:
             self.step()
 
     def step(self) -> None:
-        """Hands over the first message."""
+        """Delivers the first message in flight."""
         message = self.mail.popleft()
         if not self.lost(message):
             self.nodes[message["dest"]].receive(message)
 
     def advance(self, seconds: float, delivering: bool = True) -> None:
-        """Moves time on, running the timers that come due and delivering what they send."""
+        """Advances time, runs the timers that become due, and delivers the messages sent."""
         end = self.time + seconds
         while True:
             if delivering:
@@ -154,12 +154,12 @@ class World:
         self.time = end
 
     def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-        """Moves time on, timer by timer, until the condition holds; returns what it found."""
+        """Advances time, timer by timer, until condition() is true. Returns its value."""
         end = self.time + seconds
         while not (found := condition()):
             self.deliver()
             node = min(self.nodes.values(), key=lambda node: node.next_due)
-            assert node.next_due <= end, "it did not happen in time"
+            assert node.next_due <= end, f"the condition did not hold within {seconds} s"
             if found := condition():
                 break
             self.time = max(self.time, node.next_due)

@@ -1,4 +1,4 @@
-"""What raft.py's nodes say and become, told line by line, in a time that only the story moves."""
+"""Writes a trace of raft.py's nodes, line by line: their messages and changes of state."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from workbench.simulation.raft_words import entries, told
 from node import Body, Message
 from raft import Entry, Raft
 
-LATENCY = 0.01  # seconds of each message between servers
+LATENCY = 0.01  # seconds; of each message between servers
 
 
 class Dice(Random):
-    """A node's chance, which the scene decides."""
+    """A node's random generator, controlled by the scene."""
 
     luck = 0.0
 
@@ -25,7 +25,7 @@ class Dice(Random):
 
 
 class Stuck(Exception):
-    """A scene cannot go on."""
+    """A scene waits for an event that does not happen. `lines` has the trace so far."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(lines[-1])
@@ -33,11 +33,10 @@ class Stuck(Exception):
 
 
 class Story(World):
-    """Nodes with these logs, written as the terms of their entries, and what they do, as `lines`.
+    """Nodes with these logs, each given as the terms of its entries. `lines` is the trace.
 
-    Times count from the first line. An append_entries, or an answer to one, is not told again
-    while it says the same, unless a client has said something since; nor what is sent to a node
-    that has crashed.
+    Times count from the first line. Messages to crashed nodes are left out. A repeated
+    append_entries, or answer to one, is left out unless a client has sent a request since.
     """
 
     def __init__(self, logs: dict[str, str], term: int = 0, first: str = "") -> None:
@@ -45,12 +44,13 @@ class Story(World):
         self.lines: list[str] = []
         self.dice = {node_id: Dice(7) for node_id in logs}
         self.rafts: dict[str, Raft] = {}
-        self.arrivals: list[tuple[float, Message]] = []  # in their order
-        self._start: float | None = None
+        self.arrivals: list[tuple[float, Message]] = []  # messages in flight, by time of arrival
+        self._start: float | None = None  # time of the first line; None before it
         self._said: dict[tuple[str, str, str], str] = {}  # by source, destination and type
-        self._speaker = ""  # who says something, and when
-        self._told: dict[str, int] = {}  # what, and in which line
-        self._seen: dict[str, tuple[int, list[int], int]] = {}  # lines, terms of the log, commit
+        self._speaker = ""  # time and source of the last line
+        self._told: dict[str, int] = {}  # messages of that source and time, and their lines
+        # For each node: number of its log lines, terms of its log, and commit index, last seen.
+        self._seen: dict[str, tuple[int, list[int], int]] = {}
         self.first(*first.split())
         for node_id, terms in logs.items():
             self.begin(node_id, term, None, [Entry(int(term)) for term in terms.split()])
@@ -59,15 +59,15 @@ class Story(World):
         for node_id in logs:
             self.start(node_id)
 
-    # What a scene directs
+    # Directing a scene
 
     def first(self, *node_ids: str) -> None:
-        """Whenever nodes draw a timeout from now on, these draw the shortest, others a long one."""
+        """Makes these nodes draw the shortest timeout from now on, and all others a long one."""
         for node_id, dice in self.dice.items():
             dice.luck = 0.0 if node_id in node_ids else 99.0
 
     def begin(self, node_id: str, term: int, vote: str | None, entries: Iterable[Entry]) -> None:
-        """A server that knows what it must not forget in a crash, and nothing else."""
+        """Makes a server that has only its persistent state."""
         storage = Remembered(term, vote, entries)
         self.rafts[node_id] = self.add(node_id, lambda node: Raft(node, storage=storage))
         self.nodes[node_id].random = self.dice[node_id]
@@ -88,12 +88,12 @@ class Story(World):
         self.start(node_id)
 
     def cut_off(self, *side: str) -> None:
-        """Nothing passes between these nodes and the others."""
+        """Cuts all links between these nodes and the others."""
         self.tell(f"{' '.join(side)} cut off from the others")
         self.lost = lambda message: (message["src"] in side) != (message["dest"] in side)
 
     def lose(self, term: int = 0, to: str = "") -> None:
-        """No message arrives that has an entry of this term, or is to this node."""
+        """Loses each message that has an entry of this term, or that is to this node."""
         self.lost = lambda message: (
             message["dest"] == to
             or term in [entry[0] for entry in message["body"].get("entries", [])]
@@ -112,32 +112,33 @@ class Story(World):
         return msg_id
 
     def until(self, condition: Callable[[], object], seconds: float = 5.0) -> object:
-        """Lets things happen, one by one, until the condition holds. Stuck if it never does."""
+        """Runs events, one by one, until condition() is true. Raises Stuck if that takes too long.
+
+        Returns the condition's value.
+        """
         end = self.time + seconds
         while not (found := condition()):
             if not self.happens(end):
-                raise Stuck(
-                    [*self.lines, f"What the scene waits for did not happen in {seconds} s"]
-                )
+                raise Stuck([*self.lines, f"The scene's condition did not hold within {seconds} s"])
         return found
 
     def leads(self, node_id: str) -> None:
-        """Until this node leads."""
+        """Runs until this node leads."""
         self.until(lambda: self.rafts[node_id].role == "leader")
 
     def has(self, node_id: str, terms: str) -> None:
-        """Until this node has a log of these terms."""
+        """Runs until this node has a log of these terms."""
         self.until(lambda: self.terms(node_id) == [*map(int, terms.split())])
 
     def passes(self, seconds: float) -> None:
-        """So much time passes."""
+        """Runs for `seconds`."""
         end = self.time + seconds
         while self.happens(end):
             pass
         self.time = end
 
     def happens(self, end: float) -> bool:
-        """A message arrives, or timers fire; False if nothing does until `end`."""
+        """Runs the next event, a message or timers. Returns False if there is none by `end`."""
         node = min(self.nodes.values(), key=lambda node: node.next_due)
         arrival = self.arrivals[0][0] if self.arrivals else end + 1
         if min(arrival, node.next_due) > end:
@@ -153,10 +154,13 @@ class Story(World):
             self.observe(node.node_id)
         return True
 
-    # What is told
+    # Writing the trace
 
     def tell(self, text: str, to: str = "", what: str = "") -> None:
-        """A line: what happens, or who (`text`) says what to whom, maybe to several."""
+        """Writes a line: an event `text`, or a message `what` from node `text` to node `to`.
+
+        Equal messages from a node at the same time share a line.
+        """
         if self._start is None:
             self._start = self.time
         when = f"{self.time - self._start:6.2f}  {text}"
@@ -176,14 +180,14 @@ class Story(World):
         self.lines += ["", text]
 
     def show_logs(self) -> None:
-        """The logs as the paper draws them: the term of each entry."""
+        """Writes the logs as the paper draws them, as the terms of their entries."""
         width = max(map(len, self.dice))
         for node_id in self.dice:
             terms = " ".join(map(str, self.terms(node_id)))
             self.lines.append(f"        {node_id:{width}} | {terms}".rstrip())
 
     def observe(self, node_id: str) -> None:
-        """Tells what the node has become in its turn."""
+        """Writes the changes of a node in its last turn."""
         node, server, terms = self.nodes[node_id], self.rafts[node_id], self.terms(node_id)
         lines, old, commit = self._seen[node_id]
         self._seen[node_id] = (len(node.log_lines), terms, server.commit_index)

@@ -142,17 +142,17 @@ def test_a_folder_stands_for_the_best_history_in_it(tmp_path: Path) -> None:
     [
         (b"", "no operation"),
         (b"hello\nworld\n", "no operation"),
-        (b"\xff\xfe\x00", "no text"),
-        (b"{:a 1}\n", "entry 1 is no operation: :type must be a keyword, not nil: {:a 1}"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
+        (b"{:a 1}\n", "entry 1 is not an event: :type must be a keyword, not nil: {:a 1}"),
         (b"{:type :invoke, :f :read, :process 1.5}", ":process must be an integer, not 1.5"),
         (b"{:type :invoke, :f :read, :process true}", ":process must be an integer, not true"),
         (b"{:type :invoke, :process 1}", ":f must be a keyword, not nil"),
-        (b"{:type :begin, :f :read, :process 1}", ":type is :begin"),
-        (b"[7]", "it is no map: 7"),
+        (b"{:type :begin, :f :read, :process 1}", "or :info, not :begin"),
+        (b"[7]", "it must be a map: 7"),
         (b"{:type :invoke, :f :read, :process 1, :time 1e999M}", ":time must be an integer"),
         (b"{:type :invoke, :f :write, :process 1, :value 1e99999999M}", "out of range"),
         (b"1 :invoke :write 1e99999999M\n1 :ok :write 1", "line 1: .*out of range"),
-        (b"[}", "closes nothing"),
+        (b"[}", "} does not close"),
         (b"\n{:type :invoke, :f 1x}", "line 2"),
         (b"[" * 100_000, "deeper"),
         (b"{:type :invoke, :f :read, :process 1, :index 3}\n"
@@ -245,7 +245,7 @@ def test_a_cas_without_a_key_among_keys_is_a_mistake_and_no_other_register(value
 
 
 def test_a_malformed_cas_is_shown_as_edn() -> None:
-    with pytest.raises(HistoryError, match=r"needs \[from to\], not \[:a nil true\]"):
+    with pytest.raises(HistoryError, match=r"must be \[from to\], not \[:a nil true\]"):
         operations([Op(0, "invoke", "cas", [Keyword("a"), None, True], 0, 0)])
 
 
@@ -326,8 +326,8 @@ def test_an_error_may_stand_in_the_place_of_the_value() -> None:
         ([(0, "ok", "read", 1)], "process 0 completes a read (index 0) that it did not invoke"),
         ([(0, "invoke", "read", None), (0, "ok", "write", 1)], "completes a write (index 1)"),
         ([(0, "invoke", "read", None), (0, "ok", "read", 1), (0, "ok", "read", 1)], "(index 2)"),
-        ([(0, "invoke", "cas", 7)], "a cas (index 0) needs [from to], not 7"),
-        ([(0, "invoke", "cas", [1, 2, 3])], "a cas (index 0) needs [from to], not [1 2 3]"),
+        ([(0, "invoke", "cas", 7)], "the cas at index 0 must be [from to], not 7"),
+        ([(0, "invoke", "cas", [1, 2, 3])], "the cas at index 0 must be [from to], not [1 2 3]"),
     ],
 )
 def test_what_makes_none_is_told(ops: list[tuple[object, ...]], problem: str) -> None:

@@ -175,7 +175,7 @@ def test_state_machine_safety_nobody_takes_another_entry_for_committed() -> None
     assert not world.told
     world = committed(1, 1)
     world.turn("n2", entries(1, 2), commit_index=2)
-    assert world.tells("state machine safety: n2 takes Entry(term=2", "at 2 for committed, where")
+    assert world.tells("state machine safety: n2 commits Entry(term=2", "at 2, where")
 
 
 def test_what_is_committed_is_on_a_majority() -> None:
@@ -185,7 +185,7 @@ def test_what_is_committed_is_on_a_majority() -> None:
     world.turn("n0", commit_index=1)
     assert not world.told
     world.turn("n0", commit_index=2)
-    assert world.tells("commit: n0 takes Entry(", "at 2 for committed, but only n0 of 3 nodes")
+    assert world.tells("commit: n0 commits Entry(", "at 2, but only n0 of 3 nodes")
 
 
 def test_half_of_the_nodes_are_no_majority() -> None:
@@ -193,7 +193,7 @@ def test_half_of_the_nodes_are_no_majority() -> None:
     world.turn("n0", entries(1))
     world.turn("n1", entries(1))
     world.turn("n0", commit_index=1)
-    assert world.tells("commit: n0 takes Entry(", "only n0 n1 of 4 nodes have it")
+    assert world.tells("commit: n0 commits Entry(", "only n0 n1 of 4 nodes have it")
 
 
 # What never goes back
@@ -205,10 +205,10 @@ def test_half_of_the_nodes_are_no_majority() -> None:
         ("terms: n0 went back from term 4 to 3", {"term": 3}),
         ("one vote: in term 4 n0 voted for n1, then for n2", {"voted_for": "n2"}),
         ("one vote: in term 4 n0 voted for n1, then for None", {"voted_for": None}),
-        ("commit index: n0's went from 2 to 1, of 3 entries", {"commit_index": 1}),
-        ("commit index: n0's went from 2 to 4, of 3 entries", {"commit_index": 4}),
-        ("applied: n0's last went from 1 to 0, with 2 committed", {"last_applied": 0}),
-        ("applied: n0's last went from 1 to 3, with 2 committed", {"last_applied": 3}),
+        ("n0's went from 2 to 1, but its log has 3 entries", {"commit_index": 1}),
+        ("n0's went from 2 to 4, but its log has 3 entries", {"commit_index": 4}),
+        ("last_applied went from 1 to 0, but its commit index is 2", {"last_applied": 0}),
+        ("last_applied went from 1 to 3, but its commit index is 2", {"last_applied": 3}),
     ],
 )
 def test_what_never_goes_back_nor_too_far(words: str, state: dict[str, Any]) -> None:
@@ -239,8 +239,8 @@ def test_a_log_that_begins_later_begins_after_what_is_committed() -> None:
         return world
 
     assert not begins_after(1, 1).told and not begins_after(2, 2).told
-    assert begins_after(2, 1).tells("snapshot: n2's log begins after 2 of term 1, where Entry(")
-    assert begins_after(3, 2).tells("n2's log begins after 3 of term 2, where nothing is committed")
+    assert begins_after(2, 1).tells("snapshot: n2's log begins after entry 2 of term 1, where")
+    assert begins_after(3, 2).tells("after entry 3 of term 2, where nothing is committed")
 
 
 # What clients hear
@@ -261,7 +261,7 @@ def test_what_is_applied_does_what_it_should() -> None:
     assert not world.told
     world.turn("n1", last_applied=2)
     assert world.tells(
-        "at most once: with all up to 2 applied, key x holds 5 on n1, and should hold 6"
+        "at most once: with entries up to 2 applied, key x holds 5 on n1, but must hold 6"
     )
 
 
@@ -271,7 +271,7 @@ def test_an_operation_takes_effect_once() -> None:
     world.turn("n0", [batch(5)] * 2, commit_index=2)
     assert not world.told, "its answer is remembered"
     world.turn("n1", commit_index=2, last_applied=2, state_machine=Map({"x": 6}))
-    assert world.tells("at most once: with all up to 2 applied, key x holds 6 on n1, and should")
+    assert world.tells("with entries up to 2 applied, key x holds 6 on n1, but must")
 
 
 def test_an_operation_takes_no_effect_after_a_later_one_of_its_client() -> None:
@@ -280,7 +280,7 @@ def test_an_operation_takes_no_effect_after_a_later_one_of_its_client() -> None:
     for name in ("n1", "n0"):
         world.turn(name, [later, batch(5)], commit_index=2 * (name == "n0"))
     world.turn("n1", commit_index=2, last_applied=2, state_machine=Map({"x": 5}))
-    assert world.tells("key x holds 5 on n1, and should hold 6")
+    assert world.tells("key x holds 5 on n1, but must hold 6")
 
 
 def answer(client: str, msg_id: int, **body: Any) -> Body:
@@ -307,7 +307,7 @@ def test_a_read_is_no_older_than_what_was_acknowledged_before_it_came(said: Body
     assert not world.told
     world.turn("n1", lines=[answer("c9", 1, **said)])
     assert world.tells(
-        "no stale read: n1, with all up to 0 applied, answered c9 {", "when 1 was acknowledged"
+        "no stale read: n1, with entries up to 0 applied, answered c9 {", "entry 1 was acknowledged"
     )
 
 
@@ -338,7 +338,7 @@ def test_what_was_acknowledged_stays_so_when_less_is_seen_later() -> None:
     world.turn("n1", lines=[answer("c7", 1, **READ_5)])
     world.ask("c8", 1)
     world.turn("n1", lines=[answer("c8", 1, **READ_5)])
-    assert world.tells("no stale read: n1, with all up to 1", "when 2 was acknowledged")
+    assert world.tells("no stale read: n1, with entries up to 1", "entry 2 was acknowledged")
 
 
 def test_a_read_of_the_log_is_as_old_as_its_entry() -> None:
@@ -353,7 +353,7 @@ def test_a_read_of_the_log_is_as_old_as_its_entry() -> None:
     world.ask("c8", 1)
     assert not world.told
     world.turn("n1", commit_index=1, lines=[answer("c8", 1, **READ_5)], **applied)
-    assert world.tells("no stale read: n1, with all up to 1", "when 2 was acknowledged")
+    assert world.tells("no stale read: n1, with entries up to 1", "entry 2 was acknowledged")
 
 
 def test_an_error_that_says_nothing_of_the_state_acknowledges_nothing() -> None:
@@ -433,9 +433,9 @@ def test_what_was_stored_is_still_there_after_a_kill() -> None:
         ("terms: n0 went back", entries(1, 2), {"term": 4}),
         ("one vote: ", entries(1, 2), {"term": 5, "voted_for": "n2"}),
         ("one vote: ", entries(1, 2), {"term": 5}),
-        ("committed entries stay: n0 lost 1", [], FIVE),
-        ("committed entries stay: n0 lost 1", entries(3), FIVE),
-        ("stable storage: n0 came back without 2", entries(1), FIVE),
+        ("committed entries stay: n0 lost entry 1", [], FIVE),
+        ("committed entries stay: n0 lost entry 1", entries(3), FIVE),
+        ("stable storage: n0 restarted without entry 2", entries(1), FIVE),
     ],
 )
 def test_what_was_stored_and_is_gone_is_told(
@@ -466,7 +466,7 @@ def test_a_turn_that_a_kill_cut_short_may_have_dropped_what_was_not_committed() 
     assert not world.told
     world.start("n0")
     world.turn("n0", [], **FIVE)
-    assert world.told[0].startswith("committed entries stay: n0 lost 1")
+    assert world.told[0].startswith("committed entries stay: n0 lost entry 1")
 
 
 def test_the_first_turn_may_replace_what_was_not_committed() -> None:
@@ -489,7 +489,7 @@ def test_what_a_node_has_forgotten_still_counts_for_who_had_heard_of_it() -> Non
     world.turn("n0", [])
     world.turn("n1", entries(2), term=2, commit_index=1, last_applied=1)
     world.turn("n1", entries(2, 2), commit_index=2)
-    assert len(world.told) == 1 and world.told[0].startswith("commit: n1 takes")  # nobody had that
+    assert len(world.told) == 1 and world.told[0].startswith("commit: n1 commits")  # no node had it
 
 
 def test_what_a_leader_has_not_on_its_disk_may_be_lost_and_does_not_count() -> None:
@@ -504,5 +504,5 @@ def test_what_a_leader_has_not_on_its_disk_may_be_lost_and_does_not_count() -> N
     assert not world.told, "the others have it"
     world.turn("n1", entries(1, 1, 1), term=1)
     world.turn("n0", entries(1, 1, 1), stable=1, commit_index=3)
-    assert len(world.told) == 1 and world.told[0].startswith("commit: n0 takes")
+    assert len(world.told) == 1 and world.told[0].startswith("commit: n0 commits")
     assert "only n1 of 3 nodes have it" in world.told[0]

@@ -99,7 +99,7 @@ def test_the_real_loop_sees_files_while_it_waits_for_a_moment() -> None:
 
 
 def test_the_real_loop_says_when_there_are_more_files_than_it_can_wait_for() -> None:
-    with pytest.raises(OSError, match="more nodes"):
+    with pytest.raises(OSError, match="too many nodes"):
         RealLoop().watch(1024, lambda: None)
 
 

@@ -118,10 +118,10 @@ def test_only_the_first_messages_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_is_no_journal_is_said_and_costs_no_page(line: str) -> None:
     folder = kept(good())
     (folder / journal.NAME).write_text(f"{line}\n")
-    with pytest.raises(ValueError, match="line 1 is no message"):
+    with pytest.raises(ValueError, match="line 1 is not a message"):
         journal.read(folder)
     read_back = page(folder)
-    assert "The messages are not drawn, for messages.jsonl cannot be read: line 1 is no" in (
+    assert "The messages are not drawn, because messages.jsonl cannot be read: line 1 is no" in (
         read_back.text
     )
 
@@ -221,7 +221,7 @@ def test_of_nodes_that_tell_no_role_nothing_is_said(cwd: Path) -> None:
     folder = kept(good())
     assert reading.NO_LIFE in page(folder).text
     written(folder, noted((5, "send", READ)))
-    assert "cluster's life" not in page(folder).text
+    assert "Roles of the nodes" not in page(folder).text
     (folder / "life.edn").write_text("[")
     assert "life.edn cannot be read" in page(folder).text
 

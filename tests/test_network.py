@@ -179,18 +179,18 @@ def line(**message: Any) -> bytes:
 
 
 BROKEN = {
-    "a node that is not there": (line(dest="n3"), 'there is no node or client "n3"'),
-    "a service": (line(dest="seq-kv"), "the real Maelstrom has a service seq-kv, this workbench"),
-    "a client that never was": (line(dest="c9"), 'there is no node or client "c9"'),
+    "a node that is not there": (line(dest="n3"), 'a node or client of this run, not "n3"'),
+    "a service": (line(dest="seq-kv"), "no services; seq-kv needs the real Maelstrom"),
+    "a client that never was": (line(dest="c9"), 'a node or client of this run, not "c9"'),
     "an id that is none": (line(id="7"), 'id must be an integer, not "7"'),
     "true is no integer": (line(id=True), "id must be an integer, not true"),
     "no string": (line(dest=None), "dest must be a string, not null"),
-    "another's src": (line(src="c0"), 'its src is "c0"; a node sends as itself'),
+    "another's src": (line(src="c0"), 'src must be "n0", the sender\'s own name, not "c0"'),
     "not UTF-8": (line(body={"text": "?"}).replace(b"?", b"\xff"), "not JSON"),
     "too deep": (b"[" * 100_000, "not JSON"),
     "no object": (b"[1]", "it must be a JSON object"),
-    "no number": (line(body={"text": float("nan")}), "not JSON (NaN is out of range)"),
-    "out of range": (line(body={"text": 7}).replace(b"7", b"-1e999"), "(-1e999 is out of range)"),
+    "no number": (line(body={"text": float("nan")}), "not JSON (NaN is not a finite"),
+    "out of range": (line(body={"text": 7}).replace(b"7", b"-1e999"), "(-1e999 is not a finite"),
     "a long line": (line(dest="n3", body={"text": "x" * 300}), f'"{"x" * 254}...'),
 }
 
@@ -234,7 +234,7 @@ def test_an_answer_to_a_client_that_has_given_up_silences_the_node() -> None:
     net.network.close_client("c0")
     with pytest.raises(ProtocolError) as caught:
         net.network.from_node("n0", line(dest="c0"))
-    expected = "n0 answered c0 after its time-out: the real Maelstrom hears nothing of n0 from"
+    expected = "n0 answered c0 after its time-out: the real Maelstrom ignores n0 from"
     assert str(caught.value).startswith(expected)
     net.network.from_node("n0", line())
     assert len(net.run()) == 1

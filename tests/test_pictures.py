@@ -245,11 +245,11 @@ def test_errors_are_shown_as_edn() -> None:
 
 def test_timeline_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = operations(anomaly())
-    assert "left out" not in timeline.html(shown, "a run")
+    assert "omitted" not in timeline.html(shown, "a run")
     monkeypatch.setattr(timeline, "MOST", 1)
     page = Page(timeline.html(shown, "a run"))
     assert len(page.boxes) == 1
-    assert "Only the first 1 operations are shown, 1 are left out." in page.text
+    assert "Only the first 1 operations are shown; 1 are omitted." in page.text
 
 
 def test_hostile_values_stay_text() -> None:

@@ -189,7 +189,7 @@ def test_a_valid_run() -> None:
         "nodes n0 n2 n10 · began 2026-11-26 02:42:10 UTC · 6.0 s",
         "./maelstrom test --bin 'my node.py'",
         "cas 0 1 0 read 2 0 0 10 30 30 30 write 1 0 1 20 20 20 20 all 3 1 1 20 30 30 30",
-        "60.0% of the operations were ok · 3.25 messages between servers for an operation",
+        "60.0% of the operations were ok · 3.25 messages between servers per operation",
     ):
         assert words in read_back.text
     assert not read_back.of("img")
@@ -278,7 +278,7 @@ def test_what_is_wrong_leads_to_the_moment_and_tells_which_nodes_were_asked() ->
 
 def test_nodes_that_never_spoke_to_each_other_are_told_of() -> None:
     folder = kept(bad())
-    silence = "No node has sent another one a message."
+    silence = "No node sent a message to another node."
     assert silence not in page(folder).text
     found = edn.loads((folder / "results.edn").read_text())
     found[Keyword("net")][Keyword("servers")][Keyword("msg-count")] = 0
@@ -341,7 +341,7 @@ def test_without_results_the_checker_judges() -> None:
         (folder / "results.edn").unlink()
         read_back = page(folder)
         assert verdict(read_back) == f"verdict {expected}"
-        assert "There is no results.edn to read" in read_back.text
+        assert "because results.edn cannot be read" in read_back.text
         assert ("but key 1 held 4" in read_back.text) is (expected == "invalid")
         assert "messages between servers" not in read_back.text
 
@@ -457,7 +457,7 @@ def test_megabytes_are_cut_short() -> None:
     (folder / "independent" / "1" / "linear.svg").write_bytes(b" " * (report.PICTURE + 1))
     report.write(folder)
     assert (folder / "report.html").stat().st_size < 2_500_000
-    assert "The picture of key 1 is too large" in page(folder).text
+    assert "The drawing of key 1 is larger than" in page(folder).text
 
 
 # When it is written
@@ -518,7 +518,7 @@ def test_the_command_writes_it_again(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().out == "store/latest/report.html\n"
     assert (folder / "report.html").exists()
     assert bench.main(["report", "nowhere"]) == 255
-    assert "nowhere is no folder of a run" in capfd.readouterr().err
+    assert "nowhere is not a folder; give the folder of a run" in capfd.readouterr().err
 
 
 def test_the_soak_writes_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_a_blocking_handler_is_refused_for_there_are_no_threads(tmp_path: Path) 
         (b"#!/bin/sh\nif true; then exit; fi",
          "cannot run {}: only a Python program can be simulated"),
         (b"#!/usr/bin/env python3\nx = (", "cannot run {}: line 2: '(' was never closed"),
-        (b"x = 1", "n0 ended by itself with no node of node.py made"),
+        (b"x = 1", "n0 ended by itself with no Node of node.py: the binary must make one"),
         (b"import sys; sys.exit(3)", "n0 ended by itself with exit status 3"),
         (b"1 / 0", "n0 ended by itself with ZeroDivisionError: division by zero"),
     ],

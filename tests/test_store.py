@@ -73,7 +73,7 @@ def in_the_way(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["file", "dangling link", "file inside"])
 def test_no_folder_can_be_made(kind: str) -> None:
     in_the_way(kind)
-    with pytest.raises(OSError, match="no folder for the run can be made here"):
+    with pytest.raises(OSError, match="cannot make the run's folder in the working dir"):
         store.make("echo")
 
 

@@ -62,7 +62,7 @@ def test_store_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "store").touch()
     status, _, said = maelstrom(tmp_path, *SHORT)
     assert status == 255 and len(said) == 1
-    assert f"{tmp_path}/store/lin-kv: no folder for the run can be made" in said[0]
+    assert f"{tmp_path}/store/lin-kv: cannot make the run's folder" in said[0]
 
 
 def test_the_verdict_is_printed_before_the_disk_is_found_to_be_full(tmp_path: Path) -> None:

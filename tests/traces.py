@@ -1,8 +1,8 @@
-"""Scenes of the Raft paper, played by raft.py's nodes and told line by line: `make traces`.
+"""Plays scenes of the Raft paper with raft.py's nodes, and writes their traces: `make traces`.
 
-A scene is a function that directs: who is cut off, who times out first, what a client asks. What
-the nodes say and become is theirs. Its docstring opens the file in tests/traces/ that tells it;
-tests/test_traces.py plays it again, and compares.
+A scene is a function that directs the cluster: partitions, the order of timeouts, and the clients'
+requests. The nodes themselves decide the rest. The trace is written to tests/traces/, and begins
+with the scene's docstring. tests/test_traces.py plays each scene again, and compares the traces.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ def write(value: int) -> Body:
 
 
 def election() -> Story:
-    """Section 5.2, leader election; the question before it, (pre), is from the thesis, 9.6.
+    """Section 5.2, leader election, after a pre-vote, marked (pre): thesis 9.6.
 
-    n0 is the first node of a new cluster, and need not wait. When it crashes, n1 hears nothing
-    for an election timeout. It asks whether it would be elected, and begins a term only then.
-    Look at: its term. The question does not change it.
+    n0 is the first node of a new cluster, so it campaigns at once. After n0 crashes, n1 hears
+    nothing for an election timeout. n1 first asks whether it would be elected, and only then
+    begins a term.
+    Look at: n1's term. The pre-vote does not change it.
     """
     story = Story({"n0": "", "n1": "", "n2": ""}, first="n1")
     story.leads("n0")
@@ -41,15 +42,14 @@ def election() -> Story:
 
 
 def split_vote() -> Story:
-    """Section 5.2, a split vote: nobody wins, and the randomized timeouts settle it.
+    """Section 5.2, a split vote: no candidate wins, and randomized timeouts resolve it.
 
-    n1 and n2 time out at the same moment, and do not hear each other. Each gets two of four
-    votes, which is no majority.
-    Look at: n0, which votes once in term 2, and again in term 3. Both time out anew and draw
-    another timeout; n1's is shorter.
+    n1 and n2 time out at the same time, and do not hear each other. Each gets two of four votes,
+    which is not a majority. Both draw another timeout; n1's is shorter.
+    Look at: n0 votes once in term 2, and again in term 3.
     """
     story = Story({"n0": "1", "n1": "1", "n2": "1", "n3": "1"}, term=1, first="n1 n2")
-    unlucky = {("n1", "n3"), ("n2", "n0")}  # who asks, and is not heard by whom
+    unlucky = {("n1", "n3"), ("n2", "n0")}  # links from a candidate that lose vote requests
 
     def lost(message: Message) -> bool:
         link = (message["src"], message["dest"])
@@ -70,11 +70,13 @@ def split_vote() -> Story:
 def figure_7() -> Story:
     """Figure 7 and section 5.3, log repair: L, the leader for term 8, and the followers a to f.
 
-    a and b lack entries, c and d have some that no leader committed, e and f both.
-    Look at: who votes (c and d do not: section 5.4.1), who drops what, and that L's own log
-    only grows. a, b and e lack what comes before entry 11, so they agree to nothing new, and get
-    all. f has something else there, so it refuses and says where to go on: before its entries of
-    that term, all at once, as the end of section 5.3 suggests.
+    a and b lack entries. c and d have extra entries that were never committed. e and f have both
+    faults.
+    Look at: the votes (section 5.4.1: c and d refuse theirs), the entries that followers drop, and
+    L's own log, which only grows. a, b and e lack the entry before entry 11. They accept nothing
+    new, and L then sends all that they lack. f has a conflicting entry there. It refuses, and
+    names the index before its entries of the conflicting term. So L skips that term in one step,
+    as the end of section 5.3 suggests.
     """
     story = Story(
         {
@@ -97,10 +99,10 @@ def figure_7() -> Story:
 
 
 def figure_8_to_c() -> Story:
-    """S1 leads term 4, and a majority has its entry 2 of term 2, but not its entry 3 of term 4."""
+    """Plays figure 8 up to (c): a majority has S1's entry 2 of term 2, but not its entry 3."""
     story = Story({"S1": "1 2", "S2": "1 2", "S3": "1", "S4": "1", "S5": "1"}, term=2, first="S5")
     story.chapter(
-        "(b)  S1, which led term 2, crashes; S3 and S4 elect S5. Its own entry 2 is lost."
+        "(b)  S1, which led term 2, crashes. S3 and S4 elect S5, whose own entry 2 is lost."
     )
     story.crash("S1")
     story.lose(term=3)
@@ -109,7 +111,7 @@ def figure_8_to_c() -> Story:
     story.first("S1")
     story.chapter("(c)  S1 restarts, S2 and S3 elect it, and its entry 2 reaches S3.")
     story.lose(term=4, to="S4")
-    with patch("raft.CHUNK_BYTES", 1):  # else its entries 2 and 3 would leave in one message
+    with patch("raft.CHUNK_BYTES", 1):  # sends its entries 2 and 3 in separate messages
         story.restart("S1")
         story.has("S3", "1 2")
         story.passes(0.05)
@@ -120,11 +122,10 @@ def figure_8_to_c() -> Story:
 def figure_8_d() -> Story:
     """Figure 8, (a) to (d), and section 5.4.2: no old entry is committed by counting.
 
-    It begins with (a): S1 has led term 2, and its entry 2 has reached S2. S5's entry 2 is the
-    no-op of term 3. In (c) S1 leads term 4, and its entry 2 of term 2 comes to be on S1, S2 and
-    S3: a majority. What S1 appends in its own term, the no-op 3, reaches nobody. S4 does not
-    hear S1 at all.
-    Look at: S1 commits nothing in (c). In (d) S2 and S3 drop entry 2: had S1 committed it, a
+    In (a), S1 has led term 2, and its entry 2 has reached S2. In (b), S5's entry 2 is the no-op of
+    term 3. In (c), S1 leads term 4, and its entry 2 of term 2 reaches a majority: S1, S2 and S3.
+    S1's own no-op of term 4, entry 3, reaches no other server. S4 does not hear S1.
+    Look at: S1 commits nothing in (c). In (d), S2 and S3 drop entry 2. If S1 had committed it, a
     committed entry would be lost.
     """
     story = figure_8_to_c()
@@ -141,14 +142,14 @@ def figure_8_d() -> Story:
 
 
 def figure_8_e() -> Story:
-    """Figure 8, (a) to (c) and then (e), and section 5.4.2: an entry of its own term commits all.
+    """Figure 8, (a) to (c) and (e), and section 5.4.2: a commit includes all earlier entries.
 
-    As figure_8_d up to (c). Then S1's no-op of term 4 reaches S2 and S3.
-    Look at: S1 commits 1 to 3 at once, and S5 cannot win any more: a majority has entry 3 of
-    term 4, and S5's last one is of term 3.
+    The scene equals figure_8_d up to (c). Then S1's no-op of term 4 reaches S2 and S3.
+    Look at: S1 commits entries 1 to 3 at once. S5 can no longer win an election: a majority has
+    entry 3 of term 4, and S5's last entry is of term 3.
     """
     story = figure_8_to_c()
-    story.chapter("(e)  S1 goes on, and its entry 3 reaches S2 and S3. Then it crashes as before.")
+    story.chapter("(e)  S1 stays up, and its entry 3 reaches S2 and S3. Then S1 crashes.")
     story.lose(to="S4")
     story.until(lambda: story.rafts["S1"].commit_index)
     story.crash("S1")
@@ -161,11 +162,12 @@ def figure_8_e() -> Story:
 
 
 def partitioned_leader() -> Story:
-    """Sections 5.1, 5.3 and 5.4: a leader that is cut off with a minority, and comes back.
+    """Sections 5.1, 5.3 and 5.4: a leader is cut off with a minority, and returns.
 
-    Look at: entry 3 of term 1, which n0 appends and cannot commit; the others elect n2, whose
-    entry 3 is of term 2. When n0 hears n2's term it follows, drops its own entry 3, and
-    forwards its client's write to n2. So the write comes to be after all, once.
+    n0 appends entry 3 of term 1, and cannot commit it. The other side elects n2, whose entry 3 is
+    of term 2.
+    Look at: n0 hears of n2's term and becomes a follower. It forwards its client's write, which n3
+    relays to n2, and drops its own entry 3. So the write takes effect after all, once.
     """
     story = Story({"n0": "", "n1": "", "n2": "", "n3": "", "n4": ""}, first="n2")
     story.leads("n0")
@@ -178,19 +180,20 @@ def partitioned_leader() -> Story:
     story.request("n2", write(3), "c2")
     story.passes(0.03)
     story.heal()
-    story.passes(0.3)
+    story.has("n0", "1 1 2 2 2")
+    story.passes(0.05)
     return story
 
 
 def lease() -> Story:
-    """Section 8 and thesis 6.4.1, reads: a lease that expires.
+    """Section 8 and thesis 6.4.1, reads: a lease expires.
 
-    Who answers the leader promises to elect nobody else for an election timeout. For 0.9 of
-    that, counted from when what it answered was sent, the leader answers reads from its own map
-    and asks nobody.
-    Look at: n0's answer, at once, while it is cut off but has its lease; and none later, when 1
-    is stale, for n1's client has written 2. n0 asks the others and hears nothing. As soon as
-    it hears that n1 leads, it hands the read over, and its client gets 2.
+    With its answer to the leader, a follower promises to elect no other node for an election
+    timeout. The leader's lease lasts 0.9 of that time, counted from the sending of the answered
+    message. During the lease the leader answers reads from its own map, without messages.
+    Look at: n0 is cut off. While it has its lease, it answers a read at once. Later it gives no
+    answer, because 1 is stale: n1's client has written 2. n0 asks the others and hears nothing.
+    When it hears that n1 leads, it forwards the read, and its client gets 2.
     """
     story = Story({"n0": "", "n1": "", "n2": ""}, first="n1")
     story.leads("n0")
@@ -212,11 +215,11 @@ def lease() -> Story:
 
 
 def broken_link() -> Story:
-    """Thesis 9.6 and 6.4.1: a follower that does not hear the leader, while the others do.
+    """Thesis 9.6 and 6.4.1: one follower does not hear the leader, and the others do.
 
-    Look at: n2 is refused by n1, which has promised n0 to elect nobody else; so the term stays,
-    and n0 leads on. n1 says who leads, and n2's client is served by way of n1, which
-    hears of it with the next heartbeat.
+    Look at: n1 refuses n2's pre-vote, because it has promised n0 to elect no other node. So the
+    term stays, and n0 remains leader. n1 tells n2 that n0 leads, and n2 forwards its client's
+    write through n1. n0 answers the client. n1 learns of the commit with the next heartbeat.
     """
     story = Story({"n0": "", "n1": "", "n2": ""}, first="n2")
     story.leads("n0")
@@ -237,7 +240,7 @@ SCENES: list[Callable[[], Story]] = [
 
 
 def text(scene: Callable[[], Story]) -> str:
-    """What a scene's file says. Stuck if the scene cannot go on."""
+    """Returns the text of a scene's file. Raises Stuck if the scene cannot go on."""
     return "\n".join([*header(scene), "", *scene().lines, ""])
 
 
@@ -246,7 +249,7 @@ def header(scene: Callable[[], Story]) -> list[str]:
 
 
 def main() -> None:
-    """Writes all files anew, and no others stay."""
+    """Writes the trace of every scene, and deletes other files of the folder."""
     texts = {scene.__name__: text(scene) for scene in SCENES}
     FOLDER.mkdir(exist_ok=True)
     for path in FOLDER.glob("*.txt"):

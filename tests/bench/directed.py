@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -238,7 +238,6 @@ class Bench:
         self.history: list[Op] = []
         self.said: list[tuple[int, str]] = []  # time (ns) and text of the nodes' lines on stderr
         self.crash = ""  # reason if a node ended by itself
-        self._lags = deque([0], maxlen=2 * SECOND // PROBE)  # delays of the loop in the last 2 s
         self._rules = Rules(report)
         self._workload = LinKv(self.rng, count)
         self._clients = 0  # number of clients so far
@@ -255,9 +254,7 @@ class Bench:
         try:
             self.network.from_node(node_id, line)
         except ProtocolError as error:
-            rule = "late" if "after its time-out" in str(error) else "protocol"
-            lag = max(self._lags) / SECOND
-            self.report.breaks(rule, f"{error}\n      (the bench itself was {lag:.3f} s late)")
+            self.report.breaks("protocol", str(error))
 
     def on_exit(self, node_id: str, why: str) -> None:
         """Ends the scenario, since no node may end by itself."""
@@ -273,7 +270,6 @@ class Bench:
 
     def start(self) -> None:
         """Starts the processes; call `init` afterwards."""
-        self._measure_lag()
         for node_id in self.node_ids:
             self.nodes.start(node_id, self)
             self.network.add_node(node_id)
@@ -315,16 +311,6 @@ class Bench:
             del self.network.grudges["cut"]
 
     # Time
-
-    def _measure_lag(self) -> None:
-        """Records by how much the loop is late: a slow bench may cause late replies itself."""
-        due = self.loop.now() + PROBE
-
-        def measure() -> None:
-            self._lags.append(self.loop.now() - due)
-            self._measure_lag()
-
-        self.loop.at(due, measure)
 
     def run(self, seconds: float) -> None:
         """Runs the cluster for so many seconds."""
@@ -387,9 +373,7 @@ class Bench:
                 self._newest[key] = value[1] if f == "cas" else value
             self._rules.tell(key, value, answer, floor)
             self.answers.append(answer)
-            if found.type == "info":
-                self.network.close_client(client.client_id)
-            else:
+            if found.type != "info":  # else another process takes its place
                 self._free.append(client)
             done(answer)
 
@@ -666,7 +650,6 @@ def pause(report: Report) -> None:
             bench.rest()
     report.limit("pause, until all nodes serve, max", max(found), 1, "s")
     report.limit("pause, next failover, max", max(elections), 0.7, "s")
-    report.limit("pause, late replies", report.broken["late"], 0, "")
 
 
 def latency(report: Report) -> None:

@@ -140,13 +140,9 @@ class Trials:
             return
 
         def done(reply: Body | None, src: str) -> None:
-            following = client
-            if reply is None:  # the write may still take effect, so continue with a new client
-                self._network.close_client(client.client_id)
-                following = self._client()
-            elif reply["type"] == "write_ok" and phase == self._phase:
+            if reply and reply["type"] == "write_ok" and phase == self._phase:
                 self._acknowledged.add(node_id)
-            self._loop.after(THINK, partial(self._keep_writing, node_id, following, phase))
+            self._loop.after(THINK, partial(self._keep_writing, node_id, client, phase))
 
         body: Body = {"type": "write", "key": node_id, "value": phase}
         client.call(node_id, body, self._timeout, done)

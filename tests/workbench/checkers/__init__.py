@@ -1,4 +1,5 @@
-"""Judges of histories, and of nothing else: one file for each property.
+"""Checkers of histories, one file for each property.
 
-A workload's `check` asks one, so `./maelstrom check` can ask it of any recorded history.
+A checker needs only a history. So `./maelstrom check` can run a workload's checker on any recorded
+history.
 """

@@ -1,13 +1,13 @@
-"""Is a register linearizable? Wing and Gong's search, with Lowe's memoization.
+"""Checks that a register is linearizable: Wing and Gong's search, with Lowe's memoization.
 
-A history is linearizable if there is an order of its operations in which each one takes effect
-at one moment between its invocation and its completion, and each reads what a single register
-would hold then (J. Wing and C. Gong, Testing and verifying concurrent objects, 1993). The search
-builds such an order step by step, and goes back where no step is possible. It never looks at a
-*configuration* twice: the set of operations that are done, and the register's value (G. Lowe,
-Testing for linearizability, 2017).
+A history is linearizable if its operations have an order with two properties. Each operation takes
+effect at one moment between its invocation and its completion. Each read returns the value that a
+single register holds at that moment (J. Wing and C. Gong, Testing and verifying concurrent objects,
+1993). The search builds such an order step by step, and backtracks where no step is possible. A
+*configuration* is the set of operations placed so far and the register's value. The search never
+visits a configuration twice (G. Lowe, Testing for linearizability, 2017).
 
-What an operation says:
+Facts that follow from a completion:
 
 | completion              | read of v                | write of v, cas of a to b            |
 |-------------------------|--------------------------|--------------------------------------|
@@ -15,20 +15,22 @@ What an operation says:
 | fail, error 20          | the key was absent       | cas: the key was absent              |
 | fail, error 22, or none | nothing                  | cas: the register did not hold a     |
 | fail, any other error   | nothing                  | it never took effect                 |
-| info, or none           | nothing                  | it may take effect later, or never   |
+| info, or no completion  | nothing                  | it may take effect later, or never   |
 
-To error 20 null and absent are two states. A read of nil, or a cas from nil, fits both: in
-histories of stores without that error, nil says absent. Values are compared as JSON, as raft.py
-does: 1 is 1.0, and not true.
+Null and absent are two states, and only absent explains error 20. A read of nil, or a cas from nil,
+fits both states, because stores without error 20 return nil for an absent key. Values are compared
+as JSON, as in raft.py: 1 equals 1.0, but not true.
 
-Why it is fast enough. Operations with a known end are numbered by their completion, and a
-configuration is (level, mask, state, used): all operations below `level` are done, and beyond it
-those in the bit mask, which is as short as the number of processes; `used` is the mask of unknown
-operations that were made to happen. Two rules prune, and neither can lose an order:
+The search is fast enough because configurations are small and few. Known operations (those with a
+completion) are numbered by completion. A configuration is (level, mask, state, used). All known
+operations below `level` are placed, and so are the ones from `level` on whose bit is set in `mask`.
+The mask has about as many bits as there are processes. `used` is the bit mask of the unknown
+operations that are placed. Two rules prune the search, and neither can lose an order:
 
-- what only observes (a read, a failed cas) is placed at once where it is possible;
-- of two configurations alike but for `used`, the one that has used less can do all that the
-  other can. Unknown operations that do the same are used in the order of their invocation.
+- An operation that only observes (a read, a failed cas) is placed as soon as it is possible.
+- Of two configurations that differ only in `used`, the search drops the one that used more. The
+  other can reach every order that the dropped one can. Unknown operations with the same effect are
+  used in the order of their invocation.
 """
 
 from __future__ import annotations
@@ -44,11 +46,11 @@ from ..record import edn
 from ..record.history import HistoryError, Op, Operation, by_key, operations, shorten
 from ..units import SECOND
 
-BUDGET = 1_200_000  # configurations kept in memory, of some 400 bytes
-WIDE = 1024  # bits of a configuration's masks that count as another configuration
+BUDGET = 1_200_000  # configurations kept in memory; each takes some 400 bytes
+WIDE = 1024  # each WIDE bits of its masks make a configuration count once more
 PATHS_KEPT = 10
 STEPS_KEPT = 8
-SHOWN = 60  # characters of a value
+SHOWN = 60  # characters shown of a value
 
 ABSENT = 0  # the state of a register that was never written
 NULL = 1
@@ -58,64 +60,56 @@ MISMATCH = {22, "precondition-failed"}
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation of a tried order, and the register's value after it (None: nil or absent).
-
-    `before` and `after` are the register's states for people. `problem` says why the step is
-    impossible; it is empty for one that is possible.
-    """
+    """One operation of a tried order."""
 
     operation: Operation
-    state: Any
-    before: str
-    after: str
-    problem: str = ""
+    state: Any  # the register's value after the step; None if nil or absent
+    before: str  # the register's state before the step, as text
+    after: str  # the register's state after the step, as text
+    problem: str = ""  # why the step is impossible; "" if it is possible
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the search has found out about one key. `valid` is None where the budget ran out.
+    """The verdict on one key.
 
-    `final_paths` are, for an invalid history, the last steps of the orders that came furthest,
-    each ended by the step that is impossible; `failed` is the operation that cannot be placed.
-    `final_states` are, for a valid one, the register's value at the end and the last operation.
+    An invalid history has `failed` and `final_paths`, a valid one has `final_states`.
     """
 
-    valid: bool | None
+    valid: bool | None  # None if the budget ran out
     why: str
-    configurations: int
-    failed: Operation | None = None
+    configurations: int  # number of configurations that the search kept
+    failed: Operation | None = None  # the operation that no order can place
+    # The last steps of the longest orders. The last step of each path is the impossible one.
     final_paths: list[list[Step]] = field(default_factory=list)
+    # The register's value at the end, and the last operation.
     final_states: list[tuple[Any, Operation | None]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Rule:
-    """What an operation demands of the register's state, and what it makes of it.
-
-    `needs` are the states before, None for any; `negated` turns them into all others. `makes`
-    is the state after, None for what only observes.
-    """
+    """An operation's precondition on the register's state, and its effect."""
 
     operation: Operation
-    needs: frozenset[int] | None
-    makes: int | None
-    negated: bool = False
+    needs: frozenset[int] | None  # states in which it can take effect; None for any
+    makes: int | None  # state after it; None if it only observes
+    negated: bool = False  # it can take effect in all states except `needs`
 
     def allows(self, state: int) -> bool:
-        """Whether the operation can take effect on this state."""
+        """Tells whether the operation can take effect in this state."""
         return self.needs is None or (state in self.needs) is not self.negated
 
 
 class Register:
-    """The rules of a history's operations, and the states that they speak of by number."""
+    """The rules of a history's operations. The register's states are numbered."""
 
     def __init__(self, ops: Sequence[Op], name: str = "the register") -> None:
         self.name = name
         self.timed = bool(ops) and ops[-1].time > 0
         self._numbers: dict[Hashable, int] = {None: NULL}
         self.values: list[Any] = [None, None]
-        self.known: list[Rule] = []  # by completion
-        self.unknown: list[Rule] = []  # by invocation
+        self.known: list[Rule] = []  # operations with a completion, ordered by completion
+        self.unknown: list[Rule] = []  # operations without one, ordered by invocation
         for operation in operations(ops):
             rule = self._rule(operation)
             if rule and operation.end_index is not None:
@@ -125,8 +119,8 @@ class Register:
         self.known.sort(key=lambda rule: rule.operation.end_index or 0)
         starts = [rule.operation.start_index for rule in self.known]
         completions = [rule.operation.end_index or 0 for rule in self.known]
-        # While operation L is the first that is not done: the numbers from L on that can be
-        # placed (all in all, `choices`), and how many of the unknown operations can.
+        # For each level L: the known operations from L on that can be placed while L is not.
+        # `choices` is their total number. `unknown_until[L]` of the unknown ones can be placed.
         self.candidates = partial(_candidates, starts, completions)
         in_order = sorted(starts)
         self.choices = sum(
@@ -142,14 +136,14 @@ class Register:
         return number
 
     def _seen(self, value: Any) -> frozenset[int]:
-        """The states in which a client may see this value."""
+        """Returns the states in which a client may see this value."""
         return frozenset([ABSENT, NULL] if value is None else [self._state(value)])
 
     def _rule(self, operation: Operation) -> Rule | None:
-        """What the table above says; None for an operation that says nothing."""
+        """Returns an operation's rule by the table above; None if nothing follows from it."""
         f, value, type = operation.f, operation.value, operation.type
         if f not in ("read", "write", "cas"):
-            raise HistoryError(f"cannot judge :{f}: only read, write and cas of a register")
+            raise HistoryError(f"cannot check :{f}; a register has only :read, :write and :cas")
         if type == "fail":
             return self._failed(operation)
         if f == "write":
@@ -176,7 +170,7 @@ class Register:
         return None
 
     def impossible(self, rule: Rule, held: str) -> str:
-        """Says that an operation does not fit what the register held."""
+        """Says how an operation contradicts the register's state."""
         operation = rule.operation
         if rule.negated:
             saw = f"{operation} failed"
@@ -189,11 +183,11 @@ class Register:
         return f"{saw}, but {self.name} {held}"
 
     def held(self, state: int) -> str:
-        """`held 2`, or that there was nothing."""
+        """Describes a state: `held 2` or `was absent`."""
         return "was absent" if state == ABSENT else f"held {self.show(state)}"
 
     def origin(self, link: Link) -> str:
-        """Who wrote what the register holds at the end of a tried order, and when."""
+        """Names the last operation of a tried order that changed the register, and its time."""
         step: Link | None = link
         while step:
             step, rules, _ = step
@@ -204,19 +198,19 @@ class Register:
         return "nothing was written before"
 
     def when(self, operation: Operation) -> str:
-        """The moment of an operation's invocation, by the history's clock and index."""
+        """Gives the time of an operation's invocation, if the history has times, and its index."""
         index = f"index {operation.start_index}"
         return f"at {operation.start / SECOND:.3f} s ({index})" if self.timed else f"at {index}"
 
     def show(self, state: int) -> str:
-        """A state as messages have it, short."""
+        """Shows a state as text, shortened."""
         return "absent" if state == ABSENT else shorten(edn.dumps(self.values[state]), SHOWN)
 
 
-# raft.py has an `identity` of its own. They stay independent: a mistake in a shared one would
-# mislead the store and its judge alike, and nobody would see it.
+# raft.py has its own `identity`. With a shared one, a mistake in it would mislead the store and its
+# checker alike, and go unnoticed.
 def identity(value: Any) -> Hashable:
-    """Equal for two values exactly when they are the same JSON; to Python 1 == True."""
+    """Maps equal JSON values, and only those, to equal objects. (In Python, 1 == True.)"""
     if isinstance(value, bool):
         return (bool, value)
     if isinstance(value, list | tuple):
@@ -228,18 +222,20 @@ def identity(value: Any) -> Hashable:
     return value  # type: ignore[no-any-return]
 
 
-# A step on the way: the one before it, the rules placed by it, the state after it.
+# A link of a tried order: the previous link, the rules placed in this one, the state after it.
 Link = tuple["Link | None", list[Rule], int]
-Configuration = tuple[int, int, int, int, Link]  # level, mask, state, used; how it came about
+Configuration = tuple[int, int, int, int, Link]  # level, mask, state, used; its order
 
 
 def check(ops: Sequence[Op], budget: int = BUDGET, name: str = "the register") -> Analysis:
-    """Searches an order for the events of one key, whose values are without the key.
+    """Searches for a linearizable order of the events of one key.
 
-    Gives up, with an unknown verdict, after `budget` configurations. HistoryError for events
-    that are none of a cas register. `name` is what the verdict calls the register. First a short
-    search in depth, which finds the order of most valid histories; then one in breadth, which
-    exhausts the invalid ones soonest.
+    The events' values must not contain the key. `name` stands for the register in the verdict.
+    The verdict is unknown after `budget` configurations. Raises HistoryError for events other than
+    those of a cas register.
+
+    A short depth-first search finds the order of most valid histories. If it fails, a breadth-first
+    search follows, which exhausts invalid histories soonest.
     """
     register = Register(ops, name)
     share = min(budget, 50_000 + 2 * len(register.known))
@@ -248,35 +244,36 @@ def check(ops: Sequence[Op], budget: int = BUDGET, name: str = "the register") -
         found = _search(register, share, deep=True) or _search(register, budget - share, deep=False)
     return found or Analysis(
         None,
-        f"{name} has no verdict: too much happened at once for the budget of {budget:,} "
-        "configurations; `maelstrom check --budget` allows for more, and takes more memory",
+        f"{name} has no verdict: too many operations were concurrent for the budget of {budget:,} "
+        "configurations; a larger `maelstrom check --budget` tries more, and takes more memory",
         budget,
     )
 
 
 def _search(register: Register, budget: int, deep: bool) -> Analysis | None:
-    """The verdict, or None where the budget runs out.
+    """Returns the verdict; None if the budget runs out.
 
-    In breadth, a configuration is visited after all those with fewer operations done or, for as
-    many, fewer unknown ones used: so hardly one is visited that a later one makes superfluous.
+    The breadth-first search visits configurations with fewer placed operations first. Among equals
+    it visits those with fewer unknown operations first. So it rarely visits a configuration that a
+    later one dominates.
     """
     known, unknowns = register.known, len(register.unknown)
     candidates = register.candidates()
     end = len(known)
     states = len(register.values)
-    # By level and configuration, the ways to have used unknown operations. What is found is
-    # entered at once, and not only when visited: so the budget bounds what waits, too.
+    # For each level, maps (mask, state) to the masks of used unknown operations. Configurations
+    # are entered when found, not when visited, so the budget also bounds the queue.
     found: list[dict[int, tuple[int, ...]]] = [{} for _ in range(end + 1)]
     configurations = 0
     deepest = 0
-    dead_ends: dict[int, Link] = {}  # at the deepest level, by state
-    # What is to be visited: (priority, tie-break, configuration, how it came about). The lowest
-    # comes first, and of equals the last one pushed: all are equal in a search in depth.
+    dead_ends: dict[int, Link] = {}  # configurations of the deepest level, by state
+    # Configurations to visit: (priority, tie-break, configuration, its order). The lowest comes
+    # first, and of equals the last one pushed. In a depth-first search all priorities are equal.
     queue: list[tuple[int, int, int, int, int, int, Link]] = []
     steps: Iterable[Configuration] = [(0, 0, ABSENT, 0, (None, [], ABSENT))]
     while True:
         for level, mask, state, used, link in steps:
-            # What only observes is placed at once; as levels pass, more becomes possible.
+            # Places observing operations at once. Each completed level may allow more of them.
             placed: list[Rule] = []
             looking = True
             while looking and level < end:
@@ -299,7 +296,7 @@ def _search(register: Register, budget: int, deep: bool) -> Analysis | None:
                 why = f"{len(known) + unknowns} operations"
                 return Analysis(True, why, configurations, final_states=final)
 
-            # Lowe's memoization; `used` is pruned by dominance.
+            # Lowe's memoization. A configuration whose `used` contains an earlier one's is dropped.
             memo = mask * states + state
             before = found[level].get(memo, ())
             if any(earlier & used == earlier for earlier in before):
@@ -329,10 +326,10 @@ def _search(register: Register, budget: int, deep: bool) -> Analysis | None:
 def _steps(
     register: Register, candidates: list[int], configuration: Configuration
 ) -> Iterator[Configuration]:
-    """What a configuration becomes by one more operation that makes a state.
+    """Yields the configurations that follow by placing one operation that changes the register.
 
-    In a search in depth the last one is visited first: so the unknown ones come first, then the
-    known ones, the first to complete last.
+    A depth-first search visits the last one first. So unknown operations come first, then known
+    ones in reverse order of completion.
     """
     level, mask, state, used, link = configuration
     tried: set[tuple[frozenset[int] | None, int]] = set()
@@ -357,7 +354,7 @@ def _steps(
 def _invalid(
     register: Register, failed: Rule, dead_ends: dict[int, Link], configurations: int
 ) -> Analysis:
-    """The verdict on a history in which `failed` fits none of the states that were reached."""
+    """Builds the verdict on a history in which `failed` contradicts every reached state."""
     operation = failed.operation
     ends = sorted(dead_ends.items(), key=lambda end: register.show(end[0]))[:PATHS_KEPT]
     held = [f"{register.held(state)}: {register.origin(link)}" for state, link in ends[:2]]
@@ -383,7 +380,7 @@ def _invalid(
 
 
 def _candidates(starts: list[int], completions: list[int]) -> list[list[int]]:
-    """For each level the numbers from there on that were invoked before its completion."""
+    """Lists, for each level, the operations from there on invoked before the level's completion."""
     by_start = sorted(range(len(starts)), key=starts.__getitem__)
     candidates: list[list[int]] = []
     open_numbers: set[int] = set()
@@ -403,7 +400,7 @@ def _last_steps(register: Register, link: Link | None) -> list[Step]:
         previous, rules, state = link
         after = register.show(state)
         for rule in reversed(rules):
-            # What only observes found the state as it is; what made it, the one before.
+            # An observing operation leaves the state as it is.
             before = register.show(previous[2]) if rule.makes is not None and previous else after
             steps.append(Step(rule.operation, register.values[state], before, after))
         link = previous
@@ -411,7 +408,7 @@ def _last_steps(register: Register, link: Link | None) -> list[Step]:
 
 
 def check_history(ops: Sequence[Op], budget: int = BUDGET) -> dict[Any, Analysis]:
-    """Judges each key of a history; a single register has the key None."""
+    """Checks each key of a history. A single register has the key None."""
     return {
         key: check(events, budget, "the register" if key is None else f"key {edn.dumps(key)}")
         for key, events in by_key(ops).items()

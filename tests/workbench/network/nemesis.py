@@ -1,4 +1,4 @@
-"""The nemesis: faults that begin and end at random moments, each independent of the others."""
+"""The nemesis: begins and ends faults at random times, independently of each other."""
 
 from __future__ import annotations
 
@@ -13,46 +13,49 @@ from ..simulation.loop import Action, Loop
 from ..units import SECOND
 from .network import Network
 
-Grudge = dict[str, set[str]]  # a node, and the nodes whose messages it drops
+Grudge = dict[str, set[str]]  # maps each node to the nodes whose messages it drops
 JEPSEN_KINDS = ("one", "majority", "majorities-ring", "minority-third")
 KINDS = (*JEPSEN_KINDS, "one-way", "one-link")
-PERFECT_RING = 5  # nodes; Jepsen makes its exact ring for so many at most
+PERFECT_RING = 5  # largest cluster for which Jepsen builds an exact ring
 TARGETS = ("one", "minority", "majority", "all")
 HEALED = Keyword("network-healed")
-DRIFT = 0.04  # of a clock's rate from 1, at most: leases allow for two that are twice as far apart
+# Largest error of a clock's rate. A lease stays safe if two clocks differ by twice as much.
+DRIFT = 0.04
 
 
 class Machines(Protocol):
-    """What the nodes run on, where it can be frozen and its clocks changed."""
+    """The nodes' machines, if the bench can pause them and change their clocks."""
 
     def pause(self, node_id: str) -> object:
-        """Nothing happens on the node any more, but its clock goes on."""
+        """Stops the node. Its clock keeps running."""
 
     def resume(self, node_id: str) -> object:
-        """What has come and come due meanwhile happens."""
+        """Resumes the node: it handles the messages and timers that have become due."""
 
     def set_rate(self, node_id: str, rate: float) -> object:
-        """From now on the node's clock gains `rate` seconds in a second."""
+        """Makes the node's clock advance `rate` seconds per second."""
 
 
 @dataclass
 class Fault:
-    """A fault that has begun: what was asked for and done, how it ends, what people read."""
+    """A fault that has begun."""
 
-    asked: Any
-    done: Any
+    asked: Any  # value of the :start event that requests it
+    done: Any  # value of the :start event that reports it
     end: Action
-    shown: str
-    ended: Any = HEALED
+    shown: str  # short description for the status line
+    ended: Any = HEALED  # value of the :stop event that reports its end
 
 
 class Nemesis:
-    """Begins and ends `faults` (names in FAULTS), and says so: `note(f, value)`.
+    """Begins and ends `faults` (names in FAULTS), and reports each step: `note(f, value)`.
 
-    Partitions are of `kinds`, kills of `targets`; `loss` and `duplicate` are the probabilities
-    during those faults. A pause and wrong clocks need `machines`; for a kill, `kill(node_id)` ends
-    a node and `restart(node_id)` starts it again. Those that are `starting` are not paused: the
-    real nemesis waits for their init_ok, which has a time-out.
+    - `kinds`: kinds of partition to draw from. `targets`: targets of a kill to draw from.
+    - `loss`, `duplicate`: probability for each message while that fault is active.
+    - `machines`: needed for the faults pause and clock.
+    - `kill(node_id)` ends a node, `restart(node_id)` starts it again.
+    - `starting`: nodes whose init_ok is still missing. They are not paused: the real nemesis
+      waits for init_ok, which has a time-out.
     """
 
     def __init__(
@@ -92,14 +95,14 @@ class Nemesis:
 
     @property
     def active(self) -> str:
-        """What is wrong at the moment: "partition: majority, loss: 0.03"; empty if nothing is."""
+        """Describes the active faults: "partition: majority, loss: 0.03". "" if there are none."""
         return ", ".join(f"{name}: {fault.shown}" for name, fault in self._begun.items())
 
     def start(self, end: int) -> None:
-        """Begins each of the faults now, and then ends and begins it until the moment `end`.
+        """Begins each fault now, then ends and begins it in turn until the time `end`.
 
-        Between two steps of a fault pass 0 to 2 intervals (jepsen.generator/stagger, whose
-        first operation comes at once), and a rest before it begins again.
+        The delay between two steps of a fault is 0 to 2 intervals, and before the fault begins
+        again a rest is added. As in jepsen.generator/stagger, the first step has no delay.
         """
         for name in self._faults:
             self._step(name, end)
@@ -130,7 +133,7 @@ class Nemesis:
 
 
 def partition(nemesis: Nemesis) -> Fault:
-    """Cuts links between nodes: one of the nemesis's kinds."""
+    """Cuts links between nodes, by a partition of a random kind."""
     kind = nemesis.rng.choice(nemesis.kinds)
     cut = grudge(kind, nemesis.node_ids, nemesis.rng)
     grudges = nemesis.network.grudges
@@ -140,7 +143,7 @@ def partition(nemesis: Nemesis) -> Fault:
 
 
 def loss(nemesis: Nemesis) -> Fault:
-    """Each message between servers may be lost."""
+    """Loses messages between servers at random."""
     network, probability = nemesis.network, nemesis.loss
     network.loss = probability
     end = partial(setattr, network, "loss", 0.0)
@@ -148,7 +151,7 @@ def loss(nemesis: Nemesis) -> Fault:
 
 
 def duplicate(nemesis: Nemesis) -> Fault:
-    """Each message between servers may come twice."""
+    """Duplicates messages between servers at random."""
     network, probability = nemesis.network, nemesis.duplicate
     network.duplicate = probability
     end = partial(setattr, network, "duplicate", 0.0)
@@ -156,7 +159,7 @@ def duplicate(nemesis: Nemesis) -> Fault:
 
 
 def kill(nemesis: Nemesis) -> Fault:
-    """Some nodes are killed: as many as one of the nemesis's targets says. All start again."""
+    """Kills random nodes, as many as a random target says. The end of the fault restarts them."""
     rng, node_ids = nemesis.rng, nemesis.node_ids
     target = rng.choice(nemesis.targets)
     killed = sorted(rng.sample(node_ids, target_size(target, len(node_ids))))
@@ -173,7 +176,7 @@ def kill(nemesis: Nemesis) -> Fault:
 
 
 def pause(nemesis: Nemesis) -> Fault:
-    """One node, or any number of them, is frozen."""
+    """Pauses one node, or a random number of nodes."""
     machines, rng, node_ids = nemesis.machines, nemesis.rng, nemesis.node_ids
     assert machines
     count = rng.choice([1, rng.randint(1, len(node_ids))])
@@ -192,7 +195,7 @@ def pause(nemesis: Nemesis) -> Fault:
 
 
 def clock(nemesis: Nemesis) -> Fault:
-    """All clocks go too fast or too slowly, often as far as leases allow for."""
+    """Makes every clock too fast or too slow, often by the most that leases tolerate."""
     machines, rng = nemesis.machines, nemesis.rng
     assert machines
 
@@ -222,21 +225,23 @@ ONLY_SIMULATED = ("clock",)
 
 
 def target_size(target: str, count: int) -> int:
-    """How many of `count` nodes one of the TARGETS is (jepsen.nemesis.combined/db-nodes).
+    """Returns how many of `count` nodes a target selects (jepsen.nemesis.combined/db-nodes).
 
-    Jepsen's `minority` is one less than a majority: half of an even number, and none of one node.
+    Jepsen's `minority` is one less than a majority. Of an even number it is half, of one node 0.
     """
     return {"one": 1, "minority": count // 2, "majority": count // 2 + 1, "all": count}[target]
 
 
 def grudge(kind: str, node_ids: Sequence[str], rng: random.Random) -> Grudge:
-    """Draws a partition of one of the KINDS, the first four as jepsen.nemesis.combined does.
+    """Draws a partition of one of the KINDS. The first four follow jepsen.nemesis.combined.
 
-    `one`: one node against the rest. `majority`: a random majority against the rest.
-    `minority-third`: less than a third (none of three nodes) against the rest.
-    `majorities-ring`: each node hears a majority, and with up to five nodes no two the same one.
-    `one-way`: one node does not hear the rest, or is not heard. `one-link`: two nodes do not
-    hear each other.
+    - `one`: one node against the rest.
+    - `majority`: a random majority against the rest.
+    - `minority-third`: less than a third of the nodes (none of three) against the rest.
+    - `majorities-ring`: each node hears a majority. With up to five nodes, no two nodes hear the
+      same majority.
+    - `one-way`: one node does not hear the rest, or the rest do not hear it.
+    - `one-link`: two nodes do not hear each other.
     """
     nodes = rng.sample(node_ids, len(node_ids))
     count = len(nodes)
@@ -252,15 +257,15 @@ def grudge(kind: str, node_ids: Sequence[str], rng: random.Random) -> Grudge:
 
 
 def split(side: Sequence[str], other: Sequence[str]) -> Grudge:
-    """Neither side hears the other."""
+    """Cuts all links between the two sides."""
     return {**{node: set(other) for node in side}, **{node: set(side) for node in other}}
 
 
 def ring(nodes: Sequence[str]) -> Grudge:
-    """Each node hears those around it on a ring (jepsen.nemesis/majorities-ring-perfect)."""
+    """Lets each node hear its neighbours on a ring (jepsen.nemesis/majorities-ring-perfect)."""
     count = len(nodes)
     majority = count // 2 + 1
-    # The node in the middle of a window hears that window.
+    # The node in the middle of each window of a majority hears the nodes of that window.
     return {
         nodes[(i + majority // 2) % count]: set(nodes)
         - {nodes[(i + j) % count] for j in range(majority)}
@@ -269,7 +274,7 @@ def ring(nodes: Sequence[str]) -> Grudge:
 
 
 def stochastic_ring(nodes: Sequence[str], rng: random.Random) -> Grudge:
-    """Links in both directions between nodes that have the fewest, until each has a majority.
+    """Links the least connected nodes, in both directions, until each hears a majority.
 
     jepsen.nemesis/majorities-ring-stochastic
     """

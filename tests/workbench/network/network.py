@@ -1,13 +1,14 @@
 """The network between nodes and clients, with the real Maelstrom's rules (maelstrom.net).
 
-- A message between servers takes a drawn latency. One to or from a client takes none, and no
-  partition stops it.
-- Each node has one queue, ordered by the time at which a message is due, and one delivery at a
-  time: the first message is taken, dropped if a partition cuts it *then*, else waited for and
-  delivered, and only then the next is taken. So what comes meanwhile waits, even if it is due
-  earlier, even a client's request.
-- A node exists once it was added, a client until it is closed. What is sent to another one
-  makes the real Maelstrom deaf to its sender; here it is a broken rule.
+- A message between servers has a random latency. A message to or from a client has none, and
+  partitions do not stop it.
+- Each node has one queue, ordered by due time, and one delivery at a time. The network takes the
+  first message of the queue. If a partition cuts its link *at that moment*, the message is
+  dropped. Otherwise the network waits until the message is due, delivers it, and takes the next
+  one. Messages that arrive during that wait, client requests included, stay in the queue, even if
+  they are due earlier.
+- A node exists from `add_node` on, a client from `add_client` to `close_client`. After a message
+  to an unknown destination the real Maelstrom ignores its sender. Here it is a ProtocolError.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from ..simulation.loop import Loop
 from ..units import MILLISECOND, SECOND
 
 Message = dict[str, Any]
-Grudge = Mapping[str, Collection[str]]  # a node, and the nodes whose messages it drops
-LATER = SECOND  # a duplicate is sent up to so much later
+Grudge = Mapping[str, Collection[str]]  # maps each node to the nodes whose messages it drops
+LATER = SECOND  # longest delay of a duplicate
 SQUARE = bytes.maketrans(b"{}", b"[]")
-FIELDS = {"id", "src", "dest", "body"}  # of a message
+FIELDS = {"id", "src", "dest", "body"}  # the keys that a message may have
 SERVICES = {"lin-kv", "lin-tso", "lww-kv", "seq-kv"}
-MAX_DEPTH = 100  # of a message from a node: what writes and judges a history is recursive
+MAX_DEPTH = 100  # nesting of a node's message: the history's writer and checker are recursive
 
 
 class ProtocolError(Exception):
-    """A node has broken the protocol; the text says which rule, and how."""
+    """A node has broken the protocol. The text names the rule and quotes the line."""
 
 
 @dataclass
@@ -48,13 +49,13 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long messages between servers take: mean in ms, and the kind of distribution."""
+    """Latency of messages between servers: its mean in ms, and its distribution."""
 
     mean: float
     dist: str
 
     def draw(self, rng: random.Random) -> int:
-        """A latency in nanoseconds: whole milliseconds, like the real one's."""
+        """Draws a latency in ns, rounded down to whole milliseconds as in Maelstrom."""
         if self.dist == "uniform":
             ms = rng.uniform(0, 2 * self.mean)
         elif self.dist == "exponential":
@@ -66,22 +67,23 @@ class Latency:
 
 @dataclass
 class Inbox:
-    """What is under way to a node, by due time and order of sending."""
+    """Messages in flight to a node, ordered by due time, then by order of sending."""
 
     queue: list[tuple[int, int, Message]] = field(default_factory=list)
-    delivering: bool = False  # a message is waited for, or handed over
+    delivering: bool = False  # a message has been taken and is not delivered yet
 
 
 class Network:
-    """Takes messages from nodes and clients, and delivers them.
+    """Delivers messages between nodes and clients.
 
-    `deliver(node_id, message)` hands one to a node; clients register their own receiver.
-    `log(direction, message)` sees each. `grudges` are the cuts of the moment, by name of the
-    fault; `loss` and `duplicate` the probabilities that a message between servers is lost, or
-    sent a second time, up to a second later.
+    - `deliver(node_id, message)` hands a message to a node. Each client registers its receiver.
+    - `log(direction, message)` is called for each send and each receipt.
+    - `grudges` holds the cut links, by the name of the fault.
+    - `loss` is the probability that a message between servers is lost.
+    - `duplicate` is the probability that it is sent again, up to a second later.
 
-    With `independent` each message is delivered by itself, when it is due, and partitions are
-    looked at on delivery: more of them overtake each other than in the real Maelstrom.
+    With `independent`, each message is delivered when it is due, whatever else is in the queue,
+    and a partition is checked on delivery. More messages overtake each other than in Maelstrom.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class Network:
         self._independent = independent
         self._inboxes: dict[str, Inbox] = {}
         self._clients: dict[str, Callable[[Message], object]] = {}
-        self._closed: dict[str, str] = {}  # clients that were, and after what they were closed
+        self._closed: dict[str, str] = {}  # each closed client, and the event that closed it
         self._messages = 0
         self._queued = 0
         self._silenced: set[str] = set()
@@ -112,23 +114,23 @@ class Network:
         self.with_clients = Traffic()
 
     def add_node(self, node_id: str) -> None:
-        """Makes a node known, whose process was started."""
+        """Registers a node whose process was started."""
         self._inboxes[node_id] = Inbox()
 
     def add_client(self, client_id: str, receive: Callable[[Message], object]) -> None:
-        """Makes a client known: receive(message) gets what is sent to it."""
+        """Registers a client. receive(message) gets each message to it."""
         self._clients[client_id] = receive
 
     def close_client(self, client_id: str, after: str = "its time-out") -> None:
-        """From now on the client does not exist; `after` is for the error of who answers it."""
+        """Removes a client. `after` completes the error text if a node still answers it."""
         del self._clients[client_id]
         self._closed[client_id] = after
 
     def from_node(self, node_id: str, line: bytes) -> None:
         """Takes a line of a node's stdout.
 
-        ProtocolError for one that is no message; like the real Maelstrom, the network takes
-        nothing from that node any more.
+        Raises ProtocolError if the line is not a valid message. From then on the network ignores
+        that node, like the real Maelstrom.
         """
         if node_id in self._silenced:
             return
@@ -139,7 +141,7 @@ class Network:
             raise
 
     def send(self, message: Message) -> None:
-        """Sends a message that is well-formed; gives it an id."""
+        """Gives a well-formed message an id, and sends it."""
         message = {"id": self._messages, **message}
         self._messages += 1
         servers = self._between_servers(message)
@@ -150,7 +152,7 @@ class Network:
             return
         if servers and self._happens(self.duplicate):
             later = self._rng.randrange(LATER)
-            twin = json.loads(json.dumps(message))  # what is delivered is the receiver's own
+            twin = json.loads(json.dumps(message))  # a copy: receivers may change their message
             self._loop.after(later, partial(self._under_way, twin, servers))
         if not (servers and self._happens(self.loss)):
             self._under_way(message, servers)
@@ -173,7 +175,7 @@ class Network:
             self._deliver_queue(inbox)
 
     def _deliver_queue(self, inbox: Inbox) -> None:
-        """What a node's delivery thread does in the real Maelstrom, until it has to sleep."""
+        """Delivers from a queue until it has to wait, like a delivery thread of Maelstrom's."""
         inbox.delivering = True
         while inbox.queue:
             due, _, message = heapq.heappop(inbox.queue)
@@ -215,9 +217,9 @@ class Network:
         except (ValueError, RecursionError) as error:
             raise ProtocolError(
                 f"{node_id} printed a line on stdout that is not JSON ({error}): {_excerpt(line)}\n"
-                "stdout is for messages alone; print everything else to stderr"
+                "print only messages on stdout, and everything else on stderr"
             ) from error
-        deep = nesting(line) > MAX_DEPTH  # it could not be written to the history
+        deep = nesting(line) > MAX_DEPTH  # too deep to write to the history
         problem = (
             f"it is nested deeper than {MAX_DEPTH}" if deep else self._problem(node_id, message)
         )
@@ -226,14 +228,14 @@ class Network:
         assert isinstance(message, dict)
         if after := self._closed.get(message["dest"]):
             raise ProtocolError(
-                f"{node_id} answered {message['dest']} after {after}: the real Maelstrom hears "
-                f"nothing of {node_id} from then on: {_excerpt(line)}"
+                f"{node_id} answered {message['dest']} after {after}: the real Maelstrom ignores "
+                f"{node_id} from then on: {_excerpt(line)}"
             )
         message.pop("id", None)
         return message
 
     def _problem(self, node_id: str, message: Any) -> str:
-        """What is wrong with a message; empty if nothing is."""
+        """Says how a message is malformed; "" if it is well-formed."""
         if not isinstance(message, dict):
             return "it must be a JSON object"
         src, dest, id = message.get("src"), message.get("dest"), message.get("id", 0)
@@ -245,38 +247,39 @@ class Network:
             return "body must be an object"
         if not message.keys() <= FIELDS:
             extra = ", ".join(sorted(message.keys() - FIELDS))
-            return f"only id, src, dest and body may be there, not {extra}"
+            return f"a message has only id, src, dest and body, not {extra}"
         if type(id) is not int:
             return f"id must be an integer, not {_shown(id)}"
         if src != node_id:
-            return f"its src is {_shown(src)}; a node sends as itself"
+            return f"src must be {_shown(node_id)}, the sender's own name, not {_shown(src)}"
         if dest in SERVICES:
-            return f"the real Maelstrom has a service {dest}, this workbench has none"
+            return f"this workbench has no services; {dest} needs the real Maelstrom"
         if not (dest in self._inboxes or dest in self._clients or dest in self._closed):
-            return f"there is no node or client {_shown(dest)}"
+            return f"dest must be a node or client of this run, not {_shown(dest)}"
         return ""
 
 
 def _excerpt(line: bytes) -> str:
-    """The beginning of a line, for people."""
+    """Returns the beginning of a line, for an error text."""
     text = line.decode(errors="replace")
     return text if len(text) <= 300 else text[:300] + "..."
 
 
 def _shown(value: object) -> str:
-    """A part of a message, for people."""
+    """Returns a part of a message as JSON, for an error text."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def nesting(line: bytes) -> int:
-    """How deep the objects and arrays of a JSON text are nested; 0 if that is clearly no harm.
+    """Counts how deep the objects and arrays of a JSON text are nested.
 
-    It is more than MAX_DEPTH, and not exact, if they are nested deeper than that.
+    The result is exact up to MAX_DEPTH, and MAX_DEPTH + 1 for deeper texts. A text with at most
+    MAX_DEPTH brackets gives 0, without counting.
     """
     if line.count(b"{") + line.count(b"[") <= MAX_DEPTH:
         return 0
     left = _only(b'[]"', line).replace(b'""', b"")
-    if b'"' in left or b"\\" in line:  # there may be brackets within a string
+    if b'"' in left or b"\\" in line:  # a string may contain brackets
         left = _only(b"[]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", line))
     depth = 0
     while left and depth <= MAX_DEPTH:
@@ -286,26 +289,26 @@ def nesting(line: bytes) -> int:
 
 
 def _only(kept: bytes, line: bytes) -> bytes:
-    """Only these bytes of it, when braces have become brackets."""
+    """Turns braces into brackets, and keeps only these bytes."""
     return line.translate(SQUARE, bytes(set(range(256)) - {*kept, *b"{}"}))
 
 
 def _finite(text: str) -> float:
     if math.isfinite(number := float(text)):
         return number
-    raise ValueError(f"{text[:20]} is out of range")  # nor could it be handed on as JSON
+    raise ValueError(f"{text[:20]} is not a finite number")
 
 
-# To make one takes its time.
+# Made once: making a decoder is slow.
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
 def _decode(text: str) -> Any:
-    """A JSON text. ValueError or RecursionError if it is none."""
+    """Decodes a JSON text. Raises ValueError or RecursionError if it is not JSON."""
     try:
         value, end = _DECODER.scan_once(text, 0)  # type: ignore[attr-defined]
         if end == len(text):
             return value
     except StopIteration:
         pass
-    return _DECODER.decode(text)  # there is space around it, or something wrong
+    return _DECODER.decode(text)  # slower: skips white space, or raises the error

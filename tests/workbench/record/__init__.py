@@ -1,4 +1,4 @@
-"""What a run records: its history (in EDN), its messages, its nodes' life.
+"""The records of a run: its history (in EDN), its messages, and its nodes' roles over time.
 
-`store` lays them into the run's folder, and `history`, `journal` and `life` read them again.
+`store` writes them into the run's folder. `history`, `journal` and `life` read them.
 """

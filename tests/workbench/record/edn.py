@@ -14,9 +14,8 @@
 | `{:a 1}`, `#{1 2}`                    | `dict`, `frozenset`                 |
 | `#tag form`, `#_ form`, `; text`      | the form alone, nothing, nothing    |
 
-A collection inside a set, or as the key of a map, becomes a tuple, so that it can be hashed;
-and as in any Python set, 1 and true are the same member there. The notation is specified at
-https://github.com/edn-format/edn.
+A list inside a set, or as the key of a map, becomes a tuple, which can be hashed. As in any Python
+set, 1 and true are the same member. The notation is specified at https://github.com/edn-format/edn.
 """
 
 from __future__ import annotations
@@ -30,17 +29,16 @@ from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 MAX_DEPTH: Final = 200
-"""How deep collections may be nested; the writer is recursive, and Python's stack finite."""
+"""Deepest nesting of collections. The writer is recursive, and Python's stack is finite."""
 MAX_LENGTH: Final = 4302
-"""How many characters a number may have: those of the longest integer that Python reads, a sign,
-and an N."""
+"""Longest number, in characters: Python reads integers of 4300 digits; a sign and an N may join."""
 MAX_EXPONENT: Final = 1000
-"""1e999999999 is short, and as an integer it would fill the memory."""
+"""Largest exponent. Written out, 1e999999999 would fill the memory."""
 
 
 class EDNError(ValueError):
-    """A text that is not EDN. `line` is the line (from 1) of the mistake; `cut_off` tells
-    that the text is right as far as it goes, but ends inside a form."""
+    """A text is not EDN. `line` is the line of the mistake, from 1. `cut_off` means that the text
+    is valid so far, but ends inside a form."""
 
     def __init__(self, line: int, problem: str, cut_off: bool = False) -> None:
         super().__init__(f"line {line}: {problem}")
@@ -50,8 +48,8 @@ class EDNError(ValueError):
 
 
 class _Name:
-    """A name that is equal to no string. There is one object for each name, so that
-    comparing and hashing are as fast as they can be."""
+    """A name that equals no string. Each name has a single object, which makes comparing and
+    hashing fast."""
 
     __slots__ = ("name",)
     _known: ClassVar[dict[tuple[type, str], Any]] = {}
@@ -69,7 +67,7 @@ class _Name:
         return type(self), (self.name,)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r})"  # in a debugger; people get str()
+        return f"{type(self).__name__}({self.name!r})"  # for debuggers; reports use str()
 
 
 class Keyword(_Name):
@@ -82,7 +80,7 @@ class Keyword(_Name):
 
 
 class Symbol(_Name):
-    """A name such as `read`, which stands for something else; written as it is."""
+    """A name such as `read`, written as it is."""
 
     __slots__ = ()
 
@@ -102,7 +100,7 @@ _TOKEN: Final = re.compile(
       | (?P<char>    \\(?:[A-Za-z][A-Za-z0-9]*|.) )
       | (?P<discard> \#_ )
       | (?P<special> \#\#[A-Za-z-]+ )
-      | \#[^\s,()\[\]{}";\\]*                       # a tag: the form behind it stands alone
+      | \#[^\s,()\[\]{}";\\]*                       # a tag, which is skipped
       | ;[^\n]*
       | \Z )
     """,
@@ -124,28 +122,29 @@ _CHARS: Final = {
 }  # fmt: skip
 _CLOSERS: Final = {"{": "}", "#{": "}", "[": "]", "(": ")"}
 _DISCARD: Final = object()
-"""Stands for a `#_` whose form has not come yet."""
+"""Stands for a `#_` until its form is read."""
 
 
 def loads(text: str) -> Any:
-    """The one form in `text`; EDNError if it holds none, or more than one."""
+    """Reads the single form in `text`. Raises EDNError if there is none, or more than one."""
     forms = list(numbered(text))
     if not forms:
-        raise EDNError(1, "there is no form", cut_off=True)
+        raise EDNError(1, "the text has no form", cut_off=True)
     if len(forms) > 1:
-        raise EDNError(forms[1][0], "there is a second form")
+        raise EDNError(forms[1][0], "the text has a second form")
     return forms[0][1]
 
 
 def load_all(text: str) -> Iterator[Any]:
-    """Every form in `text`, in order. EDNError when the faulty one is reached, not before."""
+    """Yields every form in `text`. Raises EDNError when it reaches a faulty form."""
     return (form for _, form in numbered(text))
 
 
 def numbered(text: str) -> Iterator[tuple[int, Any]]:
-    """Like `load_all`, each form with the line (from 1) on which it begins."""
-    outer: list[tuple[str, int, list[Any]]] = []  # what is open, since where; forms before it
-    forms: list[Any] = []  # in the innermost collection
+    """Yields every form in `text` with the line, from 1, on which it begins."""
+    # Open collections: the opener, its position, and the forms before it in the outer one.
+    outer: list[tuple[str, int, list[Any]]] = []
+    forms: list[Any] = []  # forms of the innermost open collection
     position = counted = 0
     line = 1
 
@@ -173,7 +172,7 @@ def numbered(text: str) -> Iterator[tuple[int, Any]]:
                 continue
             elif kind == "close":
                 if not outer or _CLOSERS[outer[-1][0]] != word:
-                    raise ValueError(f"{word} closes nothing that is open")
+                    raise ValueError(f"{word} does not close an open collection")
                 form = _collection(outer[-1][0], forms)
                 _, begin, forms = outer.pop()
             elif kind == "discard":
@@ -182,7 +181,7 @@ def numbered(text: str) -> Iterator[tuple[int, Any]]:
             else:
                 form = _READERS[kind](word)
         except ValueError as error:
-            cut = kind != "close" and bool(outer) and position == len(text)  # more was to come
+            cut = kind != "close" and bool(outer) and position == len(text)
             raise fault(begin, str(error), cut_off=cut) from None
         if forms and forms[-1] is _DISCARD:
             forms.pop()
@@ -197,7 +196,7 @@ def numbered(text: str) -> Iterator[tuple[int, Any]]:
         raise fault(begin, f"the text ends before the {_CLOSERS[opener]} of this {opener}", True)
 
 
-@lru_cache(maxsize=10_000)  # keywords and small numbers come again and again
+@lru_cache(maxsize=10_000)  # keywords and small numbers are frequent
 def _atom(word: str) -> Any:
     if word[0] == ":":
         if len(word) == 1:
@@ -212,7 +211,7 @@ def _atom(word: str) -> Any:
 
 def _number(word: str) -> int | float | Decimal | Fraction:
     if len(word) > MAX_LENGTH:
-        raise ValueError(f"{word[:20]}... is a number of more than {MAX_LENGTH} characters")
+        raise ValueError(f"the number {word[:20]}... has more than {MAX_LENGTH} characters")
     if match := _INTEGER.fullmatch(word):
         return int(match[1])
     if match := _FLOAT.fullmatch(word):
@@ -223,7 +222,7 @@ def _number(word: str) -> int | float | Decimal | Fraction:
         return Fraction(word)
     if _HEX.fullmatch(word):
         return int(word, 16)
-    raise ValueError(f"{word[:40]} is no number")
+    raise ValueError(f"{word[:40]} is not a number")
 
 
 def _string(word: str) -> str:
@@ -246,12 +245,12 @@ def _char(word: str) -> str:
         return _CHARS[name]
     if re.fullmatch("u[0-9a-fA-F]{4}", name):
         return chr(int(name[1:], 16))
-    raise ValueError(f"there is no character {word[:40]}")
+    raise ValueError(f"{word[:40]} is not a character")
 
 
 def _special(word: str) -> float:
     if word not in _SPECIALS:
-        raise ValueError(f"{word[:40]} is no number")
+        raise ValueError(f"{word[:40]} is not a number; use ##Inf, ##-Inf or ##NaN")
     return _SPECIALS[word]
 
 
@@ -283,7 +282,7 @@ def _hashable(form: Any) -> Any:
 
 
 class _Frozen(dict[Any, Any]):
-    """A map that is a key, or in a set: whatever the order, it is the same one."""
+    """A map that can be hashed, to be a key or in a set. The order of its keys does not matter."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -297,12 +296,12 @@ _SAFE: Final = {character: f"\\{letter}" for letter, character in _ESCAPES.items
 
 
 def dumps(value: Any, sort_keys: bool = False) -> str:
-    """`value` on one line, as Clojure's `pr-str` prints it. Sets are written in the order of
-    their members' texts, so that equal sets look equal; with `sort_keys` maps are too.
-    TypeError if there is no EDN for it."""
+    """Writes `value` on one line, as Clojure's `pr-str` does. The members of sets are sorted by
+    their text, so equal sets look equal. `sort_keys` does the same for maps. Raises TypeError for
+    a type without EDN."""
     if value is None:
         return "nil"
-    if isinstance(value, int):  # what a history is full of comes first
+    if isinstance(value, int):  # the most frequent types come first
         if value is True or value is False:
             return "true" if value else "false"
         return str(value) if -(2**63) <= value < 2**63 else f"{value}N"
@@ -335,13 +334,13 @@ def _float(value: float) -> str:
 
 
 def pretty(value: Any, width: int = 80) -> str:
-    """`value` on as many lines as it takes to stay within `width` columns where possible, as
-    Clojure's `pprint` lays it out: one entry a line, below each other."""
+    """Writes `value` within `width` columns where possible, as Clojure's `pprint` does: a
+    collection that does not fit on one line gets a line for each entry."""
     return _lay_out(value, 0, width, 0)
 
 
 def _lay_out(value: Any, indent: int, width: int, behind: int) -> str:
-    """`value` from column `indent` on, with room for `behind` more characters on its last line."""
+    """Writes `value` from column `indent` on. Leaves `behind` columns free on its last line."""
     line = dumps(value)
     if indent + len(line) + behind <= width or not isinstance(value, _COLLECTIONS) or not value:
         return line
@@ -351,7 +350,7 @@ def _lay_out(value: Any, indent: int, width: int, behind: int) -> str:
     parts: list[str] = []
     if isinstance(value, dict):
         for number, (key, item) in enumerate(value.items(), 1):
-            room = 1 if number < len(value) else behind + 1  # for a comma, or for what closes
+            room = 1 if number < len(value) else behind + 1  # for a comma or closers
             text = dumps(key)
             beside = f"{text} {dumps(item)}"
             if inner + len(beside) + room > width and isinstance(item, _COLLECTIONS):

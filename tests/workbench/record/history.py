@@ -1,8 +1,8 @@
-"""Histories: what the clients did and saw, in the forms in which Jepsen writes them.
+"""Histories of the clients' operations, in Jepsen's formats.
 
-An event (`Op`) is an invocation or a completion, as a line of `history.edn` or `history.txt`. An
-`Operation` is an invocation with its completion. In lin-kv a value is `[key, v]`: Jepsen's
-independent tuple.
+An `Op` is an event: an invocation or a completion, one line of `history.edn` or `history.txt`. An
+`Operation` is an invocation with its completion. In lin-kv a value is `[key, v]`, an independent
+tuple of Jepsen's.
 """
 
 from __future__ import annotations
@@ -19,46 +19,42 @@ from . import edn
 from .edn import Keyword
 
 TYPES = ("invoke", "ok", "fail", "info")
-OUTCOMES = {"ok": "ok", "fail": "failed", "info": "unknown"}  # of an operation, in words
+OUTCOMES = {"ok": "ok", "fail": "failed", "info": "unknown"}  # words for each completion type
 
 
 class HistoryError(ValueError):
-    """Something that is no history; the text says where, why, and what to do."""
+    """A file or a list of events is not a history. The text says where, why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """An event. `process` is "nemesis" for faults; `time` is in ns since the start of the run,
-    and 0 where a history has no times."""
+    """An event of a history."""
 
-    process: int | str
-    type: str
+    process: int | str  # "nemesis" for faults
+    type: str  # one of TYPES
     f: str
     value: Any
-    time: int
+    time: int  # ns since the start of the run; 0 if the history has no times
     index: int
     error: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An invocation with its completion; `value` is what an ok read read, else the argument.
-
-    `type` is "ok", "fail" or "info"; an `info` operation has no end: it may still happen.
-    """
+    """An invocation with its completion."""
 
     process: int | str
     f: str
-    value: Any
-    type: str
+    value: Any  # the result of an ok read, otherwise the argument
+    type: str  # "ok", "fail" or "info"
     start: int
-    end: int | None
+    end: int | None  # None for "info": it may still take effect
     start_index: int
     end_index: int | None
     error: Any = None
 
     def __str__(self) -> str:
-        """For people: `cas 2 to 3`; with a key, as the history has it: `cas [0 [2 3]]`."""
+        """Returns `cas 2 to 3`; for a value with a key, `cas [0 [2 3]]` as in the history."""
         if self.f == "cas" and not isinstance(self.value[1], list):
             old, new = self.value
             return f"cas {edn.dumps(old)} to {edn.dumps(new)}"
@@ -66,7 +62,7 @@ class Operation:
 
 
 def shorten(text: str, length: int) -> str:
-    """Leaves out the middle of a long text: a sentence's end often says more than its middle."""
+    """Cuts the middle out of a long text: the end often says more than the middle."""
     if len(text) <= length:
         return text
     tail = (length - 1) // 3
@@ -76,8 +72,9 @@ def shorten(text: str, length: int) -> str:
 def operations(ops: Iterable[Op]) -> list[Operation]:
     """Joins invocations and completions, in the order of invocation.
 
-    A process does one thing at a time: one that invokes again, or never completes, leaves an
-    `info` operation behind. HistoryError for a completion of what was never invoked.
+    A process runs one operation at a time. An operation without a completion, or followed by
+    another invocation of its process, is an `info` operation. Raises HistoryError for a completion
+    without an invocation.
     """
     found: list[Operation] = []
     under_way: dict[int | str, int] = {}
@@ -86,7 +83,8 @@ def operations(ops: Iterable[Op]) -> list[Operation]:
             under_way[op.process] = len(found)
             if op.f == "cas" and not (isinstance(op.value, list) and len(op.value) == 2):
                 raise HistoryError(
-                    f"a cas (index {op.index}) needs [from to], not {edn.dumps(op.value)[:200]}"
+                    f"the value of the cas at index {op.index} must be [from to], "
+                    f"not {edn.dumps(op.value)[:200]}"
                 )
             found.append(
                 Operation(op.process, op.f, op.value, "info", op.time, None, op.index, None)
@@ -98,10 +96,10 @@ def operations(ops: Iterable[Op]) -> list[Operation]:
             )
         position = under_way.pop(op.process)
         known = op.type != "info"
-        # What was asked for is known from the invocation, what was seen from the completion.
+        # The invocation has the argument, the completion has the result.
         saw = op.type == "ok" and op.f not in ("write", "cas")
         begun = found[position]
-        found[position] = Operation(  # replace() takes twice the time
+        found[position] = Operation(  # dataclasses.replace() takes twice the time
             op.process,
             op.f,
             value=op.value if saw else begun.value,
@@ -110,7 +108,7 @@ def operations(ops: Iterable[Op]) -> list[Operation]:
             end=op.time if known else None,
             start_index=begun.start_index,
             end_index=op.index if known else None,
-            # A log may have the error in the value's place: `:fail :cas :timed-out`.
+            # In a log the error may stand in place of the value: `:fail :cas :timed-out`.
             error=op.value if op.error is None and isinstance(op.value, Keyword) else op.error,
         )
     return found
@@ -119,30 +117,31 @@ def operations(ops: Iterable[Op]) -> list[Operation]:
 def completions(
     ops: Iterable[Op], begun: dict[int | str, int] | None = None
 ) -> Iterator[tuple[Op, int]]:
-    """Each completion of a client's, and how long it took, in ns.
+    """Yields each completion of a client with its latency in ns.
 
-    `begun` is when a process began what is under way: the same one goes on with later events.
+    `begun` maps each process to the time of its pending invocation. Pass the same dict again to
+    continue with later events.
     """
     begun = {} if begun is None else begun
     for op in ops:
         if op.type == "invoke":
             begun[op.process] = op.time
-        elif op.process in begun:  # a fault was never invoked
+        elif op.process in begun:  # events of the nemesis have no invocation
             yield op, op.time - begun.pop(op.process)
 
 
 def clients(ops: Iterable[Op]) -> list[Op]:
-    """The events without those of the nemesis."""
+    """Returns the clients' events, without those of the nemesis."""
     return [op for op in ops if isinstance(op.process, int)]
 
 
 def by_key(ops: Iterable[Op]) -> dict[Any, list[Op]]:
-    """The history of each key; values are then without the key.
+    """Splits a history by key, and removes the key from the values.
 
-    A history is one of a single register (its key is None here) if one of its invocations is
-    of a form that has no place for a key: a read of nil, a write of something that is no pair,
-    a cas of two values whose second is no pair. But where a read is of `[key nil]` there are
-    keys, and HistoryError says which invocation lacks one.
+    A history without keys is one of a single register, returned under the key None. An invocation
+    has no key if it is a read of nil, a write of a value other than a pair, or a cas whose second
+    value is not a pair. If other reads have a key (`[key nil]`), HistoryError names the invocation
+    that lacks one.
     """
     events = clients(ops)
     keyless = next((op for op in events if op.type == "invoke" and not _has_key(op)), None)
@@ -154,9 +153,9 @@ def by_key(ops: Iterable[Op]) -> dict[Any, list[Op]]:
             f"other operations have a key, but the {keyless.f} at index {keyless.index} has "
             f"{edn.dumps(keyless.value)[:200]}, not {form}"
         )
-    keys: dict[str, list[Op]] = {}  # by the key's text: 1, "1" and true are three
+    keys: dict[str, list[Op]] = {}  # by the key's text, since in Python 1 == True
     names: dict[str, Any] = {}
-    key_of: dict[int | str, str] = {}  # a completion may have lost its key
+    key_of: dict[int | str, str] = {}  # by process, for completions that lack the key
     for op in events:
         value = op.value
         if op.type == "invoke" or _has_key(op):
@@ -177,8 +176,8 @@ def _has_key(op: Op) -> bool:
 
 
 def to_edn(op: Op) -> str:
-    """A line of history.edn."""
-    # As a map that dumps() writes it would take five times as long, 3 % of a simulation.
+    """Writes an event as a line of history.edn."""
+    # Faster than edn.dumps() of a map, which takes five times as long (3 % of a simulation).
     process = f":{op.process}" if isinstance(op.process, str) else op.process
     error = "" if op.error is None else f", :error {edn.dumps(op.error)}"
     return (
@@ -188,7 +187,7 @@ def to_edn(op: Op) -> str:
 
 
 def to_txt(op: Op) -> str:
-    """A line of history.txt, and the end of a line on Jepsen's console."""
+    """Writes an event as a line of history.txt, which also ends a line on Jepsen's console."""
     process = f":{op.process}" if isinstance(op.process, str) else str(op.process)
     columns = [process, f":{op.type}", f":{op.f}", edn.dumps(op.value)]
     if op.error is not None:
@@ -200,9 +199,9 @@ def to_txt(op: Op) -> str:
 
 
 def read(path: Path) -> list[Op]:
-    """Reads a store folder, a history.edn, a history.txt or a log of Jepsen's.
+    """Reads the history in a store folder, a history.edn, a history.txt or a log of Jepsen's.
 
-    HistoryError for what is none of them, or holds no operation.
+    Raises HistoryError for any other file, and for a history without operations.
     """
     if path.is_dir():
         for name in ("history.edn", "history.txt", "jepsen.log"):
@@ -210,10 +209,10 @@ def read(path: Path) -> list[Op]:
                 return read(path / name)
         raise HistoryError(f"{path} holds no history.edn: is it the folder of a run, in store/?")
     try:
-        # Not final: a killed run may have cut off its last character, too.
+        # Not final: in a killed run the last character may be cut off.
         text = codecs.utf_8_decode(path.read_bytes(), "strict", False)[0].removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise HistoryError(f"{path} is no text, so no history of Jepsen's") from error
+        raise HistoryError(f"{path} is not UTF-8 text, so it is no history of Jepsen's") from error
     except OSError as error:
         raise HistoryError(f"{path} cannot be read: {error.strerror}") from error
     try:
@@ -224,7 +223,7 @@ def read(path: Path) -> list[Op]:
         raise HistoryError(f"{path}: each :index must be greater than the one before it")
     if not any(isinstance(op.process, int) for op in ops):
         raise HistoryError(
-            f"{path} holds no operation; wanted is a history.edn, or lines like "
+            f"{path} holds no operation; give a history.edn, or a file with lines like "
             "`0  :invoke  :read  nil`"
         )
     return ops
@@ -236,14 +235,14 @@ def _from_edn(text: str) -> Iterator[Op]:
             yield _event(form, index)
         except ValueError as error:
             raise HistoryError(
-                f"entry {index + 1} is no operation: {error}: {edn.dumps(form)[:200]}"
+                f"entry {index + 1} is not an event: {error}: {edn.dumps(form)[:200]}"
             ) from error
 
 
 def _event(form: Any, index: int) -> Op:
-    """The event of a map; ValueError says what the map lacks."""
+    """Makes an event of a map. Raises ValueError for a missing or wrong entry."""
     if not isinstance(form, dict):
-        raise ValueError("it is no map")
+        raise ValueError("it must be a map")
 
     def get(name: str, kind: type, default: Any = None) -> Any:
         found = form.get(Keyword(name), default)
@@ -255,7 +254,7 @@ def _event(form: Any, index: int) -> Op:
     process = form.get(Keyword("process"))
     type_ = get("type", Keyword).name
     if type_ not in TYPES:
-        raise ValueError(f":type is :{type_[:40]}")
+        raise ValueError(f":type must be :invoke, :ok, :fail or :info, not :{type_[:40]}")
     return Op(
         process=process.name if isinstance(process, Keyword) else get("process", int),
         type=type_,
@@ -268,7 +267,7 @@ def _event(form: Any, index: int) -> Op:
 
 
 def _forms(text: str) -> Iterator[Any]:
-    """The maps of a history; a last one that a killed run has cut off is left out."""
+    """Yields the maps of a history. Skips a last map that a killed run has cut off."""
     whole = 0
     try:
         for form in edn.load_all(text):
@@ -278,14 +277,14 @@ def _forms(text: str) -> Iterator[Any]:
         if not error.cut_off:
             raise
         start = EDN.match(text)
-        if not whole and start and start[0][-1] in "[(":  # what was cut off is one sequence of all
+        if not whole and start and start[0][-1] in "[(":  # one sequence of all events was cut off
             yield from _forms(text[start.end() :])
 
 
-# It begins with a map, a sequence of maps or a tagged one, maybe after comments; a log with words.
+# EDN begins with a map, a sequence or a tag, possibly after comments. A log begins with words.
 EDN = re.compile(r"(?:[\s,]|;[^\n]*\n)*[{\[(#]")
 LOG_LINE = re.compile(
-    r"""(?:^|.*jepsen\.util\s*[-:]\s*)      # what a console or a log has in front
+    r"""(?:^|.*jepsen\.util\s*[-:]\s*)      # the prefix in a console or a log
         (?P<process>\d+|:nemesis)\s+
         :(?P<type>invoke|ok|fail|info)\s+
         :(?P<f>[\w-]+)\s+
@@ -305,11 +304,11 @@ def _from_log(text: str) -> Iterator[Op]:
             value, *error = edn.load_all(match["rest"])
         except (edn.EDNError, ValueError) as problem:
             if process == ":nemesis" or number == len(lines):
-                continue  # a nemesis may say anything; a killed run cuts off its last line
+                continue  # a nemesis logs any text; a killed run may cut off the last line
             raise HistoryError(f"line {number}: {problem}: {line[:200]}") from problem
         whole = match["rest"].rstrip().endswith("]") and (error or match["type"] != "fail")
         if number == len(lines) and not whole:
-            continue  # cut off, maybe: of a value, or the error that says why it failed
+            continue  # the value or the error may be cut off
         yield Op(
             process=int(process) if process.isdigit() else process[1:],
             type=match["type"],

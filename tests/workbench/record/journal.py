@@ -1,13 +1,13 @@
-"""The messages of a run: who sent which when, and when it was received, if it was.
+"""The journal of a run's messages: source, destination, and times of sending and receipt.
 
-The real Maelstrom keeps such a journal too, and draws messages.svg of it. Ours is messages.jsonl, a
-JSON object a line, in the order of sending:
+The real Maelstrom keeps such a journal too, and draws messages.svg of it. Ours is messages.jsonl,
+with a JSON object on each line, in the order of sending:
 
     {"id": 7, "src": "n0", "dest": "n1", "sent": 2000000, "received": [12000000],
      "type": "append_entries", "body": {...}}
 
-Times are those of the history, in ns. A message that was lost, or was under way at the end, has no
-time of receipt; one that was duplicated may have two. Of a long body there is an excerpt, a string.
+Times are in ns, on the history's clock. A message that was lost, or in flight at the end, has no
+time of receipt. A duplicated message may have two. A long body is replaced by an excerpt, a string.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from ..network.network import Message
 from .history import shorten
 
 NAME = "messages.jsonl"
-MOST = 200_000  # messages that are kept
-LENGTH = 1_000  # characters of a body that are kept
-TYPE = 60  # and of its type
+MOST = 200_000  # messages kept
+LENGTH = 1_000  # characters kept of a body
+TYPE = 60  # characters kept of a type
 
 
 @dataclass(slots=True)
 class Sent:
-    """A message, its times in ns, and its body as JSON text, or an excerpt of that."""
+    """A message of the journal."""
 
     id: int
     src: str
     dest: str
-    sent: int
+    sent: int  # ns
     type: str
-    body: str
-    received: list[int] = field(default_factory=list)
+    body: str  # JSON text, or an excerpt of it
+    received: list[int] = field(default_factory=list)  # ns; empty if it was not received
 
 
 class Journal:
-    """Keeps the first messages of a run; `now` tells the time."""
+    """Keeps the first MOST messages of a run. `now` returns the time in ns."""
 
     def __init__(self, now: Callable[[], int]) -> None:
         self.messages: dict[int, Sent] = {}  # by id
         self._now = now
 
     def log(self, direction: str, message: Message) -> None:
-        """A message is sent ("send") or received ("recv")."""
+        """Records that a message is sent ("send") or received ("recv")."""
         id = message["id"]
         if direction == "send":
             if len(self.messages) < MOST:
@@ -62,7 +62,7 @@ class Journal:
             found.received.append(self._now())
 
     def to_jsonl(self, start: int) -> Iterator[str]:
-        """The lines of messages.jsonl; the history began at `start`."""
+        """Yields the lines of messages.jsonl. `start` is the time at which the history began."""
         for message in self.messages.values():
             whole = len(message.body) < LENGTH
             head = {
@@ -73,20 +73,20 @@ class Journal:
                 "received": [time - start for time in message.received],
                 "type": message.type,
             }
-            # The body is JSON already; if it is only an excerpt of some, it becomes a string.
+            # A whole body is JSON already. An excerpt becomes a JSON string.
             body = message.body if whole else json.dumps(message.body)
             yield f'{json.dumps(head)[:-1]}, "body": {body}}}\n'
 
 
 def read(folder: Path) -> list[Sent]:
-    """The messages of a run. OSError if there is no journal, ValueError if it is none."""
+    """Reads a run's messages. Raises OSError if there is no journal, ValueError if it is faulty."""
     messages = []
     with (folder / NAME).open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
                 messages.append(_sent(json.loads(line)))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise ValueError(f"line {number} is no message: {error!r:.100}") from error
+                raise ValueError(f"line {number} is not a message: {error!r:.100}") from error
             if number == MOST:
                 break
     return messages

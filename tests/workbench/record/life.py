@@ -1,8 +1,8 @@
-"""The cluster's life: what each node was when, by the lines in which the nodes themselves tell it.
+"""The nodes' roles over time, from the lines that the nodes print on stderr.
 
-raft.py says each change of role or term in a line of a regular form on stderr. It has no time in
-it, so the bench notes when it heard the line, and keeps it in life.edn. Who was killed or paused
-meanwhile, the history tells.
+raft.py prints a line in a regular form for each change of role or term. The line has no time, so
+the bench stores it in life.edn with the time at which it read the line. Kills and pauses are taken
+from the history.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .edn import Keyword
 from .history import Op, shorten
 
 NAME = "life.edn"
-MOST = 2_000  # lines of a node that are kept
-LENGTH = 500  # characters of a line that are kept
-LARGEST = 50_000_000  # bytes of a life.edn that is read
+MOST = 2_000  # lines kept of each node
+LENGTH = 500  # characters kept of a line
+LARGEST = 50_000_000  # largest life.edn that is read, in bytes
 FORM = re.compile(r"(\S+) term ([0-9]{1,18}): ((follower|candidate|leader)(?:(?: of |, ).*)?)")
 ROLES = ("follower", "candidate", "leader")
 DOWN, PAUSED, SILENT = "down", "paused", "silent"
@@ -29,23 +29,23 @@ CHANGES = ("killed", "started", "paused", "resumed")
 
 
 class Line(NamedTuple):
-    """A line in which a node says what it is, and when that was heard, in ns."""
+    """A line in which a node states its role."""
 
-    time: int
+    time: int  # ns; when the bench read the line
     node: str
     text: str
 
 
 class Told(NamedTuple):
-    """What a line tells: `said` is the role and why it has it."""
+    """The parts of a Line."""
 
     term: int
     role: str
-    said: str
+    said: str  # the role and its reason
 
 
 class Ear:
-    """Keeps the lines that are of the regular form: so many of a node, and so much of each."""
+    """Keeps the stderr lines of the regular form, MOST of each node, each cut to LENGTH."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
@@ -53,31 +53,32 @@ class Ear:
         self._last: dict[str, Told] = {}
 
     def hear(self, time: int, node: str, text: str) -> None:
-        """A node has written this line to its stderr, whatever it is."""
+        """Takes any line of a node's stderr."""
         if self._kept[node] < MOST and text.startswith(f"{node} term "):
             line = Line(time, node, shorten(text, LENGTH))
             if found := told(line):
                 self._kept[node] += 1
                 self.lines.append(line)
                 self._last[node] = found
-                if self._kept[node] == MOST:  # what it will be is not heard any more
+                if self._kept[node] == MOST:  # its later roles are not recorded
                     self.forget(node)
 
     def forget(self, node: str) -> None:
-        """The node was killed: it is not any more what it said that it is."""
+        """Forgets a node's role, because it was killed."""
         self._last.pop(node, None)
 
     def leader(self) -> tuple[str, int] | None:
-        """Who leads, and in which term, by what each node said last; None if nobody.
+        """Returns the leader and its term; None if there is none.
 
-        One that is cut off may not know of its successor, whose term is later.
+        Of several leaders it returns that of the latest term: an old leader that is cut off may not
+        know its successor.
         """
         terms = {node: last.term for node, last in self._last.items() if last.role == "leader"}
         return max(terms.items(), key=lambda item: item[1], default=None)
 
 
 def told(line: Line) -> Told | None:
-    """What the line tells; None if it is not of the form, or of another node."""
+    """Parses a line; None if it does not have the regular form, or names another node."""
     found = FORM.fullmatch(line.text)
     if not found or found[1] != line.node:
         return None
@@ -85,7 +86,7 @@ def told(line: Line) -> Told | None:
 
 
 def to_edn(lines: Iterable[Line], folder: Path) -> str:
-    """The text of life.edn. The run's own folder, which is another each time, is {run} in it."""
+    """Writes the text of life.edn. The path of the run's folder is replaced by {run}."""
     return "".join(
         edn.dumps([time, node, text.replace(str(folder), "{run}")]) + "\n"
         for time, node, text in lines
@@ -93,53 +94,50 @@ def to_edn(lines: Iterable[Line], folder: Path) -> str:
 
 
 def read(folder: Path) -> list[Line]:
-    """The lines of a run's life.edn. OSError if it cannot be read, ValueError if it is none."""
+    """Reads a run's life.edn. Raises OSError if it cannot be read, ValueError if it is faulty."""
     path = folder / NAME
     if path.stat().st_size > LARGEST:
-        raise ValueError("it is too large")
+        raise ValueError(f"it is larger than {LARGEST:,} bytes")
     lines = []
     for number, text in enumerate(path.read_text("utf-8").split("\n"), 1):
         if not text:
             continue
         form = edn.loads(text)
         if not (isinstance(form, list) and [type(item) for item in form] == [int, str, str]):
-            raise ValueError(f"line {number} is no [time node line]")
+            raise ValueError(f"line {number} is not [time node line]")
         line = Line(*form)
         if not told(line) or abs(line.time) >= 2**63:
-            raise ValueError(f"line {number} does not say what a node is when")
+            raise ValueError(f"line {number} does not state a node's role")
         lines.append(line)
     return lines
 
 
-# What a node was
+# Spans of time in a state
 
 
 @dataclass(frozen=True)
 class Span:
-    """What a node was for a while: `state` is a role, DOWN, PAUSED or SILENT. Times are in ns.
-
-    `said` are the words of its last line; they, and the term, are as old as `since`.
-    """
+    """A span of time during which a node's state, term and last line stayed the same."""
 
     node: str
-    start: int
-    end: int
-    state: str
-    term: int | None
-    said: str
-    since: int
+    start: int  # ns
+    end: int  # ns
+    state: str  # a role, DOWN, PAUSED or SILENT
+    term: int | None  # None before the node's first line
+    said: str  # the role and reason in its last line
+    since: int  # ns; the time of that line
 
 
 class _Event(NamedTuple):
     time: int
-    rank: int  # of what happens at one moment: a new process speaks after it was started
+    rank: int  # order of events at the same time: a node starts before it prints a line
     what: str | Line
 
 
 def spans(
     lines: Sequence[Line], events: Iterable[Op], nodes: Iterable[str], until: int
 ) -> list[Span]:
-    """What each of the nodes was from the beginning of the run until its end, in that order."""
+    """Lists each node's spans, node by node, from the beginning of the run until its end."""
     changes = list(_changes(events))
     found: list[Span] = []
     for node in nodes:
@@ -154,7 +152,7 @@ def _order(event: _Event) -> tuple[int, int]:
 
 
 def _changes(events: Iterable[Op]) -> Iterator[tuple[int, str, str]]:
-    """When which node was killed, started, paused or resumed, as the nemesis notes it."""
+    """Yields (time, node, change) for each kill, start, pause and resume of the nemesis."""
     for op in events:
         if op.process == "nemesis" and isinstance(op.value, dict):
             for node, what in op.value.items():
@@ -163,9 +161,9 @@ def _changes(events: Iterable[Op]) -> Iterator[tuple[int, str, str]]:
 
 
 def _with_late_kills(events: list[_Event]) -> list[_Event]:
-    """A simulated kill may strike a while after it was asked for: who speaks is not dead yet."""
+    """Moves a kill behind the last line of its process: a simulated kill may strike late."""
     moved = []
-    last: int | None = None  # words before the next start
+    last: int | None = None  # time of the last line before the next start
     for event in reversed(events):
         if isinstance(event.what, Line):
             last = event.time if last is None else last
@@ -192,7 +190,7 @@ def _of_node(node: str, events: Sequence[_Event], until: int) -> Iterator[Span]:
             assert found
             role = SILENT if count >= MOST else found.role
             line = what
-            if state != PAUSED:  # what a stopped process has written before is read meanwhile
+            if state != PAUSED:  # lines printed before the pause may be read during it
                 state = role
         elif what == "killed":
             state = DOWN

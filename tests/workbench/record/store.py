@@ -1,4 +1,4 @@
-"""Where a run is kept: store/<workload>/<time>/, and store/latest, as Jepsen lays it out."""
+"""The folder of a run: store/<workload>/<time>/, and links such as store/latest, as in Jepsen."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from .history import HistoryError, Op, by_key, clients, operations, to_edn, to_t
 
 ROOT = Path(__file__).resolve().parents[3]
 REPORT = "MAELSTROM_REPORT"
-COMMAND = "; command "  # in results.edn, and then its words as EDN
-NAMED_TIME = re.compile(r"\d{8}T\d{6}(\.\d+)?(Z|[+-]\d{4})?")  # of a folder of Jepsen's
+COMMAND = "; command "  # in results.edn, followed by the words of the command as EDN
+NAMED_TIME = re.compile(r"\d{8}T\d{6}(\.\d+)?(Z|[+-]\d{4})?")  # name of a run's folder
 
 
 def make(workload: str) -> Path:
-    """Makes the folder of a new run, in the working directory. OSError if it cannot be made."""
+    """Makes the folder of a new run, in the working directory. Raises OSError if that fails."""
     runs = Path("store").absolute() / workload
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        why = f"no folder for the run can be made here ({error.strerror})"
+        why = f"cannot make the run's folder in the working directory ({error.strerror})"
         raise OSError(error.errno, why, error.filename) from error
     while True:
         folder = runs / (datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z")
         try:
             folder.mkdir()
         except FileExistsError:
-            continue  # a run that began in this very millisecond
+            continue  # another run began in the same millisecond
         (folder / "node-logs").mkdir()
         return folder
 
@@ -52,11 +52,11 @@ def write(
     lines: Sequence[life.Line] = (),
     messages: Iterable[str] = (),
 ) -> None:
-    """Writes what a person or a tool wants to look at, and links the run as the latest one.
+    """Writes a run's files, and links it as the latest run.
 
-    A comment in results.edn has the words of the command that gave it. life.edn has the `lines` in
-    which nodes said what they are, messages.jsonl those of the messages, if there are any. OSError,
-    with the name of the file, for what cannot be written.
+    The `command` becomes a comment in results.edn. The `lines` in which nodes state their roles
+    become life.edn, and `messages` becomes messages.jsonl. Both files are omitted if empty. Raises
+    OSError with the name of a file that cannot be written.
     """
     _save(folder / "history.edn", "".join(f"{to_edn(op)}\n" for op in history))
     _save(folder / "history.txt", "".join(f"{to_txt(op)}\n" for op in history))
@@ -70,7 +70,7 @@ def write(
         nemesis = [op for op in history if op.process == "nemesis"]
         title = f"{folder.parent.name} {folder.name}"
         _save(folder / "timeline.html", timeline.html(operations(clients(history)), title, nemesis))
-    except HistoryError:  # of a run that was cut off: the history itself is there to be read
+    except HistoryError:  # the run was cut off; its history is saved all the same
         pass
     invalid = {key: found for key, found in workload.analyses.items() if found.valid is False}
     keys = by_key(history) if invalid else {}
@@ -83,9 +83,9 @@ def write(
 
 
 def command(folder: Path, names: Container[str] = ("results.edn", "jepsen.log")) -> str:
-    """The command that ran it: ours is noted in results.edn, Jepsen's at the start of its log.
+    """Returns the command of a run: from our results.edn, or from the start of Jepsen's log.
 
-    Only files of these names are looked into.
+    Only files in `names` are read. Returns "" if no command is found.
     """
     first = _beginning(folder / "results.edn", 1) if "results.edn" in names else ""
     if first.startswith(COMMAND):
@@ -100,7 +100,7 @@ def command(folder: Path, names: Container[str] = ("results.edn", "jepsen.log"))
 
 
 def began(name: str) -> str:
-    """When a run of this name began, for people; another name as it is."""
+    """Turns a run's name into its time for people. Returns any other name unchanged."""
     if not NAMED_TIME.fullmatch(name):
         return name
     try:
@@ -112,11 +112,11 @@ def began(name: str) -> str:
 
 
 def complaints(folder: Path) -> list[str]:
-    """What to look at among the nodes' logs: those with a Python node's traceback."""
+    """Lists the nodes' logs that contain a Python traceback."""
     found = []
     for log in sorted((folder / "node-logs").iterdir()):
         count, failed = 0, False
-        with log.open("rb") as lines:  # which may be more than the memory holds
+        with log.open("rb") as lines:  # read line by line: a log may exceed the memory
             for line in lines:
                 count, failed = count + 1, failed or line.startswith(b"Traceback")
         if failed:
@@ -125,12 +125,12 @@ def complaints(folder: Path) -> list[str]:
 
 
 def wants_report() -> bool:
-    """Is report.html to be written after a run? It is, unless $MAELSTROM_REPORT is no."""
+    """Tells whether to write report.html after a run: yes, unless $MAELSTROM_REPORT is "no"."""
     return os.environ.get(REPORT) != "no"
 
 
 def reporter() -> Path | None:
-    """A Python that has Bokeh, to write report.html with: this one, or that of .venv."""
+    """Finds a Python with Bokeh, to write report.html: this one, or that of .venv."""
     if importlib.util.find_spec("bokeh"):
         return Path(sys.executable)
     python = ROOT / ".venv" / "bin" / "python"
@@ -139,9 +139,10 @@ def reporter() -> Path | None:
 
 
 def report(python: Path, folders: Sequence[Path]) -> int:
-    """Has that Python write report.html of each run; its exit status. It says what is wrong.
+    """Runs `python` to write report.html of each run, and returns its exit status.
 
-    A child does it: what goes wrong there, whatever it is, leaves the run's verdict alone.
+    It runs as a child process, so that no failure of it changes the run's verdict. It prints its
+    own errors.
     """
     path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
@@ -153,7 +154,7 @@ def report(python: Path, folders: Sequence[Path]) -> int:
 
 
 def _beginning(path: Path, lines: int) -> str:
-    """Its first lines; "" if it cannot be read."""
+    """Returns a file's first lines; "" if it cannot be read."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             return "".join(islice(file, lines))
@@ -164,12 +165,12 @@ def _beginning(path: Path, lines: int) -> str:
 def _save(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:  # one of a full disk has no name
+    except OSError as error:  # the error of a full disk lacks the file's name
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _link(name: Path, folder: Path) -> None:
-    """Makes `name` point to the folder, in one step: a run beside this one may do the same."""
+    """Links `name` to the folder, atomically: another run may do the same at the same time."""
     new = name.with_name(f".{folder.name}-{name.name}")
     try:
         new.symlink_to(folder.relative_to(name.parent))

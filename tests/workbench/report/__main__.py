@@ -1,4 +1,4 @@
-"""`python -m workbench.report DIR...`: writes report.html of each run."""
+"""Writes report.html of each run: `python -m workbench.report DIR...`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .report import write
 
 
 def main(argv: list[str]) -> int:
-    """Writes the page of each folder; 255, with a line, if one cannot be written."""
+    """Writes the page of each folder. Prints a line and returns 255 if one cannot be written."""
     status = 0
     for name in argv:
         try:

@@ -1,4 +1,4 @@
-"""The charts of a run, on one time axis: faults, the cluster's life, latencies and so on."""
+"""Draws the charts of a run on one time axis: faults, nodes' roles, latencies and so on."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from .drawing import by_number, describe, faults, markup, stops
 from .plots import GREY, TEXT, Chart, Fault, bars, hover, new_figure, places, plain, shade
 from .reading import Run, natural
 
-MOST = 50_000  # operations that are drawn
+MOST = 50_000  # operations drawn
 MOST_FAULTS = 1_000
-MOST_SPANS = 4_000  # in which a node was this or that
-MOST_NODES = 50  # that have a band
-MOST_MOMENTS = 500  # that can be gone to
-MOST_STEPS = 1_000  # of a leader's commit index
-MOST_TERMS = 100  # that have one
-BAND, BAR = 0.72, 0.7  # of the height that there is for it
-BINS = 120  # of the rate, at most
-FLOOR = 0.01  # ms; a logarithmic axis has no place for 0
-# These, and the grey of the axes, stand out on white and on black.
+MOST_SPANS = 4_000  # spans of a node's state
+MOST_NODES = 50  # nodes with a band
+MOST_MOMENTS = 500  # events in the list "Go to"
+MOST_STEPS = 1_000  # points of a leader's commit index
+MOST_TERMS = 100  # terms in the chart of commit indexes
+BAND, BAR = 0.72, 0.7  # height of a band or bar; a row has height 1
+BINS = 120  # most bins of the chart of rates
+FLOOR = 0.01  # ms; least latency drawn, since a logarithmic axis has no 0
+# These colours, and the grey of the axes, stand out on white and on black.
 COLOURS = {"ok": "#3B8FDB", "fail": "#D6569F", "info": "#E08A00"}
 MARKERS = {"read": "circle", "write": "square", "cas": "triangle"}
 MORE_MARKERS = ("diamond", "inverted_triangle", "hex", "star")
 FAULTS = ("#8E6FD1", "#2E9E6B", "#C9623F", "#7D8B2F", "#4F86A6", "#A65C7C")
-# Of what a node was: its colour, how much of it, its hatching, and the colour of text on it.
+# For each state of a node: colour, opacity, hatching, and the colour of text on the band.
 STATES = {
     "follower": ("#A9BFD6", 1.0, " ", "#111111"),
     "candidate": ("#F0A92B", 1.0, " ", "#111111"),
@@ -51,10 +51,10 @@ STATES = {
     life.PAUSED: (GREY, 0.2, "|", GREY),
     life.SILENT: (GREY, 0.0, " ", GREY),
 }
-LIFE = "The cluster's life"
+LIFE = "Roles of the nodes"
 TERM = re.compile(r'"term": (\d{1,15})\b')
 COMMIT = re.compile(r'"leader_commit": (\d{1,15})\b')
-OPERATION = (  # what hovering over one tells
+OPERATION = (  # the tooltip of an operation
     "process @process @asked",
     "<b>@what</b>",
     "@outcome after @exact{0,0.000} ms",
@@ -64,7 +64,7 @@ OPERATION = (  # what hovering over one tells
 
 
 def charts(run: Run) -> list[Chart]:
-    """All charts of a run, on one time axis; none if nothing in it has a time."""
+    """Returns all charts of a run; none if its history has no times."""
     if not run.until:
         return []
     last = run.until / SECOND
@@ -87,7 +87,7 @@ def charts(run: Run) -> list[Chart]:
 
 
 def _moments(run: Run, faults: Sequence[Fault]) -> list[tuple[float, str]]:
-    """When who became a candidate or leader, and when faults began and ended (s), in order."""
+    """Lists, by time in s, each new candidate or leader, and the begin and end of each fault."""
     found = [(fault.start, f"{fault.kind} begins {fault.reach}") for fault in faults]
     found += [(fault.end, f"{fault.kind} ends") for fault in faults]
     for line in run.life:
@@ -118,9 +118,10 @@ def _all_faults(run: Run) -> list[Fault]:
 
 
 def _reach(value: Any, nodes: Sequence[str]) -> str:
-    """Who hears whom in a partition, which is noted as whose messages each node drops.
+    """Describes which nodes of a partition hear each other.
 
-    "n0 n1 | n2" if each hears those on its side; "" if it is no partition.
+    The result is "n0 n1 | n2" if each node hears its own side, and "" if the value is not a
+    partition. The nemesis records a partition as the nodes whose messages each node drops.
     """
     cut = value[1] if isinstance(value, list) and len(value) == 2 else None
     if not isinstance(cut, dict) or value[0] != Keyword("isolated"):
@@ -147,7 +148,7 @@ def _reach(value: Any, nodes: Sequence[str]) -> str:
 
 
 def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
-    """A lane for each kind of fault, with its name: what the bands of the other charts mean."""
+    """Draws a lane for each kind of fault. It explains the shaded bands in the other charts."""
     kinds = list(dict.fromkeys(fault.kind for fault in faults))
     y_range = FactorRange(factors=kinds[::-1])
     plot = new_figure(time, 70 + 24 * len(kinds), y_range=y_range)
@@ -164,12 +165,12 @@ def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
 
 
 def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
-    """A band for each node: its role by its own words, or that it was down or paused."""
+    """Draws a band for each node: the roles that it stated, and when it was down or paused."""
     nodes = sorted({*run.nodes, *(line.node for line in run.life)}, key=natural)
     names = {node: shorten(plain(node), 20) for node in nodes[:MOST_NODES]}
     spans = life.spans(run.life, run.events, names, run.until)
     shown = sorted(spans, key=lambda span: span.start - span.end)[:MOST_SPANS]
-    # Above the others those that are short: an election takes a few pixels.
+    # Short states are drawn last, above the others: an election takes a few pixels.
     shown.sort(key=lambda span: (list(STATES).index(span.state), span.start))
     factors = list(dict.fromkeys(names.values()))[::-1]
     y_range = FactorRange(factors=factors)
@@ -210,24 +211,25 @@ def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     plot.ygrid.visible = False
     note = ""
     if len(nodes) > len(names):
-        note += f"{len(nodes) - len(names):,} of {len(nodes):,} nodes have no band here. "
+        note += f"{len(nodes) - len(names):,} of {len(nodes):,} nodes are not drawn. "
     if len(spans) > len(shown):
-        note += f"{len(spans) - len(shown):,} parts of bands, the shortest, are not drawn. "
+        note += f"The {len(spans) - len(shown):,} shortest parts of bands are not drawn. "
     states = [state for state in STATES if state in life.ROLES or state in source.data["what"]]
     swatches = "".join(f'<span class="state">{_swatch(state)}{state}</span>' for state in states)
-    silent = " Silent is who has not said what it is, or more than is kept."
+    silent = " A node is silent before it states its role, and after the last line kept."
     if life.SILENT not in states:
         silent = ""
     words = (
-        f'<p class="states">{swatches}</p>\n<p class="note">{note}A role is a node\'s own word, '
-        f"from when the bench heard it; hover over a band for what it said.{silent}</p>\n"
+        f'<p class="states">{swatches}</p>\n<p class="note">{note}Roles are those that nodes '
+        "state on stderr, from the time at which the bench read the line. Hover over a band to "
+        f"read the line.{silent}</p>\n"
     )
     return Chart("life", LIFE, plot, words)
 
 
 def commits(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart | None:
-    """The commit index that leaders told their followers; None if there were none."""
-    told: dict[tuple[str, str], dict[int, int]] = {}  # by term and leader: when it had which index
+    """Draws the commit index that leaders sent to followers; None if no message has one."""
+    told: dict[tuple[str, str], dict[int, int]] = {}  # by term and leader: index to time
     for message in run.messages:
         if message.type == "append_entries" and (index := COMMIT.search(message.body)):
             found = TERM.search(message.body)
@@ -253,7 +255,10 @@ def commits(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart | None:
         plot.step("time", "index", source=source, mode="after", color=colour, line_width=2)
         renderers.append(plot.scatter("time", "index", source=source, color=colour, size=4))
     hover(plot, renderers, "<b>@leader</b> has committed up to @index", "at @time{0.000} s")
-    words = '<p class="note">As leaders told it; a colour for each of them.</p>\n'
+    words = (
+        '<p class="note">The commit index in the leaders\' append_entries; a colour for each '
+        "leader.</p>\n"
+    )
     return Chart("commits", "Commit index", plot, words)
 
 
@@ -264,7 +269,7 @@ def _what(span: life.Span) -> str:
 
 
 def _said(span: life.Span) -> str:
-    """The line, of a role; else what is known from before."""
+    """Returns the node's last line; marked "before" if the node is not in that role now."""
     if span.state in life.ROLES:
         return span.said
     if not span.said:
@@ -273,10 +278,11 @@ def _said(span: life.Span) -> str:
 
 
 def _terms(spans: Sequence[life.Span], names: dict[str, str]) -> dict[str, list[Any]]:
-    """The terms on the bands, one for as long as it and the role stay.
+    """Returns the labels of terms on the bands, one for each span of a term and role.
 
-    The page's script puts them where there is room. A line between `bottom` and `top` parts two
-    terms in the same role, which have the same colour; elsewhere it has no length.
+    The page's script shows a label where there is room. If the term changes but the role does not,
+    the colour stays, so a line from `bottom` to `top` separates the terms. Elsewhere that line has
+    length 0.
     """
     rows: list[life.Span] = []
     lines: list[float] = []
@@ -304,7 +310,7 @@ def _terms(spans: Sequence[life.Span], names: dict[str, str]) -> dict[str, list[
 
 
 def _swatch(state: str) -> str:
-    """A bit of a band, for the words above the chart."""
+    """Returns a sample of a state's band, for the legend."""
     colour, alpha, hatch, _ = STATES[state]
     style = f"border:1px solid {colour}"
     if alpha == 1:
@@ -316,7 +322,7 @@ def _swatch(state: str) -> str:
 
 
 def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
-    """A point for each operation, when it began; height tells how long it took."""
+    """Draws a point for each operation, at its invocation; the height is its latency."""
     shown = _sample(run)
     sources: dict[tuple[str, str], list[Operation]] = {}
     for op in shown:
@@ -339,7 +345,7 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     renderers: list[Any] = []
     for kind in kinds:
         for type in types:
-            # One without operations is in the legend all the same: a row a kind, a column a type.
+            # Empty series too, to make the legend a table: a row for each kind, a column a type.
             operations = sources.get((kind, type), [])
             source = ColumnDataSource(
                 _columns(run, operations, ranks), name=f"operations {len(renderers)}"
@@ -368,22 +374,22 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         else ""
     )
     words = (
-        f'<p class="note">{note}Time goes to the right, in seconds. Drag to zoom in on a part of '
-        "it, in all charts at once; the address then leads to that part. Click on a kind of "
-        "operation to hide it.</p>\n"
+        f'<p class="note">{note}Time goes to the right, in seconds. Drag to zoom in; all charts '
+        "zoom together. The URL records the zoom, so you can share it. Click on a legend entry to "
+        "hide its operations.</p>\n"
     )
     return Chart("latency", "Latency of each operation, in ms", plot, words)
 
 
 def log_ticks(least: float, most: float) -> list[float]:
-    """Where a logarithmic axis has numbers: with few powers of ten between them, too."""
+    """Returns the ticks of a logarithmic axis; for few powers of ten, also those of 2 and 5."""
     powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
     steps = (1, 2, 5) if len(powers) < 5 else (1,)
     return [step * 10.0**power for power in powers for step in steps]
 
 
 def _sample(run: Run) -> list[Operation]:
-    """As many operations as can be drawn: of the ok ones of good keys one in so many."""
+    """Selects up to MOST operations. It thins out only ok operations of valid keys."""
     if len(run.operations) <= MOST:
         return run.operations
 
@@ -400,7 +406,7 @@ def _sample(run: Run) -> list[Operation]:
 def _columns(
     run: Run, operations: Sequence[Operation], ranks: dict[int | str, int]
 ) -> dict[str, list[Any]]:
-    """What the charts draw and tell of operations."""
+    """Returns the operations as columns, for drawing and for tooltips."""
 
     def column(of: Callable[[Operation], Any]) -> list[Any]:
         return list(map(of, operations))
@@ -426,7 +432,7 @@ def _columns(
 
 
 def rate(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
-    """How many operations completed in a second, the outcomes on top of each other."""
+    """Draws the operations that completed per second, with the outcomes stacked."""
     width = bin_width(run.until / SECOND, len(run.operations))
     bins = math.floor(run.until / SECOND / width) + 1
     counts = {type: [0] * bins for type in OUTCOMES}
@@ -453,19 +459,22 @@ def rate(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     ]  # fmt: skip
     rates = [f"@{type}{{0,0.0}}/s {meaning}" for type, meaning in OUTCOMES.items()]
     hover(plot, renderers, "@left{0.000} s to @right{0.000} s", *rates)
-    words = f'<p class="note">Operations that completed, in bins of {width:g} s.</p>\n'
+    words = f'<p class="note">Completed operations, in bins of {width:g} s.</p>\n'
     return Chart("rate", "Operations per second", plot, words)
 
 
 def bin_width(seconds: float, operations: int) -> float:
-    """A round number of seconds, of which a run has so few that each has some operations."""
+    """Returns a round number of seconds, large enough that a bin has some 8 operations."""
     least = seconds / max(10, min(BINS, operations / 8))
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * step for step in (1, 2, 5, 10) if power * step >= least)
 
 
 def processes(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
-    """What each process did with a key; the page's script fills it from the latencies' data."""
+    """Makes the chart of each process's operations on a key.
+
+    The page's script fills it with the data of the latency chart.
+    """
     names = ("process", "asked", "what", "outcome", "exact", "colour", "error")
     columns = places([], [], [], BAR)
     source = ColumnDataSource({name: [] for name in (*names, *columns)}, name="shown")
@@ -479,7 +488,7 @@ def processes(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         for place, (name, verdict) in enumerate(run.keys)
     )
     words = f'<p><label>Key <select id="key">{options}</select></label></p>\n'
-    return Chart("processes", "What each process did with a key", plot, words)
+    return Chart("processes", "Operations of each process on a key", plot, words)
 
 
 def _label(name: str, verdict: bool | None) -> str:

@@ -1,7 +1,6 @@
-"""The Lamport diagram of a run's messages: a lane for each node, a line for each message.
+"""Draws the Lamport diagram of a run's messages: a lane for each node, a line for each message.
 
-All messages go into the page, compressed; its script (report.js) draws those of the stretch of time
-that is looked at.
+The page contains all messages, compressed. Its script, report.js, draws those of the visible time.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from .plots import GREY, TEXT, Chart, Fault, hover, new_figure, plain, shade
 
 TITLE = "Messages"
 CLIENTS = "clients"
-MOST_NODES = 50  # that have a lane
-MOST_LENGTH = 20_000_000  # characters of bodies that go into the page
+MOST_NODES = 50  # nodes with a lane
+MOST_LENGTH = 20_000_000  # characters of all bodies in the page
 COLOURS = ("#3B8FDB", "#E08A00", "#8E6FD1", "#2E9E6B", "#D6569F", "#7D8B2F", "#4F86A6")
 NOT_RECEIVED: Sequence[int | None] = (None,)
-REPLIES = ("_res", "_ok")  # what the type of a reply has at its end
+REPLIES = ("_res", "_ok")  # suffixes of the types of replies
 
 
 def diagram(
@@ -36,7 +35,7 @@ def diagram(
     time: Range1d,
     faults: Sequence[Fault],
 ) -> Chart:
-    """The chart, without any messages yet. `moments` (s, what) can be gone to."""
+    """Returns the chart, still without messages. `moments` are (s, text) to choose from."""
     names = list(nodes[:MOST_NODES])
     lanes = [CLIENTS, *names]
     plot = new_figure(
@@ -72,25 +71,25 @@ def diagram(
         for moment, what in moments
     )
     choice = (
-        '<p><label>Go to <select id="moment"><option value="">a moment</option>'
+        '<p><label>Go to <select id="moment"><option value="">an event</option>'
         f"{options}</select></label></p>\n"
         if options
         else ""
     )
     words = (
         f'<p class="states">{boxes}</p>\n{choice}'
-        '<p class="note"><span id="drawn"></span> A line goes from who sent a message to who '
-        "received it, where the dot is; it is dashed if it is a reply, and ends in a cross if it "
-        "was lost. Hover over it to read it.</p>\n"
+        '<p class="note"><span id="drawn"></span> Each line is a message, from its sender to the '
+        "dot at its receiver. Replies are dashed, lost messages end in a cross. Hover over a line "
+        "to read the message.</p>\n"
         f'<script type="application/gzip" id="journal">{packed(messages, lanes, kinds)}</script>\n'
     )
     return Chart("messages", TITLE, plot, words)
 
 
 def kinds_of(messages: Sequence[Sent]) -> dict[str, str]:
-    """The kinds of messages, the most frequent first, with their colours.
+    """Returns the kinds of messages with their colours, the most frequent first.
 
-    A reply is of its request's kind.
+    A reply has the kind of its request.
     """
     counts = Counter(_kind(message.type) for message in messages)
     ordered = [kind for kind, _ in counts.most_common(len(COLOURS))]
@@ -103,10 +102,10 @@ def _kind(type: str) -> str:
 
 
 def packed(messages: Sequence[Sent], lanes: Sequence[str], kinds: dict[str, str]) -> str:
-    """The messages as columns of JSON, compressed, in base64; a row for each receipt.
+    """Packs the messages into columns of JSON, compressed, in base64.
 
-    Times are in us, and a message without a receipt `took` null. Bodies are cut if they are too
-    many.
+    Each receipt has a row. `sent` and `took` are in us; `took` is null for a message that was not
+    received. Bodies are cut so that they have some MOST_LENGTH characters together.
     """
     length = max(40, min(TEXT * 2, MOST_LENGTH // max(1, len(messages))))
     places = {name: place for place, name in enumerate(lanes)}

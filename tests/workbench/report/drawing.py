@@ -1,4 +1,4 @@
-"""What all drawings of a run have in common: its faults, and operations in words."""
+"""Shared by all drawings of a run: pairing of fault events, and operations as text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def faults(nemesis: Sequence[Op]) -> Iterator[list[Op]]:
-    """The events of each fault: `start-X`, and the `stop-X` after it where there is one.
+    """Yields the events of each fault: its `start-X` events, and its `stop-X` events, if any.
 
-    Jepsen notes each twice: what is wanted, and what was done.
+    Jepsen records each event twice: the request, and its result.
     """
     under_way: dict[str, list[Op]] = {}
     for op in nemesis:
@@ -36,19 +36,19 @@ def stops(op: Op) -> bool:
 
 
 def by_number(process: int | str) -> tuple[int, str]:
-    """Sorts processes: those with a name come first."""
+    """Returns a sort key for processes: names first, then numbers."""
     return (process, "") if isinstance(process, int) else (-1, process)
 
 
 def describe(op: Operation) -> str:
-    """`write 2`, `cas 2→3`; and values that have a key as they are: `write [0 2]`."""
+    """Returns `write 2` or `cas 2→3`; for a value with a key, `write [0 2]`."""
     if op.f == "cas" and not isinstance(op.value[1], list):
         return "cas {}→{}".format(*map(edn.dumps, op.value))
     return f"{op.f} {edn.dumps(op.value)}"
 
 
 def details(op: Operation) -> str:
-    """All that is known of an operation, in a few lines."""
+    """Describes an operation in full, in a few lines."""
     lines = [
         f"process {op.process}: {shorten(describe(op), 500)}",
         f"{op.type}, invoked at {op.start / MILLISECOND:,.3f} ms (index {op.start_index})",
@@ -62,5 +62,5 @@ def details(op: Operation) -> str:
 
 
 def markup(text: str) -> str:
-    """The text for HTML or XML; what XML has no place for becomes a replacement character."""
+    """Escapes a text for HTML or XML. Replaces the characters that XML does not allow."""
     return escape(NO_XML.sub("\ufffd", text))

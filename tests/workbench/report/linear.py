@@ -1,7 +1,7 @@
-"""linear.svg: why the history of a key is not linearizable, as Jepsen draws it.
+"""Draws linear.svg: why a key's history is not linearizable, in Jepsen's style.
 
-Time goes to the right, and each process has a track. Lines lead through the orders that were
-tried; each ends, in red, at the operation that is impossible then.
+Time goes to the right, and each process has a track. Each line is an order that the checker tried.
+It ends, in red, at the impossible operation.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from ..record.history import Operation, shorten
 from .drawing import COLOURS, by_number, describe, details, markup
 
 MARGIN = 20
-LABEL = 110  # pixels left of the tracks
-TOP = 120  # and above them
+LABEL = 110  # space left of the tracks, in pixels like all lengths
+TOP = 120  # space above the tracks
 TRACK = 54
 BOX = 34
-LINE = 19  # of text
+LINE = 19  # height of a line of text
 GAP = 20  # between two events
-OPEN = 60  # where what has no end fades away
+OPEN = 60  # width over which an operation without an end fades out
 STRIDE = 14  # between two steps at the same time
-CHARACTER = 7.5
-WIDE_CHARACTER = 8.6  # of bold text, at most
-WHY = 110  # characters of a line
+CHARACTER = 7.5  # width of a character
+WIDE_CHARACTER = 8.6  # largest width of a bold character
+WHY = 110  # characters of a line of the verdict
 UNKNOWN_SHOWN = 5
 MEANINGS = {
     "ok": "ok",
-    "info": "unknown: may happen at any later time, or never",
-    "fail": "failed, and so says something about the value",
+    "info": "unknown: may take effect at any later time, or never",
+    "fail": "failed, which tells something about the value",
 }
 PATHS = ("#444444", "#7B3294", "#1B7837", "#8C510A", "#01665E")
 RED = "#CC0000"
-# Texts have a rim in the colour behind them, so that a line that crosses them hides nothing.
+# Texts have an outline in the background's colour, which keeps them readable across lines.
 STYLE = f"""
 text {{ font: 13px system-ui, sans-serif; fill: #222; stroke: white; stroke-width: 4px;
        stroke-linejoin: round; paint-order: stroke; pointer-events: none; }}
@@ -46,13 +46,13 @@ Span = tuple[float, float]  # from an operation's invocation to its completion, 
 
 
 def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
-    """Draws, for an invalid history, what matters to the operation that cannot be placed."""
+    """Draws the operations of an invalid history that matter to its impossible operation."""
     failed, paths = analysis.failed, analysis.final_paths
     assert failed is not None, "only an invalid history has a picture"
     shown = _that_matter(operations, analysis, failed)
     spans, right = _spans(shown, failed)
 
-    # Above the tracks a row for each value that there was before the first step of a path.
+    # Above the tracks: a row for each value that a path starts from.
     firsts = {value: TOP + LINE * row for row, value in enumerate(_firsts(paths))}
     tops: dict[int | str, int] = {}
     bottom = TOP + LINE * len(firsts) + 8
@@ -97,10 +97,10 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
         for value, y in firsts.items()
     ]
     for op in shown:
-        rows = len(paths) if op == failed else 0  # within it, a row for each line that ends there
+        rows = len(paths) if op == failed else 0  # the impossible one has a row for each path
         parts.append(_box(op, spans[op.start_index], tops[op.process], rows))
     for number, (path, xs) in enumerate(zip(paths, moments, strict=True)):
-        # Orders that lead through the same operations lie side by side.
+        # Paths through the same operations are drawn side by side.
         down = BOX - 14 + 10 * number / max(1, len(paths) - 1)
         points = [
             (x, tops[step.operation.process] + down) for x, step in zip(xs, path, strict=True)
@@ -115,7 +115,7 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
         for row, reason in enumerate(reasons)
     ]
     parts.append(
-        f'<text x="{MARGIN}" y="{bottom + 8}">The orders that came furthest, up to '
+        f'<text x="{MARGIN}" y="{bottom + 8}">The longest orders that the checker found, without '
         "the impossible step:</text>"
     )
     parts += [
@@ -129,7 +129,7 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
 def _that_matter(
     operations: Sequence[Operation], analysis: Analysis, failed: Operation
 ) -> list[Operation]:
-    """Those on the paths, and what else was under way, and may have had an effect."""
+    """Selects the operations on the paths, and those concurrent with the impossible operation."""
     on_paths = {step.operation.start_index for path in analysis.final_paths for step in path}
     end = failed.start_index if failed.end_index is None else failed.end_index
     unknown = [
@@ -150,14 +150,14 @@ def _that_matter(
 
 
 def _spans(shown: Sequence[Operation], failed: Operation) -> tuple[dict[int, Span], float]:
-    """Where each operation stands, and the right edge: events in order, with room for texts."""
+    """Places each operation from left to right, with room for its text. Returns the right edge."""
     by_index = {op.start_index: op for op in shown}
     by_index |= {op.end_index: op for op in shown if op.end_index is not None}
     lefts: dict[int, float] = {}
     rights: dict[int, float] = {}
     x = edge = float(LABEL)
     for index, op in sorted(by_index.items()):
-        # The last steps of the paths tend to crowd before the end of the failed operation.
+        # Extra room for the paths' last steps, which crowd before the failed operation's end.
         x += GAP + (3 * STRIDE if index == failed.end_index else 0)
         if index == op.start_index:
             lefts[index] = x
@@ -173,15 +173,15 @@ def _firsts(paths: Sequence[Sequence[Step]]) -> list[str]:
 
 
 def _moments(paths: Sequence[Sequence[Step]], spans: dict[int, Span]) -> list[list[float]]:
-    """When each step takes effect: within its operation, and in the order of its path. The
-    impossible ones stand below each other."""
+    """Places each step within its operation, in the order of its path. The impossible steps are
+    aligned below each other."""
     moments = [_of_one(path, spans) for path in paths]
     last = max(path[-1] for path in moments)
     return [[*path[:-1], last] for path in moments]
 
 
 def _of_one(path: Sequence[Step], spans: dict[int, Span]) -> list[float]:
-    # No step may be later than the end of one after it.
+    # A step must not be later than the end of any step after it.
     ends = [spans[step.operation.start_index][1] - 6 for step in path]
     limits = list(accumulate(reversed(ends), min))[::-1]
     moments: list[float] = []
@@ -215,7 +215,7 @@ def _legend() -> tuple[list[str], float]:
 
 
 def _box(op: Operation, span: Span, top: int, rows: int) -> str:
-    """An operation's rectangle; the impossible one's has rows below its words."""
+    """Draws an operation's rectangle. The impossible operation's has extra rows below its text."""
     left, right = span
     fill = COLOURS[op.type] if op.end_index is not None else "url(#open)"
     outline = f' stroke="{RED}" stroke-width="3"' if rows else ""
@@ -234,7 +234,7 @@ def _text(op: Operation, span: Span, top: int) -> str:
 
 
 def _path(path: Sequence[Step], points: Sequence[tuple[float, float]], colour: str) -> list[str]:
-    """A line to each step from the point before it; hovering tells what the register holds then."""
+    """Draws a path as a line to each step. A step's tooltip shows the register before and after."""
     parts = []
     for step, (before, (x, y)) in zip(path, pairwise(points), strict=True):
         stroke = RED if step.problem else colour
@@ -253,6 +253,6 @@ def _after(step: Step) -> str:
 
 
 def _in_words(path: Sequence[Step]) -> str:
-    """The value before the first step, and the steps."""
+    """Describes a path: the value before its first step, and its steps."""
     steps = ", ".join(_label(step.operation) for step in path[:-1]) or "nothing"
     return f"first {shorten(path[0].before, 24)}, then {steps}"

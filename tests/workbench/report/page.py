@@ -1,6 +1,6 @@
-"""A page with Bokeh's charts that holds all that it needs: it opens from disk, offline.
+"""Builds a self-contained page with Bokeh's charts, which opens from disk, offline.
 
-Nothing but its own scripts can run in it, whatever the data that it shows may say.
+Only the page's own scripts can run in it: its security policy blocks scripts in the data.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PAGE = """<!doctype html>
 
 
 def embed(charts: Sequence[Chart]) -> tuple[list[str], str]:
-    """The section of each chart, and the script that draws them; "" if there are none."""
+    """Returns a section for each chart, and the script that draws them ("" without charts)."""
     if not charts:
         return [], ""
     script, divs = components([chart.plot for chart in charts], wrap_script=False, theme=THEME)
@@ -59,15 +59,15 @@ def embed(charts: Sequence[Chart]) -> tuple[list[str], str]:
 
 
 def section(name: str, title: str, content: str) -> str:
-    """A part of a page; `content` is markup."""
+    """Returns a section of a page. `content` is markup."""
     return f'<section id="{name}"><h2>{markup(title)}</h2>\n{content}\n</section>'
 
 
 def page(title: str, style: str, body: str, *scripts: str) -> str:
-    """The page; `body` is markup. With scripts it has Bokeh's, too."""
+    """Returns the page. `body` is markup. With any scripts, the page also contains Bokeh's."""
     library = Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw if scripts else ()
     texts = [*library, *scripts]
-    # What is shown can be no script of these, should it ever get out of its text.
+    # Only scripts with these hashes can run, even if some data were not escaped.
     digests = [hashlib.sha256(text.encode()).digest() for text in texts]
     hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return PAGE.format(

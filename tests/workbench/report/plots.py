@@ -1,4 +1,4 @@
-"""What the charts of a page have in common: their look, their time axis, their faults."""
+"""Shared by all charts of a page: theme, time axis, bars, tooltips and the shading of faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from bokeh.plotting import figure
 from bokeh.themes import Theme
 
-TEXT = 200  # characters of a value or an error that are shown
+TEXT = 200  # characters shown of a value or an error
 GREY = "#808080"
 THEME = Theme(
     json={
@@ -45,12 +45,12 @@ THEME = Theme(
 
 @dataclass
 class Chart:
-    """A chart, and the words above it (markup). The page's script knows the plot by the name."""
+    """A chart and its caption."""
 
-    name: str
+    name: str  # by which report.js finds the plot
     title: str
     plot: figure
-    words: str = ""
+    words: str = ""  # the caption above it, as markup
 
     def __post_init__(self) -> None:
         self.plot.name = self.name
@@ -58,28 +58,28 @@ class Chart:
 
 @dataclass
 class Fault:
-    """A fault's kind and extent, in s."""
+    """A fault, as the charts show it."""
 
     kind: str
-    start: float
-    end: float
+    start: float  # s
+    end: float  # s
     details: str
     colour: str
-    reach: str = ""  # of a partition: who hears whom
+    reach: str = ""  # the groups of a partition; "" for other faults
 
 
 def new_figure(time: Range1d, height: int, **options: Any) -> figure:
-    """A chart on the time axis."""
+    """Makes an empty chart on the shared time axis."""
     plot = figure(
         height=height,
         sizing_mode="stretch_width",
         x_range=time,
         tools="xbox_zoom,xpan,xwheel_zoom,reset",
         active_drag="xbox_zoom",
-        active_scroll=None,  # the wheel scrolls the page, until somebody chooses otherwise
+        active_scroll=None,  # the wheel scrolls the page, unless the zoom tool is chosen
         toolbar_location="above",
         output_backend="webgl",
-        min_border_left=64,  # so that the same moment is below itself
+        min_border_left=64,  # aligns the time axes of all charts
         min_border_right=12,
         **options,
     )
@@ -89,10 +89,10 @@ def new_figure(time: Range1d, height: int, **options: Any) -> figure:
 
 
 def bars(plot: figure, y: str, height: float, source: ColumnDataSource, **options: Any) -> Any:
-    """Bars in rows, from `left` to `right` of the source, of which short ones are seen, too.
+    """Draws bars in rows, from the source's column `left` to its column `right`.
 
-    Their other columns are those of `places`. (Bokeh's own horizontal bars are seen at the edge of
-    the chart, too, if they are outside of it.)
+    The source needs all columns of `places`. A line at its left end keeps a very short bar visible.
+    (Bokeh's hbar is not used: it also draws bars that are outside the chart, at its edge.)
     """
     drawn = plot.rect("middle", y, "width", height, source=source, line_color=None, **options)
     plot.segment("left", "low", "left", "high", source=source, line_color=options["fill_color"])
@@ -102,7 +102,7 @@ def bars(plot: figure, y: str, height: float, source: ColumnDataSource, **option
 def places(
     rows: Sequence[str], left: Sequence[float], right: Sequence[float], height: float
 ) -> dict[str, list[Any]]:
-    """Where bars are, as columns."""
+    """Returns the columns that place bars from `left` to `right` in `rows`."""
     return {
         "left": list(left),
         "right": list(right),
@@ -114,14 +114,14 @@ def places(
 
 
 def hover(plot: figure, renderers: list[Any], *lines: str) -> None:
-    """Shows these lines of markup; the values that Bokeh puts in for @names are text in it."""
+    """Adds a tooltip with these lines of markup. Bokeh escapes the values of its @names."""
     style = "max-width:240px; white-space:normal; overflow-wrap:anywhere; color:#222"
     tooltips = f'<div style="{style}">{"".join(f"<div>{line}</div>" for line in lines)}</div>'
     plot.add_tools(HoverTool(renderers=renderers, tooltips=tooltips))
 
 
 def shade(plot: figure, faults: Sequence[Fault]) -> None:
-    """Shades the time of each fault, behind all else."""
+    """Shades the duration of each fault in the background."""
     if faults:
         source = ColumnDataSource(
             {
@@ -137,5 +137,5 @@ def shade(plot: figure, faults: Sequence[Fault]) -> None:
 
 
 def plain(text: str) -> str:
-    """Text that every browser and script takes: without half characters."""
+    """Replaces control characters and lone surrogates, which browsers do not accept."""
     return re.sub("[\x00-\x08\x0b-\x1f\ud800-\udfff]", "\ufffd", text)

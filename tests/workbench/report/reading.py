@@ -1,4 +1,4 @@
-"""What the folder of a run tells, ours or the real Maelstrom's."""
+"""Reads the folder of a run, the bench's or the real Maelstrom's."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ from ..record.store import command
 from ..verdicts import get
 
 NO_LIFE = (
-    "There is no life.edn, in which the bench keeps the lines that say when a node became leader, "
-    "follower or candidate; so the cluster's life is not drawn. The real Maelstrom keeps none."
+    "The nodes' roles are not drawn, because there is no life.edn. In it the bench keeps the lines "
+    "in which nodes state their roles; the real Maelstrom does not."
 )
 NO_JOURNAL = (
-    "There is no messages.jsonl, the bench's journal of who sent what to whom when; so the "
-    "messages are not drawn. The real Maelstrom keeps its own in another form."
+    "The messages are not drawn, because there is no messages.jsonl, the bench's journal of "
+    "messages. The real Maelstrom keeps its journal in another format."
 )
 Part = TypeVar("Part")
 
 
 @dataclass
 class Run:
-    """What is known of a run. `whys` are sentences, `keys` has each key's verdict and name."""
+    """The data of a run."""
 
     folder: Path
     title: str
-    verdict: bool | None
-    whys: list[str]
-    command: str
+    verdict: bool | None  # None if unknown
+    whys: list[str]  # the reasons for the verdict, as sentences
+    command: str  # "" if unknown
     nodes: list[str]
     events: list[Op]
     operations: list[Operation]
-    ends: dict[int, int]  # when the operation with this index completed, known or not
-    keys: list[tuple[str, bool | None]]
-    key_of: dict[int, int]  # the place in `keys` of the operation with this index
+    ends: dict[int, int]  # maps an operation's index to the time of its completion, also for info
+    keys: list[tuple[str, bool | None]]  # each key's name and verdict
+    key_of: dict[int, int]  # maps an operation's index to its key's place in `keys`
     results: dict[Any, Any] = field(default_factory=dict)
     life: list[life.Line] = field(default_factory=list)
-    no_life: str = ""  # why there are no such lines
+    no_life: str = ""  # why `life` could not be read; "" if it was
     messages: list[journal.Sent] = field(default_factory=list)
-    no_messages: str = ""  # why there are none
+    no_messages: str = ""  # why `messages` could not be read; "" if they were
 
     @cached_property
     def until(self) -> int:
-        """The end of the run, in ns."""
+        """Returns the time of the last event, in ns."""
         return max((op.time for op in self.events), default=0)
 
     def asked(self, process: int | str) -> str:
-        """The node that a process sends its operations to, as Jepsen shares them out."""
+        """Returns the node to which a process sends its operations, by Jepsen's rule."""
         if not isinstance(process, int) or len(self.nodes) < 2:
             return ""
         return self.nodes[process % len(self.nodes)]
 
     def end(self, op: Operation) -> int:
-        """When its client had an answer, or gave up; else the end of the run."""
+        """Returns the time of an operation's completion; the end of the run if it has none."""
         end = self.ends.get(op.start_index)
         return self.until if end is None else end
 
 
 def read(folder: Path) -> Run:
-    """What the folder of a run tells, ours or the real Maelstrom's. HistoryError if it is none."""
+    """Reads the folder of a run. Raises HistoryError if it is not a run's folder."""
     if not folder.is_dir():
-        raise HistoryError(f"{folder} is no folder of a run, in store/")
+        raise HistoryError(f"{folder} is not a folder; give the folder of a run, in store/")
     events = history.read(folder)
     folder = folder.resolve()  # latest is a link
     operations = history.operations(clients(events))
@@ -80,10 +80,10 @@ def read(folder: Path) -> Run:
     places = {place: rank for rank, place in enumerate(order)}
     logs = folder / "node-logs"
     lines, no_life = _part(
-        life.read, folder, NO_LIFE, f"The cluster's life is not drawn, for {life.NAME}"
+        life.read, folder, NO_LIFE, f"The nodes' roles are not drawn, because {life.NAME}"
     )
     messages, no_messages = _part(
-        journal.read, folder, NO_JOURNAL, f"The messages are not drawn, for {journal.NAME}"
+        journal.read, folder, NO_JOURNAL, f"The messages are not drawn, because {journal.NAME}"
     )
     return Run(
         folder=folder,
@@ -110,7 +110,7 @@ def _interest(verdict: bool | None) -> int:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """To sort names by: n2 before n10."""
+    """Returns a sort key that puts n2 before n10."""
     parts = re.findall(r"\d{1,9}|\D+|\d+", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
@@ -126,7 +126,7 @@ def _results(folder: Path) -> dict[Any, Any]:
 def _part(
     read: Callable[[Path], list[Part]], folder: Path, none: str, what: str
 ) -> tuple[list[Part], str]:
-    """What a reader finds in a file of the folder; else why that is not drawn."""
+    """Reads a file of the folder. Returns its data, and why it could not be read ("" if it was)."""
     try:
         return read(folder), ""
     except FileNotFoundError:
@@ -143,9 +143,9 @@ def _verdict(value: Any) -> bool | None:
 def _judged(
     events: list[Op], results: dict[Any, Any]
 ) -> tuple[bool | None, list[str], dict[str, bool | None]]:
-    """The verdict, why it is not a good one, and the verdict on each key that has one.
+    """Returns the verdict, its reasons if it is not valid, and the verdict on each key.
 
-    It is that of results.edn; where there is none, or it has no words, that of the checker.
+    They come from results.edn. The checker supplies a verdict or reasons that are missing there.
     """
     whys: list[str] = []
     verdicts: dict[str, bool | None] = {}
@@ -166,7 +166,7 @@ def _judged(
         if not results:
             verdicts = judged
             verdict = min(judged.values(), key=_interest, default=None)
-            whys.append("There is no results.edn to read; this is the checker's verdict alone")
+            whys.append("The verdict is the checker's alone, because results.edn cannot be read")
     for name, part in results.items():
         told = name == Keyword("workload") and whys
         if isinstance(part, dict) and get(part, "valid?") not in (None, True) and not told:
@@ -175,7 +175,7 @@ def _judged(
 
 
 def _keys(events: list[Op]) -> tuple[list[str], dict[int, int]]:
-    """The names of the keys, and which of them each invocation is of."""
+    """Returns the names of the keys, and maps each invocation's index to its key's place."""
     try:
         by_key = history.by_key(events)
     except HistoryError:
@@ -190,7 +190,7 @@ def _keys(events: list[Op]) -> tuple[list[str], dict[int, int]]:
 
 
 def _ends(events: list[Op]) -> Iterator[tuple[int, int]]:
-    """Of each operation that completed: the index of its invocation, and when."""
+    """Yields each completed operation's index and the time of its completion."""
     under_way: dict[int | str, int] = {}
     for op in clients(events):
         if op.type == "invoke":

@@ -1,4 +1,4 @@
-// The page's own script: the address's moment, the terms on the bands, and the key that is shown.
+// The page's own script: zoom in the URL, labels of terms, messages, and the choice of a key.
 (function () {
   function begin() {
     const doc = (window.Bokeh.documents || [])[0];
@@ -19,7 +19,7 @@
     return wait;
   }
 
-  // The address has the stretch of time that is looked at.
+  // Keeps the visible time in the URL.
   function moments(time) {
     const first = time.start, last = time.end;
     function go() {
@@ -44,7 +44,7 @@
     });
   }
 
-  // The terms on the bands, where there is room for them.
+  // Labels the bands with their terms where there is room.
   function terms(doc, time) {
     const bands = doc.get_model_by_name("life");
     const terms = doc.get_model_by_name("terms");
@@ -65,7 +65,7 @@
     refit();
   }
 
-  // The operations of the key that is chosen.
+  // Shows the operations of the chosen key.
   function processes(doc) {
     const choice = document.getElementById("key");
     const shown = doc.get_model_by_name("shown");
@@ -99,11 +99,11 @@
     show();
   }
 
-  const MOST = 500;  // messages that are drawn at once
-  const LABELLED = 40;  // of so many each has its type beside it
+  const MOST = 500;  // messages drawn at once
+  const LABELLED = 40;  // up to so many messages are labelled with their types
   const LOST = "#D0453E";
 
-  // The messages of the stretch of time that is looked at.
+  // Draws the messages of the visible time.
   async function messages(doc, time) {
     const journal = document.getElementById("journal");
     const shown = doc.get_model_by_name("messages shown");
@@ -127,7 +127,7 @@
       for (const name of Object.keys(shown.data)) { data[name] = []; }
       for (let place = 0; place < rows.length; place += step) {
         const row = rows[place], type = all.type[row], lost = all.took[row] === null;
-        const part = lost ? 0.4 : 1;  // of its way
+        const part = lost ? 0.4 : 1;  // fraction of its way that is drawn
         const x0 = all.sent[row] / 1e6, x1 = x0 + (end(row) / 1e6 - x0) * part;
         const y0 = all.from[row], y1 = y0 + (all.to[row] - y0) * part;
         data.x0.push(x0); data.y0.push(y0); data.x1.push(x1); data.y1.push(y1);
@@ -145,7 +145,7 @@
       shown.data = data;
       const drawn = data.x0.length.toLocaleString("en"), here = rows.length.toLocaleString("en");
       document.getElementById("drawn").textContent = step > 1
-        ? drawn + " of the " + here + " messages here are drawn: zoom in to see all."
+        ? drawn + " of " + here + " messages are drawn. Zoom in to see all."
         : here + " messages are drawn.";
     }
     const redraw = onZoom(time, draw);

@@ -1,9 +1,8 @@
-"""report.html: a run on one page, for a browser: its verdict, its figures, and charts of it.
+"""Writes report.html: a run's verdict, figures and charts on one page.
 
-The page holds all that it needs, and opens from disk. The charts are Bokeh's, whose script goes
-into the page; so this module and those of its charts, unlike all others of the workbench, need what
-tests/requirements.txt lists. `./maelstrom report` and the end of a run have a Python that has Bokeh
-write it:
+The page is self-contained and opens from disk. The charts use Bokeh, whose script is copied into
+the page. So this module and its charts need the packages of tests/requirements.txt; the rest of the
+workbench does not. `./maelstrom report` and the end of a run start a Python that has Bokeh:
 
     python -m workbench.report DIR...
 """
@@ -27,10 +26,10 @@ from .page import embed, page, section
 from .plots import TEXT
 from .reading import NO_LIFE, Run, read
 
-WHY = 2_000  # characters of a sentence that says why
-PICTURE = 3_000_000  # bytes of a linear.svg that is shown
-PROCESS = re.compile(r"\bprocess (\d{1,9})\b")  # in a sentence that says why
-MOMENT = re.compile(r"\bat (\d{1,9}\.\d{1,9}) s\b")
+WHY = 2_000  # characters shown of the reason for a verdict
+PICTURE = 3_000_000  # largest linear.svg that is shown, in bytes
+PROCESS = re.compile(r"\bprocess (\d{1,9})\b")  # a process in the reason for a verdict
+MOMENT = re.compile(r"\bat (\d{1,9}\.\d{1,9}) s\b")  # a time in it
 STYLE = """\
 .verdict { color: #fff; padding: 2px 10px; border-radius: 4px; }
 .valid { background: var(--valid); } .invalid { background: var(--invalid); }
@@ -51,21 +50,24 @@ SCRIPT = Path(__file__).with_name("report.js")
 
 
 def write(folder: Path) -> Path:
-    """Writes a run's page into its folder; the page. HistoryError if it is none, or OSError."""
+    """Writes a run's page into its folder, and returns its path.
+
+    Raises HistoryError if the folder is not that of a run, OSError if the page cannot be written.
+    """
     path = folder / "report.html"
     path.write_text(html(read(folder)), encoding="utf-8", errors="replace")
     return path
 
 
 def html(run: Run) -> str:
-    """The page. Whatever a history says is text in it: nothing of it can run."""
+    """Returns the page. All data of the run is escaped, so that none of it can run as a script."""
     drawn = charts(run)
     sections, script = embed(drawn)
     names = [chart.name for chart in drawn]
     if drawn and not run.messages:
         place = names.index("rate") + 1
         sections.insert(place, _missing("messages", TITLE, run.no_messages))
-    silent = run.no_life == NO_LIFE and run.messages  # ours, but of nodes that tell no role
+    silent = run.no_life == NO_LIFE and run.messages  # a bench run of nodes without role lines
     if drawn and run.no_life and not silent:
         place = names.index("latency")
         sections.insert(place, _missing("life", LIFE, run.no_life))
@@ -81,12 +83,12 @@ def html(run: Run) -> str:
 
 
 def _missing(name: str, title: str, why: str) -> str:
-    """What stands in the place of a chart that cannot be drawn."""
+    """Returns a section that explains why a chart cannot be drawn."""
     return section(name, title, f'<p class="note">{_text(why, WHY)}</p>')
 
 
 def header(run: Run) -> str:
-    """The verdict and why, and what ran when."""
+    """Returns the head of the page: the verdict, its reasons, the command, and the run's time."""
     word = VERDICTS[run.verdict]
     parts = [
         f'<h1><span class="verdict {word}">{word}</span> {markup(shorten(run.title, 100))}</h1>'
@@ -94,7 +96,7 @@ def header(run: Run) -> str:
     parts += [f'<p class="why">{_text(why, WHY)}{_more(run, why)}</p>' for why in run.whys[:20]]
     sent = get(run.results, "net", "servers", "msg-count")
     if run.verdict is False and sent == 0 and len(run.nodes) > 1:
-        parts.append('<p class="why">No node has sent another one a message.</p>')
+        parts.append('<p class="why">No node sent a message to another node.</p>')
     if len(run.whys) > 20:
         parts.append(f"<p>And {len(run.whys) - 20} more.</p>")
     if run.command:
@@ -102,7 +104,7 @@ def header(run: Run) -> str:
     facts = [
         f"nodes {_text(' '.join(run.nodes))}" if run.nodes else "",
         f"began {when}" if (when := began(run.folder.name)) != run.folder.name else "",
-        f"{run.until / SECOND:,.1f} s",
+        f"{run.until / SECOND:,.1f} s long",
     ]
     parts.append(f"<p>{' · '.join(filter(None, facts))}</p>")
     files = ["timeline.html", "results.edn", "history.txt", "messages.jsonl", "jepsen.log"]
@@ -113,23 +115,23 @@ def header(run: Run) -> str:
 
 
 def _more(run: Run, why: str) -> str:
-    """Of a sentence that says why: which nodes its processes asked, and where to look."""
+    """Completes the reason for a verdict: the nodes that its processes asked, and links."""
     asked = {name: run.asked(int(name)) for name in PROCESS.findall(why)}
     told = ", ".join(f"process {name} asked {node}" for name, node in asked.items() if node)
     links = []
     if times := [float(time) for time in MOMENT.findall(why)]:
         margin = max(0.05, (max(times) - min(times)) / 4)
         moment = f"#t={min(times) - margin:.3f},{max(times) + margin:.3f}"
-        links.append(f'<a href="{moment}">That moment in the charts</a>')
+        links.append(f'<a href="{moment}">Show this time in the charts</a>')
     if any(run.folder.glob("independent/*/linear.svg")):
-        links.append('<a href="#pictures">A drawing of it</a>')
+        links.append('<a href="#pictures">See the drawing</a>')
     told = told[:1].upper() + told[1:]
     said = "".join(f" {part}." for part in (_text(told), *links) if part)
     return said if why.endswith(".") or not said else f".{said}"
 
 
 def figures(run: Run) -> str:
-    """A table with a row for each kind of operation, and what else the results tell."""
+    """Returns a table with a row for each kind of operation, and further figures below it."""
     kinds = sorted({op.f for op in run.operations})
     rows = [_row(run, kind, [op for op in run.operations if op.f == kind]) for kind in kinds]
     if len(kinds) > 1:
@@ -138,7 +140,7 @@ def figures(run: Run) -> str:
     lines = [f"{ok / len(run.operations):.1%} of the operations were ok" if run.operations else ""]
     messages = get(run.results, "net", "servers", "msgs-per-op")
     if isinstance(messages, (int, float)):
-        lines.append(f"{messages:.2f} messages between servers for an operation")
+        lines.append(f"{messages:.2f} messages between servers per operation")
     heads = "".join(
         f"<th>{head}</th>"
         for head in ("", *OUTCOMES.values(), "p50", "p95", "p99", "max")
@@ -147,7 +149,7 @@ def figures(run: Run) -> str:
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n<tbody>'
         + "\n".join(rows)
         + f"</tbody></table></div>\n<p>{' · '.join(filter(None, lines))}</p>\n"
-        '<p class="note">The latencies are those of ok operations, in ms.</p>'
+        '<p class="note">Latencies are in ms, of ok operations only.</p>'
     )
 
 
@@ -160,7 +162,7 @@ def _row(run: Run, name: str, operations: Sequence[Operation]) -> str:
 
 
 def pictures(run: Run) -> str:
-    """The linear.svg of each key that has one, as an image: no script in an image runs."""
+    """Returns each key's linear.svg as an image, because scripts in an image do not run."""
     parts = []
     for path in sorted(run.folder.glob("independent/*/linear.svg")):
         name = shorten(path.parent.name, 60)
@@ -170,15 +172,18 @@ def pictures(run: Run) -> str:
             parts.append(f"<p>{_text(str(path))} cannot be read: {error.strerror}</p>")
             continue
         if len(data) > PICTURE:
-            parts.append(f"<p>The picture of key {markup(name)} is too large for this page.</p>")
+            parts.append(
+                f"<p>The drawing of key {markup(name)} is larger than {PICTURE:,} bytes; "
+                f"open {_text(str(path))}.</p>"
+            )
             continue
         parts.append(
-            f'<div class="picture"><img alt="why key {markup(name)} is not linearizable" '
+            f'<div class="picture"><img alt="Why key {markup(name)} is not linearizable" '
             f'src="data:image/svg+xml;base64,{base64.b64encode(data).decode()}"></div>'
         )
     if not parts:
         return ""
-    return section("pictures", "Why it is not linearizable", "\n".join(parts))
+    return section("pictures", "Why the history is not linearizable", "\n".join(parts))
 
 
 def _text(text: str, length: int = TEXT) -> str:

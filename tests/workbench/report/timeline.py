@@ -1,4 +1,4 @@
-"""timeline.html: what each process did, with time going down, as Jepsen draws it."""
+"""Writes timeline.html: each process's operations, with time going down, as Jepsen draws them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ..record.history import Op, Operation, shorten
 from ..units import MILLISECOND
 from .drawing import COLOURS, by_number, describe, details, faults, markup, stops
 
-MOST = 10_000  # operations; a browser has to draw them
-ROW = 16  # pixels of an event
+MOST = 10_000  # operations shown; browsers are slow with more
+ROW = 16  # height of an event, in pixels
 COLUMN = 130
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -23,7 +23,7 @@ header {{ padding: 12px 16px; }}
 h1 {{ font-size: 17px; line-height: 1.2; margin: 0 0 8px; }}
 p {{ margin: 0; }}
 mark {{ padding: 1px 6px; border-radius: 3px; }}
-/* The run scrolls within the page, both ways, so that the processes' names stay in sight. */
+/* The run scrolls within the page, so that the processes' names stay visible. */
 main {{ flex: 1; min-height: 0; overflow: auto; padding: 0 16px; }}
 .names, .run {{ position: relative; width: {width}px; }}
 .names {{ position: sticky; top: 0; height: 26px; z-index: 1; font-weight: 600;
@@ -41,7 +41,7 @@ main {{ flex: 1; min-height: 0; overflow: auto; padding: 0 16px; }}
 <header><h1>{title}</h1>
 <p>Time goes down, not to scale; each column is a process. <mark class="ok">ok</mark>
 <mark class="info">unknown</mark> <mark class="fail">failed</mark>
-{faults}Hover over an operation for more. {note}</p></header>
+{faults}Hover over an operation for details. {note}</p></header>
 <main tabindex="0">
 <div class="names">
 {names}
@@ -54,9 +54,9 @@ main {{ flex: 1; min-height: 0; overflow: auto; padding: 0 16px; }}
 
 
 def html(operations: Sequence[Operation], title: str, nemesis: Sequence[Op] = ()) -> str:
-    """A page with a box for each operation, and a band behind them for each fault.
+    """Returns a page with a box for each operation, and a grey band for each fault.
 
-    It opens from disk and needs no script.
+    The page opens from disk and needs no script.
     """
     shown = operations[:MOST]
     indexes = [op.start_index for op in shown]
@@ -85,7 +85,7 @@ def html(operations: Sequence[Operation], title: str, nemesis: Sequence[Op] = ()
         )
     for op in shown:
         top = rows[op.start_index]
-        # An unknown operation may go on for ever; its process does nothing else.
+        # An unknown operation has no end, and its process runs no other.
         bottom = last if op.end_index is None else rows[op.end_index] + 1
         boxes.append(
             f'<div class="{op.type}" title="{markup(details(op))}" style="top:{top * ROW + 4}px;'
@@ -99,8 +99,8 @@ def html(operations: Sequence[Operation], title: str, nemesis: Sequence[Op] = ()
         width=COLUMN * max(1, len(columns)),
         inner=COLUMN - 6,
         row=ROW,
-        faults="Across them, in grey, the faults of the nemesis. " if nemesis else "",
-        note=f"Only the first {MOST:,} operations are shown, {cut:,} are left out." if cut else "",
+        faults="Grey bands are faults of the nemesis. " if nemesis else "",
+        note=f"Only the first {MOST:,} operations are shown; {cut:,} are omitted." if cut else "",
         names="\n".join(
             f'<div style="left:{left}px">{markup(_heading(name))}</div>'
             for name, left in columns.items()

@@ -1,5 +1,5 @@
-"""Services that nodes may ask (lin-kv, seq-kv, lww-kv, lin-tso): one file for each.
+"""Services that nodes can call (lin-kv, seq-kv, lww-kv, lin-tso), one file each.
 
-There are none yet. Each will be a peer on the network, a small class with a state; until then
-the network refuses their names (`network.network.SERVICES`).
+None is implemented yet. Each will be a small class that answers on the network. Until then the
+network rejects messages to their names (`network.network.SERVICES`).
 """

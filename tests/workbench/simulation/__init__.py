@@ -1,4 +1,4 @@
-"""A run's loop, in real or virtual time, and a cluster that is simulated on it.
+"""The event loop of a run, in real or virtual time, and the cluster simulated on it.
 
-`raft_invariants` and `raft_words` know raft.py's fields and messages; nothing else here does.
+Only `raft_invariants` and `raft_words` depend on raft.py's fields and messages.
 """

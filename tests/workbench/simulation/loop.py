@@ -1,4 +1,4 @@
-"""A run's time and chance. All that happens in it happens in one thread, in order of time."""
+"""The event loop and the random generators of a run. All events run in one thread, by time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from collections.abc import Callable
 from ..units import SECOND
 
 Action = Callable[[], object]
-MOST_FILES = 1024  # that select can wait for
+MOST_FILES = 1024  # select's limit
 
 
 def dice(seed: int, name: str) -> random.Random:
-    """The chance of one part of a run: what it draws changes nothing for the other parts."""
+    """Returns a random generator for one part of a run, independent of the other parts'."""
     return random.Random(f"{seed} {name}")
 
 
 class Loop:
-    """Calls what is due, in order of time; of two actions due at once the first made goes first.
+    """Calls actions when they are due. Those due at the same time run in the order of scheduling.
 
-    It is the only clock of a run.
+    The loop is the only clock of a run.
     """
 
     def __init__(self) -> None:
@@ -31,11 +31,11 @@ class Loop:
         self._made = 0
 
     def now(self) -> int:
-        """Nanoseconds since the start."""
+        """Returns the time since the start, in ns."""
         raise NotImplementedError
 
     def at(self, moment: int, action: Action) -> None:
-        """Calls action() at a moment, or as soon as possible after it."""
+        """Calls action() at `moment`, or as soon as possible after it."""
         self._made += 1
         heapq.heappush(self._due, (moment, self._made, action))
 
@@ -44,18 +44,18 @@ class Loop:
         self.at(self.now() + delay, action)
 
     def run_until(self, done: Callable[[], bool]) -> None:
-        """Runs until done() is true, which is looked at after every round of events."""
+        """Runs until done() is true. It is checked after every round of events."""
         raise NotImplementedError
 
 
 class RealLoop(Loop):
-    """In real time: between two actions it waits for the files that it watches."""
+    """A loop in real time. Between two actions it waits for the watched files."""
 
     def __init__(self) -> None:
         super().__init__()
         self._start = time.monotonic_ns()
-        # epoll and poll round a wait up to whole milliseconds, which at 2,000 operations a second
-        # is two of them; select is exact. Its limit, 1,024 files, is that of the shell as well.
+        # epoll and poll round a wait up to whole milliseconds: at 2,000 operations a second that is
+        # the time of two operations. select is exact. Its limit, 1,024 files, is also the shell's.
         self._selector = selectors.SelectSelector()
 
     def now(self) -> int:
@@ -64,14 +64,15 @@ class RealLoop(Loop):
     def watch(self, file: int, action: Action, events: int = selectors.EVENT_READ) -> None:
         """Calls action() whenever the file can be read (or written) without waiting.
 
-        OSError if there are more of them than can be waited for.
+        Raises OSError if too many files are open.
         """
         if file >= MOST_FILES:
-            raise OSError(errno.EMFILE, "more nodes than can be waited for at once")
+            why = f"too many nodes: a run can have {MOST_FILES:,} files open; use fewer nodes"
+            raise OSError(errno.EMFILE, why)
         self._selector.register(file, events, action)
 
     def unwatch(self, file: int) -> None:
-        """Forgets a file; does nothing for one that is not watched."""
+        """Stops watching a file. Does nothing if the file is not watched."""
         if file in self._selector.get_map():
             self._selector.unregister(file)
 
@@ -86,17 +87,17 @@ class RealLoop(Loop):
 
 
 class VirtualLoop(Loop):
-    """In virtual time: the clock jumps to the next action, and stands still during it."""
+    """A loop in virtual time. The clock jumps to the next action, and stands still during it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.time = 0  # what now() returns, for who asks so often that a call counts
+        self.time = 0  # same as now(); read directly where calls would be too slow
 
     def now(self) -> int:
         return self.time
 
     def run_until(self, done: Callable[[], bool]) -> None:
-        """Runs until done() is true, or nothing is left to do."""
+        """Runs until done() is true, or no action is left."""
         due, take = self._due, heapq.heappop
         while due and not done():
             moment, _, action = take(due)
@@ -105,6 +106,6 @@ class VirtualLoop(Loop):
             action()
 
     def run_to(self, moment: int) -> None:
-        """Runs what is due until a moment, which it then is."""
+        """Runs all actions due until `moment`, and sets the clock to it."""
         self.run_until(lambda: self._due[0][0] > moment)
         self.time = moment

@@ -1,8 +1,9 @@
-"""What must hold after each turn of a Raft node, in any order of events: the paper's figure 3.
+"""Checks Raft's safety properties (the paper's figure 3) after each turn of a node.
 
-It is looked at from outside and on all nodes at once, so a lie that no client has heard yet is
-seen as well. What a node has changed in its last turn is compared with what was seen of all nodes
-before, so the cost is that of the change.
+A turn is one step of a node: it handles messages or timers, then sends. The check sees all nodes at
+once, so it finds a violation even before a client could notice it. It compares only a node's
+changes in its last turn with earlier states of all nodes, so its cost is proportional to the
+changes.
 """
 
 from __future__ import annotations
@@ -21,52 +22,55 @@ from .loop import Loop
 from .raft_words import told
 from .simulated_cluster import Machine, Watcher
 
-Id = tuple[str, int]  # of an operation: client, msg_id
+Id = tuple[str, int]  # identifies an operation: client, msg_id
 NO_VALUE = object()
-EVENTS = 20  # that are told when something is broken, the last ones
-MAX_WORDS = 200  # characters of one
-LOOKED_AT = (  # public attributes of raft.py's Raft
+EVENTS = 20  # last events shown when a property is violated
+MAX_WORDS = 200  # characters shown of an event
+LOOKED_AT = (  # public attributes of raft.py's Raft that the checks read
     "term", "voted_for", "role", "log", "commit_index", "last_applied", "state_machine",
     "storage",
 )  # fmt: skip
 
 
 class Broken(Exception):
-    """A property does not hold."""
+    """A property is violated."""
 
 
 @dataclass
 class Seen:
-    """A node as it was after its last turn."""
+    """A node's state after its last turn."""
 
     raft: Any
     term: int = 0
     voted_for: str | None = None
-    leads: int = 0  # the term in which it led; 0 if it did not
+    leads: int = 0  # term that it leads; 0 if it is not leader
     commit_index: int = 0
-    committed: int = 0  # the highest commit_index that it has had; before kills, too, with a disk
+    committed: int = 0  # its highest commit_index; with a disk, also of earlier incarnations
     last_applied: int = 0
-    log: list[Any] = field(default_factory=list)  # entry 1, 2, ..., those that it forgot, too
-    start: int = 0  # of what the node has of it
-    last_look: tuple[Any, ...] = ()
-    torn: int = 0  # its machine's, when this program began
-    forgotten: list[list[Any]] = field(default_factory=list)  # logs of lives without a disk
+    log: list[Any] = field(default_factory=list)  # all entries from 1 on, compacted ones included
+    start: int = 0  # last compacted index: the node itself has the entries after it
+    last_look: tuple[Any, ...] = ()  # the attributes that changed() compared last
+    torn: int = 0  # Machine.torn when this incarnation began
+    forgotten: list[list[Any]] = field(default_factory=list)  # logs lost in kills without a disk
 
     def had(self, index: int, entry: Any) -> bool:
-        """Whether it has this entry, or had it before a kill, when others may have heard of it."""
+        """Tells whether the node has this entry, or had it in an incarnation without a disk.
+
+        The entry may have counted for a majority in that incarnation.
+        """
         return any(entry in log[index - 1 : index] for log in (self.log, *self.forgotten))
 
     @property
     def stable(self) -> int:
-        """Up to where no kill takes anything from its log.
+        """Last index that survives a kill.
 
-        A leader may send entries before they are on its own disk, and does not count itself until
-        then (thesis 10.2.1): it says itself how many are.
+        A leader may send entries before they are on its own disk, and counts itself only then
+        (thesis 10.2.1). So the node's own `log.stable` is used.
         """
         return min(len(self.log), int(self.raft.log.stable))
 
     def changed(self) -> bool:
-        """Whether there is anything new since this was asked last: mostly there is not."""
+        """Tells whether the node has changed since the last call. Most turns change nothing."""
         raft, log = self.raft, self.raft.log
         look = (
             raft.term, raft.voted_for, raft.role, raft.commit_index, raft.last_applied,
@@ -77,25 +81,26 @@ class Seen:
 
 
 class Reference:
-    """What the committed log means: each operation's one effect, in the order of the log.
+    """The state machine that results from the committed log.
 
-    How an operation changes a map is the program's own rule: its class is asked. That a write or a
-    cas takes effect once, and none after a later one of its client, is a rule of ours.
+    An operation changes the map as the program's own state machine class says. The checks add a
+    rule: a write or cas takes effect once, and never after a later one of the same client.
     """
 
     def __init__(self, raft: Any) -> None:
         self.entries: list[Any] = [None]  # by index
-        self.index_of: dict[Id, int] = {}  # where an operation took effect
+        self.index_of: dict[Id, int] = {}  # index at which each operation took effect
         self._map = type(raft.state_machine)()
-        self._last: dict[str, int] = {}  # each client's last write or cas
-        self._versions: dict[str, tuple[list[int], list[Any]]] = {}  # by key, as JSON
+        self._last: dict[str, int] = {}  # msg_id of each client's last write or cas
+        # By key, as JSON: the indexes that changed it, and its value after each of them.
+        self._versions: dict[str, tuple[list[int], list[Any]]] = {}
 
     @property
     def size(self) -> int:
         return len(self.entries) - 1
 
     def commit(self, entry: Any) -> None:
-        """The next entry."""
+        """Appends and applies the next committed entry."""
         self.entries.append(entry)
         for client, msg_id, body in entry.operations if entry.owner else ():
             if body["type"] != "read":
@@ -109,17 +114,17 @@ class Reference:
             values.append(self._map.map.get(body["key"], NO_VALUE))
 
     def value(self, key: Any, index: int) -> Any:
-        """What the key held when all up to this index was applied; NO_VALUE if it was absent."""
+        """Returns the key's value once all entries up to `index` are applied, or NO_VALUE."""
         indexes, values = self._versions.get(encode(key), ([], []))
         place = bisect_right(indexes, index)
         return values[place - 1] if place else NO_VALUE
 
 
 class Invariants(Watcher):
-    """Watches the nodes of a simulation; tells of the first property that does not hold.
+    """Checks the nodes of a simulation, and reports the first violated property.
 
-    What it reads of a node are the public attributes of raft.py's Raft; a program that lacks one
-    of them, say a Raft of one's own, is not looked at.
+    It reads the public attributes LOOKED_AT of raft.py's Raft. A program that lacks one of them is
+    not checked.
     """
 
     def __init__(self, loop: Loop, seed: int, tell: Callable[[str], object]) -> None:
@@ -129,10 +134,11 @@ class Invariants(Watcher):
         self._nodes: dict[str, Seen] = {}
         self._leaders: dict[int, str] = {}  # by term
         self._newest = 0  # the highest term that had a leader
+        # By index and term: the entry, the term of the previous entry, and the first node with it.
         self._entries: dict[tuple[int, int], tuple[Any, int, str]] = {}
         self._reference: Reference | None = None
-        self._acknowledged = 0  # the highest index whose effect a client knows of
-        self._asked: dict[Id, int] = {}  # what was acknowledged when a read came
+        self._acknowledged = 0  # highest index whose effect was acknowledged to a client
+        self._asked: dict[Id, int] = {}  # by read: _acknowledged when its request arrived
         self._turns: deque[tuple[float, str, list[bytes]]] = deque(maxlen=EVENTS)
         self._done = False
 
@@ -166,8 +172,8 @@ class Invariants(Watcher):
             self._tell(f"{broken} (--seed {self._seed}, at {at:.6f} s)\n{before}")
 
     def _events(self) -> list[str]:
-        """Who said what to whom, lately; the newest last."""
-        events: dict[tuple[float, str, str], list[str]] = {}  # to whom
+        """Lists the last messages, the newest last."""
+        events: dict[tuple[float, str, str], list[str]] = {}  # by time, source and text: receivers
         for moment, node_id, lines in self._turns:
             for message in map(json.loads, lines):
                 if not (said := told(message["body"])):
@@ -184,7 +190,7 @@ class Invariants(Watcher):
         if before and before.raft.node is node:
             return before
         if not node or (before and not node.node_id):
-            return None  # it may read its disk when it knows its name
+            return None  # a restarted node may read its disk only after init
         if not all(hasattr(node.server, name) for name in LOOKED_AT):
             return None
         seen = self._nodes[machine.node_id] = Seen(node.server, torn=machine.torn)
@@ -196,10 +202,10 @@ class Invariants(Watcher):
         return seen
 
     def _check_kept(self, node_id: str, before: Seen, seen: Seen) -> None:
-        """After a kill all is there that was stored when messages left (figure 2).
+        """Checks that a restarted node has all that was stored before it sent messages (figure 2).
 
-        The new program's first turn may have replaced entries that were not committed; that it
-        has not brought back an older term or another vote is seen by _check_term.
+        Its first turn may already have replaced uncommitted entries. _check_term checks that its
+        term and vote have not gone back.
         """
         seen.term, seen.voted_for = before.term, before.voted_for
         seen.committed = before.committed
@@ -210,14 +216,16 @@ class Invariants(Watcher):
         for index, entry in enumerate(before.log[seen.start : before.stable], seen.start + 1):
             if index > log.size or log[index] != entry:
                 if index <= before.committed:
-                    raise Broken(f"committed entries stay: {node_id} lost {index}, {entry}")
+                    raise Broken(f"committed entries stay: {node_id} lost entry {index}, {entry}")
                 if index > log.size and seen.torn == before.torn:
-                    raise Broken(f"stable storage: {node_id} came back without {index}, {entry}")
+                    raise Broken(
+                        f"stable storage: {node_id} restarted without entry {index}, {entry}"
+                    )
                 break
             seen.log.append(log[index])
 
     def _check_term(self, node_id: str, seen: Seen) -> None:
-        """Terms never go back, and there is one vote in each (sections 5.1 and 5.2)."""
+        """Checks that terms never decrease, and that there is one vote per term (5.1 and 5.2)."""
         raft = seen.raft
         if raft.term < seen.term:
             raise Broken(f"terms: {node_id} went back from term {seen.term} to {raft.term}")
@@ -231,20 +239,20 @@ class Invariants(Watcher):
         seen.voted_for = raft.voted_for
 
     def _check_log(self, node_id: str, seen: Seen) -> None:
-        """Log matching (5.3); leaders only append, and what is committed stays."""
+        """Checks log matching (5.3), leader append-only, and that committed entries stay."""
         log, mine, reference = seen.raft.log, seen.log, self._reference
         assert reference
-        if log.start != seen.start:  # it has forgotten entries, or got a snapshot for them
+        if log.start != seen.start:  # it compacted its log, or installed a snapshot
             committed = reference.entries[log.start] if log.start <= reference.size else None
             if not committed or committed.term != log[log.start].term:
                 raise Broken(
-                    f"snapshot: {node_id}'s log begins after {log.start} of term "
+                    f"snapshot: {node_id}'s log begins after entry {log.start} of term "
                     f"{log[log.start].term}, where {committed or 'nothing'} is committed"
                 )
             mine[: log.start] = reference.entries[1 : log.start + 1]
             seen.start = log.start
         kept = min(len(mine), log.size)
-        while kept > log.start and mine[kept - 1] is not log[kept]:  # a new one is another object
+        while kept > log.start and mine[kept - 1] is not log[kept]:  # replaced: another object
             kept -= 1
         if kept < len(mine):
             lost = f"entry {kept + 1}, {mine[kept]}"
@@ -266,7 +274,7 @@ class Invariants(Watcher):
             mine.append(entry)
 
     def _check_leader(self, node_id: str, seen: Seen) -> None:
-        """Election safety (5.2), and leader completeness (5.4) when a leader begins."""
+        """Checks election safety (5.2), and leader completeness (5.4) of a new leader."""
         raft = seen.raft
         if raft.role != "leader":
             seen.leads = 0
@@ -280,7 +288,10 @@ class Invariants(Watcher):
                 self._check_completeness()
 
     def _check_completeness(self) -> None:
-        """The leader of the highest term has all that is committed: its end, and so the rest."""
+        """Checks that the leader of the highest term has the last committed entry.
+
+        By log matching it then has all committed entries.
+        """
         assert self._reference
         leader = self._leaders.get(self._newest)
         if leader and (index := self._reference.size):
@@ -293,21 +304,22 @@ class Invariants(Watcher):
                 )
 
     def _check_commit(self, node_id: str, seen: Seen) -> None:
-        """State machine safety (5.4.3): one entry at each index; a majority has what is new."""
+        """Checks state machine safety (5.4.3), and that a majority has newly committed entries."""
         raft, reference = seen.raft, self._reference
         assert reference
         before, now = seen.commit_index, raft.commit_index
         if not before <= now <= raft.log.size:
             raise Broken(
-                f"commit index: {node_id}'s went from {before} to {now}, of {raft.log.size} entries"
+                f"commit index: {node_id}'s went from {before} to {now}, but its log has "
+                f"{raft.log.size} entries"
             )
         seen.commit_index, seen.committed = now, max(now, seen.committed)
         known = min(now, reference.size)
         for index in range(before + 1, known + 1):
             if seen.log[index - 1] != reference.entries[index]:
                 raise Broken(
-                    f"state machine safety: {node_id} takes {seen.log[index - 1]} at {index} for "
-                    f"committed, where {reference.entries[index]} is"
+                    f"state machine safety: {node_id} commits {seen.log[index - 1]} at {index}, "
+                    f"where {reference.entries[index]} is committed"
                 )
         if now > known:
             for entry in seen.log[known:now]:
@@ -320,28 +332,28 @@ class Invariants(Watcher):
             ]
             if 2 * len(have) <= len(raft.node.node_ids):
                 raise Broken(
-                    f"commit: {node_id} takes {entry} at {now} for committed, but only "
+                    f"commit: {node_id} commits {entry} at {now}, but only "
                     f"{' '.join(have)} of {len(raft.node.node_ids)} nodes have it"
                 )
             self._check_completeness()
 
     def _check_state(self, node_id: str, seen: Seen) -> None:
-        """What is applied is committed, and has done to the map what it should, once (8)."""
+        """Checks that applied entries are committed, and took effect on the map once (8)."""
         raft, reference = seen.raft, self._reference
         assert reference
         before, now = seen.last_applied, raft.last_applied
         if not before <= now <= raft.commit_index:
             raise Broken(
-                f"applied: {node_id}'s last went from {before} to {now}, "
-                f"with {raft.commit_index} committed"
+                f"applied: {node_id}'s last_applied went from {before} to {now}, "
+                f"but its commit index is {raft.commit_index}"
             )
         seen.last_applied = now
         for key in self._keys(seen.log[before:now]):
             value, wanted = raft.state_machine.map.get(key, NO_VALUE), reference.value(key, now)
             if value != wanted:
                 raise Broken(
-                    f"at most once: with all up to {now} applied, key {key} holds {_shown(value)} "
-                    f"on {node_id}, and should hold {_shown(wanted)}"
+                    f"at most once: with entries up to {now} applied, key {key} holds "
+                    f"{_shown(value)} on {node_id}, but must hold {_shown(wanted)}"
                 )
 
     def _keys(self, entries: list[Any]) -> Iterator[Any]:
@@ -350,7 +362,7 @@ class Invariants(Watcher):
                 yield body["key"]
 
     def _check_answer(self, node_id: str, seen: Seen, message: dict[str, Any]) -> None:
-        """A read is no older than what was acknowledged before it was asked (thesis 6.4)."""
+        """Checks that a read sees all writes acknowledged before its request (thesis 6.4)."""
         assert self._reference
         body = message["body"]
         id = message["dest"], body["in_reply_to"]
@@ -361,8 +373,8 @@ class Invariants(Watcher):
             index = index or seen.last_applied
             if index < asked:
                 raise Broken(
-                    f"no stale read: {node_id}, with all up to {index} applied, answered {id[0]} "
-                    f"{body}, whose question came when {asked} was acknowledged"
+                    f"no stale read: {node_id}, with entries up to {index} applied, answered "
+                    f"{id[0]} {body}, but entry {asked} was acknowledged before the request"
                 )
         if index:
             self._acknowledged = max(self._acknowledged, index)

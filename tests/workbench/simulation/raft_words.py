@@ -1,4 +1,4 @@
-"""What raft.py's servers say, in the words of the paper: for stories, and for what went wrong."""
+"""Describes raft.py's messages in the paper's words, for tests/traces and for error reports."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ Body = dict[str, Any]
 
 
 def entries(index: int, terms: list[int]) -> str:
-    """Entries from this index on, in words."""
+    """Describes entries from this index on, given their terms."""
     if len(terms) == 1:
         return f"entry {index} of term {terms[0]}"
     return f"entries {index}..{index + len(terms) - 1} of terms {' '.join(map(str, terms))}"
 
 
 def told(body: Body) -> str:
-    """A message, in the paper's words; nothing if it is not to be told."""
+    """Describes a message; "" for init and init_ok, which are not shown."""
     pre = " (pre)" if body.get("pre") else ""
     match body:
         case {"type": "request_vote", "last_log_index": last, "last_log_term": of}:

@@ -1,9 +1,9 @@
-"""A whole cluster in one process and in virtual time: the same seed gives the same run.
+"""Simulates a cluster in one process and in virtual time: the same seed gives the same run.
 
-The binary is run as it is, once for each node, with a `Node` in node.py's place that has no clock,
-chance, input or output of its own. What passes between nodes passes as JSON text, which the network
-reads: they share nothing. It must be a Python program on node.py that takes its time from
-`node.now()` and its chance from `node.random`, and that has no blocking handlers.
+The unchanged binary runs once for each node. In place of node.py's `Node` it gets a class without a
+clock, random generator, input or output of its own. Nodes share no objects, because messages
+between them pass as JSON text. The binary must be a Python program on node.py that reads the time
+from `node.now()`, draws from `node.random`, and has no blocking handlers.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from ..running.cluster import Cluster, Listener
 from ..units import SECOND
 from .loop import VirtualLoop, dice
 
-MAX_OFFSET = 1000.0  # seconds: no two machines have started at the same time
+MAX_OFFSET = 1000.0  # seconds; largest difference between the clocks of two machines at the start
 NEVER = math.inf
-# How likely the next of several lines that arrive at one moment is too late for a turn: with it
-# nodes send as many messages as real processes do (`make agreement`).
+# Of several lines that arrive at the same time, the probability that the next one misses the turn.
+# With this value nodes send as many messages as real processes do (`make agreement`).
 TURN_ENDS = 0.25
-PATIENCE = SECOND // 2  # what a kill waits for has happened by then, or it strikes all the same
-OTHERS = "__constants__"  # the global of a program with other values of its constants
-STATEMENTS = 12  # of a database; a kill may wait for as many of them
+PATIENCE = SECOND // 2  # ns; longest delay of a kill that waits for a statement or an output
+OTHERS = "__constants__"  # name of the global that overrides a program's constants
+STATEMENTS = 12  # a kill waits for fewer database statements than this
 
 
 class Ended(Exception):
-    """A node has ended by itself, as a process would."""
+    """A node has ended by itself, as a process does that exits."""
 
 
 class Killed(BaseException):
-    """A node was killed at this very moment; no program catches that."""
+    """A node is killed during a turn. As a BaseException, no `except Exception` catches it."""
 
 
 class VirtualNode(Node):
-    """A node whose clock, chance and output are given to it: `write(line)`, `note(log_line)`.
+    """A node with a given clock, random generator, `write(line)` and `note(log_line)`.
 
-    It has no threads: whoever makes it takes its turns, by `read`, and by `run` when its
+    It has no threads. Its owner drives it: `read` or `handle` for messages, and `run` when its
     clock shows `due`.
     """
 
@@ -64,16 +64,16 @@ class VirtualNode(Node):
         note: Callable[[str], object],
     ) -> None:
         self._give, self._note = write, note
-        self.now = clock  # type: ignore[method-assign]  # it is asked so often that a call counts
+        self.now = clock  # type: ignore[method-assign]  # called often: saves a nested call
         super().__init__()
         self.random = rng
 
     def read(self, lines: bytes) -> None:
-        """One turn for these lines. Ended if the node does."""
+        """Takes one turn for these lines. Raises Ended if the node ends."""
         self._turn(self._receive, lines)
 
     def handle(self, messages: Sequence[dict[str, Any]]) -> None:
-        """One turn for these messages, which nobody else has. Ended if the node does."""
+        """Takes one turn for these messages, and owns them. Raises Ended if the node ends."""
         self._turn(self._handle_all, messages)
 
     def _handle_all(self, messages: Sequence[dict[str, Any]]) -> None:
@@ -81,24 +81,24 @@ class VirtualNode(Node):
             self._handle(message)
 
     def run(self) -> None:
-        """One turn for the timers that are due. Ended if the node does."""
+        """Takes one turn for the timers that are due. Raises Ended if the node ends."""
         self._turn(self._run_due)
 
     @property
     def server(self) -> Any:
-        """Whose method handles append_entries, if there is one: the program's own object."""
+        """The program's object whose method handles append_entries; None if there is none."""
         return getattr(self._handlers.get("append_entries"), "__self__", None)
 
     @property
     def due(self) -> float:
-        """When it must run, by its clock; never before its init."""
+        """Time of its next timer, on its clock; NEVER before its init."""
         return self._next_due() if self._early is None else NEVER
 
     def log(self, text: str) -> None:
         self._note(text)
 
     def main(self) -> None:
-        """Whoever made it runs it."""
+        """Does nothing: the owner drives the node."""
 
     def _take_stdout(self) -> int:
         return -1
@@ -108,54 +108,57 @@ class VirtualNode(Node):
             self._give(line)
 
     def _start_thread(self, action: Callable[[], object]) -> None:
-        raise RuntimeError("in virtual time there are no threads, and no blocking handlers")
+        raise RuntimeError(
+            "a simulated node has no threads and no blocking handlers; run it with ./maelstrom test"
+        )
 
     def _end(self, error: BaseException) -> NoReturn:
-        if isinstance(error, (KeyboardInterrupt, Ended, Killed)):  # it is for who called
+        if isinstance(error, (KeyboardInterrupt, Ended, Killed)):  # handled by the owner
             raise error
         self.log("".join(traceback.format_exception(type(error), error, error.__traceback__)))
         raise Ended(f"{type(error).__name__}: {error}") from error
 
 
 class Clock:
-    """A machine's clock: it shows seconds, and may be fast or slow."""
+    """A machine's clock. It shows seconds, and can run fast or slow."""
 
     def __init__(self, loop: VirtualLoop, shows: float) -> None:
         self._loop = loop
         self._rate = 1.0
-        self._since, self._shown = loop.time, shows  # when the rate began, and what it showed
+        self._since, self._shown = loop.time, shows  # loop time and shown time of the last change
 
     def now(self) -> float:
         return self._shown + (self._loop.time - self._since) * self._rate / SECOND
 
     def set_rate(self, rate: float) -> None:
-        """From now on it gains so many seconds in a second; it does not jump."""
+        """Makes the clock advance `rate` seconds per second from now on. It does not jump."""
         self._shown, self._since, self._rate = self.now(), self._loop.time, rate
 
     def moment(self, shown: float) -> int:
-        """When, by the loop, it shows so much; give or take a rounding."""
+        """Returns the loop's time at which the clock shows `shown`, up to rounding."""
         return self._since + math.ceil((shown - self._shown) / self._rate * SECOND)
 
 
 class Watcher:
-    """Sees all that nodes do. It must change nothing."""
+    """Observes the nodes. It must not change them."""
 
     def arrived(self, machine: Machine, message: dict[str, Any]) -> None:
-        """A message is there for a node."""
+        """Called when a message has arrived at a node."""
 
     def turned(self, machine: Machine, lines: list[bytes]) -> None:
-        """A node has taken a turn, and these lines are about to leave."""
+        """Called after a node's turn, before its output `lines` leave."""
 
 
 class Machine:
-    """What a node runs on: a clock, a disk, what has arrived, and the turns.
+    """The machine of a node: its clock, disk, arrived messages and turns.
 
-    What arrives at one moment makes one turn or several: a process wakes up at the first line, and
-    how many more it finds there is chance. What has arrived during a pause makes one turn.
+    Messages that arrive at the same time make one turn or several, at random: a real process wakes
+    up at the first line, and finds a random number of further lines. Messages that arrive during a
+    pause make one turn.
 
-    A kill strikes between any two steps: between two turns, before one of the next statements of
-    the node's databases, or when a part of the next output, perhaps nothing, has left. Only what
-    was committed to a database is still there for the next program.
+    A kill strikes between two turns, before one of the next statements of the node's databases, or
+    after a part of the next output (possibly none) has left. Only committed changes of a database
+    survive it.
     """
 
     def __init__(
@@ -179,18 +182,18 @@ class Machine:
         self._listener = listener
         self._log = log
         self._watcher = watcher
-        self._arrived: deque[list[dict[str, Any]]] = deque()  # by the turns that will see to them
+        self._arrived: deque[list[dict[str, Any]]] = deque()  # the messages of each coming turn
         self._written: list[bytes] = []
-        self._turn_at = self._wake_at = NEVER  # when it is to read, and to look at its timers
+        self._turn_at = self._wake_at = NEVER  # loop times of the next read and check of timers
         self._paused = False
         self._databases: list[Database] = []
         self._lives = 0
-        self._statements_left: int | None = None  # until the kill
+        self._statements_left: int | None = None  # statements until a kill; None if none is due
         self._dies_writing = False
-        self.torn = 0  # lives that have ended within a turn: nobody knows how far its disk came
+        self.torn = 0  # number of kills within a turn, whose writes may be partly on disk
 
     def node_class(self) -> type[VirtualNode]:
-        """What stands in for Node, so that the binary makes this machine's node."""
+        """Returns the class that replaces Node, so that the binary makes this machine's node."""
         machine = self
 
         class MachineNode(VirtualNode):
@@ -205,8 +208,8 @@ class Machine:
     def begin(self, program: Callable[[], object]) -> None:
         """Runs a program, which makes the node and returns from its main().
 
-        The node's chance after a kill is another one. What `connect` of the program's storage
-        opens, if it has any, is a database that a kill can stop.
+        Each incarnation has another random generator. If the program has a storage, its `connect`
+        is replaced, so that a kill can stop its database.
         """
         if self._lives:
             self.die()
@@ -222,12 +225,12 @@ class Machine:
             self.end(f"{type(error).__name__}: {error}")
         else:
             if not self.node:
-                self.end("no node of node.py made")
+                self.end("no Node of node.py: the binary must make one")
             elif storage := getattr(self.node.server, "storage", None):
                 storage.connect = self._connect
 
     def kill(self) -> None:
-        """The node dies now, or at the next opportunity of a kind; PATIENCE later at the latest."""
+        """Kills the node now, at a statement or during an output, at most PATIENCE later."""
         if not self.node:
             return
         kinds = ["now", "writing", *(["statement"] * 2 if self._databases else [])]
@@ -244,7 +247,7 @@ class Machine:
         self._loop.after(delay, lambda: self.die() if life == self._lives else None)
 
     def die(self, torn: bool = False) -> None:
-        """The process is gone, and what it has not read; does nothing if it was gone before."""
+        """Removes the process and its unread messages. Does nothing if it is dead already."""
         if not self.node:
             return
         self.node = None
@@ -256,13 +259,13 @@ class Machine:
         self.close()
 
     def close(self) -> None:
-        """Closes the databases; what was not committed is lost."""
+        """Closes the databases. Uncommitted changes are lost."""
         for database in self._databases:
             database.close()
         self._databases.clear()
 
     def count_statement(self) -> None:
-        """Before a statement of a database. Killed if it is not to be executed any more."""
+        """Counts a database statement before it is executed. Raises Killed if the kill is due."""
         if self._statements_left is not None:
             self._statements_left -= 1
             if self._statements_left < 0:
@@ -276,13 +279,13 @@ class Machine:
         return database
 
     def note(self, text: str) -> None:
-        """A line, or more, on the node's stderr."""
+        """Writes one or more lines to the node's stderr."""
         self._log.write(text + "\n")
         for line in text.splitlines():
             self._listener.on_stderr(self.node_id, line)
 
     def deliver(self, message: dict[str, Any]) -> None:
-        """Something has arrived; it is lost if the node is dead."""
+        """Takes a message that has arrived. It is lost if the node is dead."""
         if not self.node:
             return
         self._watcher.arrived(self, message)
@@ -292,23 +295,23 @@ class Machine:
         self._read_soon()
 
     def pause(self) -> None:
-        """From now on nothing happens here, but the clock goes on."""
+        """Stops the node's turns. Its clock keeps running."""
         self._paused = True
 
     def resume(self) -> None:
-        """All that has come and come due meanwhile happens; which of the two first is chance."""
+        """Handles the messages and timers of the pause, in random order."""
         self._paused = False
         for action in self._rng.sample([self._read_soon, self._look_soon], 2):
             action()
 
     def set_rate(self, rate: float) -> None:
-        """Changes the speed of the clock, and with it when the timers are due."""
+        """Changes the rate of the clock, and so the due times of the timers."""
         self.clock.set_rate(rate)
         self._wake_at = NEVER
         self._look_soon()
 
     def end(self, how: str) -> None:
-        """The node has ended by itself."""
+        """Reports that the node has ended by itself."""
         self.node = None
         self._listener.on_exit(self.node_id, f"ended by itself with {how}")
 
@@ -324,7 +327,7 @@ class Machine:
             self._read_soon()
 
     def _look_soon(self) -> None:
-        """Sees to it that what is due next will happen."""
+        """Schedules the node's next timer on the loop."""
         if self.node and (due := self.node.due) < NEVER:
             now = self._loop.now()
             moment = max(now, self.clock.moment(due)) if due > -NEVER else now
@@ -334,14 +337,14 @@ class Machine:
 
     def _look(self, moment: int) -> None:
         if moment != self._wake_at:
-            return  # there is another one
+            return  # rescheduled meanwhile
         self._wake_at = NEVER
         if self._paused or not self.node:
             return
         due = self.node.due
         if due <= self.clock.now():
             self._turn(self.node, self.node.run)
-        elif due < NEVER:  # it is not quite the moment, or it was called off
+        elif due < NEVER:  # too early by a rounding, or the timer was cancelled
             self._wake_at = max(moment + 1, self.clock.moment(due))
             self._loop.at(self._wake_at, partial(self._look, self._wake_at))
 
@@ -370,7 +373,7 @@ class Machine:
 class Database(sqlite3.Connection):
     """A database that a kill of its machine can stop before each statement.
 
-    It never waits for the disk: a kill takes a process's memory, not the operating system's.
+    It runs with synchronous=OFF, because a kill loses a process's memory, not the system's cache.
     """
 
     machine: Machine
@@ -391,7 +394,7 @@ class Database(sqlite3.Connection):
 
 
 class SimulatedCluster(Cluster):
-    """Nodes that run a Python `binary` with `args`, their stderr in the folder `logs`."""
+    """A cluster that runs a Python `binary` with `args`. Each node's stderr is in `logs`."""
 
     def __init__(
         self,
@@ -414,7 +417,7 @@ class SimulatedCluster(Cluster):
         self._files = contextlib.ExitStack()
 
     def start(self, node_id: str, listener: Listener) -> None:
-        """Runs the binary on the node's machine, which stays the same after a kill."""
+        """Runs the binary on the node's machine. A restarted node keeps its machine."""
         machine = self.machines.get(node_id)
         if not machine:
             log = self._files.enter_context((self._logs / f"{node_id}.log").open("w"))
@@ -436,7 +439,7 @@ class SimulatedCluster(Cluster):
         machine.begin(program)
 
     def deliver(self, node_id: str, message: dict[str, Any]) -> None:
-        """Hands over a message; a client's is the bench's own, so the node gets a copy."""
+        """Delivers a message. A client's message is copied, because the client may keep it."""
         if message["src"] not in self.machines:
             message = json.loads(encode(message))
         self.machines[node_id].deliver(message)
@@ -457,12 +460,12 @@ class SimulatedCluster(Cluster):
         self.machines[node_id].set_rate(rate)
 
 
-@lru_cache(maxsize=4)  # of thousands of runs most are of one program
+@lru_cache(maxsize=4)  # thousands of runs mostly use the same program
 def compiled(source: bytes, path: str) -> tuple[CodeType, frozenset[str]]:
-    """A program that takes its constants from the global OTHERS if they are there; their names.
+    """Compiles a program whose constants can be overridden. Also returns their names.
 
-    Each is set right after the program's own value, from which others may follow. OSError unless
-    it is a Python program.
+    After each assignment of a constant, its value in the global OTHERS, if any, replaces it. So
+    later constants derive from the new value. Raises OSError if it is not a Python program.
     """
     try:
         program = ast.parse(source, path)
@@ -486,7 +489,7 @@ def compiled(source: bytes, path: str) -> tuple[CodeType, frozenset[str]]:
 
 @contextlib.contextmanager
 def standing_in(stand_in: type[Node], argv: list[str]) -> Iterator[None]:
-    """In the block a program's Node is this class, and its words are `argv`."""
+    """Replaces node.Node by `stand_in`, and sys.argv by `argv`, within the block."""
     before = node_module.Node, sys.argv, sys.path
     node_module.Node = stand_in  # type: ignore[misc]
     sys.argv, sys.path = argv, [str(Path(argv[0]).parent), *sys.path]

@@ -1,8 +1,9 @@
-"""What clients do, and what the nodes' answers mean: one file for each workload.
+"""The workloads, one file each: the clients' operations, and the check of the nodes' answers.
 
-A workload's docstring shows requests and answers; its class is what `workload` says: `next`
-generates operations, `request` and `complete` turn one into a request and its answer into a
-completion, `check` judges them all. To add one, write that file and register it here.
+A workload's docstring shows its requests and answers. Its class follows the protocol `Workload`:
+`next` generates operations, `request` turns an operation into a request, `complete` turns an
+answer into a completion, and `check` judges the history. To add a workload, write such a file and
+register its class here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .echo import Echo
 from .lin_kv import LinKv
 from .workload import Workload
 
-# By the names of -w; made of the workload's own chance and the number of nodes.
+# By the argument of -w. A workload is made from a random generator and the number of nodes.
 WORKLOADS: Mapping[str, Callable[[random.Random, int], Workload]] = {
     "lin-kv": LinKv,
     "echo": Echo,

@@ -17,7 +17,7 @@ from .workload import Body, Next, Worker, expect
 
 
 class Echo:
-    """Clients send a payload and expect it back."""
+    """Sends payloads, and expects them back."""
 
     name = "echo"
     group = 1
@@ -39,7 +39,7 @@ class Echo:
         return reply["echo"]
 
     def check(self, ops: Sequence[Op]) -> Results:
-        """Each operation must be ok with its own payload: an error and a time-out fail, too."""
+        """Requires each operation to be ok with its own payload. Errors and time-outs fail."""
         sent: dict[int | str, Any] = {}
         errors = []
         for op in clients(ops):

@@ -4,8 +4,8 @@
     {"type": "write", "key": 0, "value": 3}          {"type": "write_ok"}
     {"type": "cas", "key": 0, "from": 3, "to": 4}    {"type": "cas_ok"}
 
-Errors that say why nothing happened: 20 where the key does not exist, 22 where a cas found
-another value.
+Error 20 means that the key does not exist. Error 22 means that a cas found another value. Both
+mean that nothing was changed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from ..record.history import Op
 from ..verdicts import UNKNOWN, VALID, Results, merge
 from .workload import Body, Next, Worker, expect
 
-PROCESS_LIMIT = 20  # processes that work on a key before it is retired, as in Jepsen's register
+PROCESS_LIMIT = 20  # a key is retired after so many processes, as in Jepsen's register test
 VALUES = 5
 
 
 class LinKv:
-    """A linearizable key-value store: reads, writes and cas on one key after the other.
+    """Generates reads, writes and cas, on one key after the other.
 
-    2n threads, n being the number of nodes, work on a key. The first half of them only read,
-    the others write and cas in the ratio of 1 to 2 (jepsen.tests.linearizable-register).
+    With n nodes, a group of 2n threads works on each key. The first half of a group only reads.
+    The other half writes and does cas, in the ratio of 1 to 2
+    (jepsen.tests.linearizable-register).
     """
 
     name = "lin-kv"
@@ -39,12 +40,12 @@ class LinKv:
         self.group = 2 * node_count
         self.analyses: dict[Any, Analysis] = {}
         self._rng = rng
-        self._keys: dict[int, int] = {}  # of each group of threads
-        self._processes: dict[int, set[int]] = {}  # that have worked on it
+        self._keys: dict[int, int] = {}  # by group of threads: its current key
+        self._processes: dict[int, set[int]] = {}  # by group: processes that used its current key
         self._next_key = 0
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
-        # Each half has its share of the rate, whether its workers are stuck or not.
+        # Each half keeps its share of the rate, even if its workers are all busy.
         reads = self._reads(self._rng.choice(workers))
         able = [worker for worker in free if self._reads(worker) is reads]
         if not able:
@@ -61,7 +62,7 @@ class LinKv:
         return worker.thread % self.group < self.group // 2
 
     def _key(self, group: int, workers: Sequence[Worker]) -> int:
-        """The key that a group works on: a new one when too many processes have touched it."""
+        """Returns a group's key. Replaces the key when too many processes have used it."""
         threads = workers[group * self.group : (group + 1) * self.group]
         now = {worker.process for worker in threads}
         seen = self._processes.get(group, set()) | now
@@ -94,7 +95,7 @@ class LinKv:
 
 
 def _results(analysis: Analysis) -> Results:
-    """What Maelstrom prints for a key."""
+    """Builds the results of a key as Maelstrom prints them."""
     valid = UNKNOWN if analysis.valid is None else analysis.valid
     linearizable: Results = {VALID: valid}
     if analysis.valid is not True:

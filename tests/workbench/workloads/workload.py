@@ -1,4 +1,4 @@
-"""What a workload is: requests of clients, what the answers to them mean, and a verdict on both."""
+"""The protocol of a workload: it makes requests, reads the answers, and judges the history."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ..record.history import Op
 from ..verdicts import Results
 
 Body = dict[str, Any]
-Next = tuple["Worker", str, Any]  # who does what: f and value
+Next = tuple["Worker", str, Any]  # the next operation: its worker, f and value
 
-# Maelstrom's errors: doc/protocol.md, "Errors". A definite one says that nothing happened.
+# Maelstrom's errors by code: name, and whether the error is definite. After a definite error the
+# operation had no effect (doc/protocol.md, "Errors").
 ERRORS: Mapping[int, tuple[str, bool]] = {
     0: ("timeout", False),
     1: ("node-not-found", True),
@@ -33,43 +34,46 @@ NET_TIMEOUT = Keyword("net-timeout")
 
 @dataclass
 class Worker:
-    """A client thread. Its process has a new number after an operation without an outcome."""
+    """A client thread. After an unknown outcome it gets a new process number."""
 
     thread: int
     process: int
 
 
 class Workload(Protocol):
-    """A kind of test. `group` is the number of client threads that go together."""
+    """A kind of test."""
 
     name: str
-    group: int
+    group: int  # number of client threads that work together
     timeout: float | None  # seconds; None for the default, which depends on the latency
-    # Whether a client goes on after an operation with an unknown outcome (Jepsen's Reusable): then
-    # late answers are skipped. Else it is closed, and a late answer is to nobody.
+    # Whether a client is used again after an unknown outcome (Jepsen's Reusable). A reused client
+    # skips late answers. Otherwise the client is closed, and a late answer is a protocol error.
     reusable: bool
-    analyses: dict[Any, Analysis]  # of each key, by `check`
+    analyses: dict[Any, Analysis]  # by key; filled by `check`
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
-        """Who of the free does what next; None if it is the turn of workers that are all busy."""
+        """Returns the next operation; None if only busy workers may do it."""
 
     def request(self, f: str, value: Any) -> Body:
-        """The body of a request, without msg_id."""
+        """Returns the body of a request, without msg_id."""
 
     def complete(self, f: str, value: Any, reply: Body) -> Any:
-        """The value of an operation that went well. ValueError for a malformed reply."""
+        """Returns the value of an ok completion. Raises ValueError for a malformed reply."""
 
     def check(self, ops: Sequence[Op]) -> Results:
-        """The results, with `:valid?`."""
+        """Returns the results, with `:valid?`."""
 
 
 def expect(reply: Body, type: str, keys: set[str]) -> None:
-    """ValueError unless a reply has this type and exactly these keys besides the protocol's."""
+    """Checks that a reply has this type, and no keys but these and the protocol's own.
+
+    Raises ValueError otherwise.
+    """
     if reply.get("type") != type:
         raise ValueError(f"its type must be {type!r}, not {reply.get('type')!r}")
     if missing := keys - reply.keys():
-        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"{type} must have {', '.join(sorted(missing))}")
     if extra := reply.keys() - keys - {"type", "msg_id", "in_reply_to"}:
-        raise ValueError(f"{type} has no {', '.join(sorted(extra))}")
+        raise ValueError(f"{type} must not have {', '.join(sorted(extra))}")
     if reply.get("msg_id", 0).__class__ is not int:
         raise ValueError("its msg_id must be an integer")
