@@ -346,9 +346,19 @@ class Raft(Server):
             self.serve_reads()
             self.replicate_log()
             self.acknowledge()
-            if self.founding and (self.last_applied or self.node.now() - self.began > FOUNDING):
-                self.founding = False
-                self.node.ready()
+            if self.founding:
+                self.found()
+
+    def found(self) -> None:
+        """Says that this node is ready once the cluster is founded, or after a while."""
+        if not self.last_applied and self.node.now() - self.began <= FOUNDING:
+            return
+        self.founding = False
+        self.node.ready()
+        if not self.last_applied:
+            voters = self.votes.get((False, self.term), {})
+            missing = " ".join(id for id in self.node.node_ids if id not in voters)
+            self.log_role(f"{self.role}, needs all votes to found the cluster: {missing} missing")
 
     def tick(self) -> None:
         """Does the periodic work: saving, heartbeats, retries, timeouts, compaction."""
@@ -477,7 +487,6 @@ class Raft(Server):
         votes = self.votes.pop((False, self.term))
         voters = " ".join(sorted(votes))
         self.have_leader("leader", self.node.node_id, f"leader, elected by {voters}")
-        founds = not self.log.size and self.members.incarnation != 0
         self.members.admit(votes)  # this node may not have heard yet of a voter's return
         self.times.lead()
         now, last, known = self.node.now(), self.log.size, self.members.known
@@ -486,18 +495,25 @@ class Raft(Server):
             for id in self.node.other_node_ids
         }, last + 1)  # fmt: skip
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8). The
-        # first one of all says which incarnations are members.
-        self.append_members(known if founds else {})
+        # first one of all names the members.
+        self.append_members({} if self.log.size else known)
 
     def append_members(self, members: Mapping[str, int]) -> None:
         """Appends an entry that says which incarnations are members; of none, it is a no-op."""
         self.log.append([Entry(self.term, operations=[[*one, {}] for one in members.items()])])
 
     def learn_members(self, members: Mapping[str, int]) -> None:
-        """Learns which incarnations are members."""
-        if self.members.admit(members):
-            self.log_role(f"{self.role}, takes part")
+        """Learns which incarnations are members, and logs whether this one is."""
+        before = self.members.status
+        self.members.admit(members)
+        if self.members.status != before:
+            self.log_role(f"{self.role}, {self.members.status}")
             self.reset_election_deadline()
+
+    def hear_claim(self, members: dict[str, int]) -> None:
+        """Learns of members from another node's claim, unless that node knows of none either."""
+        if len(members) > 1:
+            self.learn_members(members)
 
     def request_votes(self, pre: bool) -> None:
         """Asks the others for their votes in this term, or whether they would vote in the next.
@@ -525,8 +541,8 @@ class Raft(Server):
         sent: float, members: dict[str, int],
     ) -> None:  # fmt: skip
         """A candidate asks for this node's vote, or (pre) whether it would get it."""
-        if self.members.is_named_first_by(members):
-            self.learn_members(members)
+        if not self.members.known:
+            self.hear_claim(members)
         # Section 5.4.1: the candidate's log must be at least as up-to-date as this one.
         theirs = (last_log_term, last_log_index)
         ours = (self.log.last.term, self.log.size)
@@ -601,9 +617,9 @@ class Raft(Server):
                 self.votes[pre, term][src] = members.get(src, 0)
                 self.count_votes(pre, term)
             return
-        if not self.members.known:  # nothing is founded in this term,
+        if not self.members.known:  # nothing is founded in this term
             self.votes.clear()
-            self.learn_members(members if len(members) > 1 else {})  # nor in another: it returns
+            self.hear_claim(members)
         if leader is None:
             self.maybe_step_down(term, f"{src} is in a later term")
         elif not self.following.leader and leader != self.node.node_id:
@@ -689,6 +705,12 @@ class Raft(Server):
         # The timeout of that very message: today's may be longer than what was promised then.
         follower.answered(now, sent, promised=sent + timeout * LEASE)
         if success:
+            if follower.has_lost(match, sent):
+                self.log_role(
+                    f"leader, {src} has lost entries after {match} that it had acknowledged up to "
+                    f"{follower.match_index}: was its file replaced by an older copy?"
+                )
+                follower.go_on_after(match)
             follower.acknowledged(match, now)
             follower.has_records(match >= self.log.start, snapshot, offset, sent)
         if not success or follower.match_index < follower.base:
@@ -1050,6 +1072,7 @@ class Follower:
     acked: float = -math.inf  # stamp of the latest message that it answered
     promised: float = -math.inf  # time until which it votes for nobody, on the leader's clock
     stamp: float = -math.inf  # of the latest message to it
+    previous: int = 0  # index after which the entries of the latest append begin
     entries_stamp: float = -math.inf  # of the latest message with entries; <= stamp
     backed: float = -math.inf  # stamp of the last step back; answers to older messages are old
     done: list[int] = field(default_factory=list)  # seqs of its batches that are done, to tell it
@@ -1089,6 +1112,7 @@ class Follower:
 
     def sent(self, count: int, stamp: float, now: float) -> None:
         """Notes that so many entries are in flight from now on."""
+        self.previous = self.next_index - 1
         if count:
             self.entries_stamp = stamp
             if self.next_index - 1 == self.match_index:
@@ -1106,6 +1130,13 @@ class Follower:
         self.heard_of = now
         self.acked = max(self.acked, sent)
         self.promised = max(self.promised, promised)
+
+    def has_lost(self, match: int, sent: float) -> bool:
+        """Whether it lacks an entry that it had acknowledged: it has forgotten, and does not know.
+
+        A node that has merely started again finds the entry in its log when it is asked for it.
+        """
+        return sent == self.stamp and match < self.previous <= self.match_index
 
     def acknowledged(self, match: int, now: float) -> None:
         """Notes that the logs are equal up to an index."""
@@ -1301,13 +1332,13 @@ class Sessions:
 class Members:
     """Which incarnation of each node counts, part of the replicated state.
 
-    A node without a storage that ends and starts again has forgotten its votes, its promises and
-    its log: it is another *incarnation*. It neither votes nor counts until a leader has brought it
-    up to date and the others have committed its return. Then that is safe: if a of n nodes return,
-    and m is a majority, a quorum of which they were part, less themselves, meets every majority of
-    the others, for (m - a) + m > n - a. A vote that it forgot cannot elect a second leader, whose
-    log would lack its return; a lease that it forgot is kept by the others in the same way. What is
-    lost is what a majority forgets at once.
+    A node that starts without memory, because it keeps its state in memory or its file is gone, has
+    forgotten its votes, its promises and its log: it is another *incarnation*. It neither votes nor
+    counts until a leader has brought it up to date and the others have committed its return. Then
+    that is safe: if a of n nodes return, and m is a majority, a quorum of which they were part,
+    less themselves, meets every majority of the others, for (m - a) + m > n - a. A vote that it
+    forgot cannot elect a second leader, whose log would lack its return; a lease that it forgot is
+    kept by the others in the same way. What is lost is what a majority forgets at once.
 
     The first node founds the cluster: it is elected by all, none of which knows of any member. It
     asks until it has all votes. If it comes back, it has forgotten whether it had them: in that
@@ -1335,19 +1366,20 @@ class Members:
         """How many votes elect a leader: a majority, but all to found the cluster."""
         return self.majority if self.known else self._count
 
-    def admit(self, members: Mapping[str, int]) -> bool:
-        """Learns of members. Returns whether this node has become one."""
-        was_member = self.is_member
+    @property
+    def status(self) -> str:
+        """Whether this node is a member, in words; nothing while it knows of none."""
+        if self.is_member:
+            return "a member: it votes and counts"
+        return "without memory: it neither votes nor counts until readmitted" if self.known else ""
+
+    def admit(self, members: Mapping[str, int]) -> None:
+        """Learns of members."""
         self.known = {**self.known, **members}
-        return self.is_member and not was_member
 
     def claim(self) -> dict[str, int]:
         """What this node says in an election: the members or, if it knows of none, itself."""
         return self.known or {self._node_id: self.incarnation}
-
-    def is_named_first_by(self, claim: Mapping[str, int]) -> bool:
-        """Whether a candidate's claim is the first that names members, this node among them."""
-        return not self.known and claim.get(self._node_id) == self.incarnation
 
     def may_vote(self, claim: Mapping[str, int]) -> bool:
         """Whether this node may vote for a candidate that claims this.
@@ -1467,7 +1499,7 @@ class HardState(NamedTuple):
 
     term: int = 0
     voted_for: str | None = None
-    voted_incarnation: int | None = 0
+    voted_incarnation: int | None = None
     promised: float = 0.0  # seconds for which it votes for nobody
     incarnation: int = 0
     members: Mapping[str, int] = {}
@@ -1498,7 +1530,8 @@ class Memory:
 
 
 CHECKPOINT_BYTES = 1 << 19  # of the log's entries, of memory, between two checkpoints
-FORMAT = 5  # of the file
+WAL_PAGES = 128  # of 4 KiB, after which SQLite empties its -wal file: a small disk must do
+FORMAT = 6  # of the file
 
 
 class Storage:
@@ -1536,7 +1569,7 @@ class Storage:
         path = self.path = self.folder / f"{node_id}.db"
         try:
             if not os.path.lexists(path):  # not a link to what is away
-                self._create(path, me)
+                self._create(path, me, HardState(incarnation=random.getrandbits(48)))
             self._open(path)
             found = self._load(me)
             self._db.execute("PRAGMA journal_mode = wal")  # a commit is one write and one sync
@@ -1544,8 +1577,10 @@ class Storage:
         except Exception as error:
             why = " ".join(str(error).split())  # SQLite has some of several lines
             raise SystemExit(
-                f"{path} cannot be used: {why}. See that the folder can be written, end who else "
-                "uses it, put a sound copy there, or move it away if others know all that it knew."
+                f"{path} cannot be used: {why}. See that the folder can be written and that no "
+                "other process uses the file. If it is damaged, move it away: the node then starts "
+                "without memory, and the others bring it up to date. Do so for one node at a time, "
+                "wait until it is readmitted, and never put back an older copy."
             ) from error
         return found
 
@@ -1553,12 +1588,13 @@ class Storage:
         self._db = self.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA locking_mode = exclusive")
         self._db.execute("PRAGMA synchronous = full")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         counter = path.with_suffix(".commits")
         counter.touch()
         self._count = counter.open("r+b", buffering=0)
 
-    def _create(self, path: Path, me: dict[str, Any]) -> None:
-        """A file of a new node, which is there as a whole or not at all."""
+    def _create(self, path: Path, me: dict[str, Any], hard: HardState) -> None:
+        """Makes the file of a new node, as a whole or not at all."""
         folders = (self.folder, *self.folder.parents)
         changed = [self.folder, *[folder.parent for folder in folders if not folder.exists()]]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -1569,7 +1605,7 @@ class Storage:
         for table in ("item", "session", "entry", "state"):
             self._db.execute(f"CREATE TABLE {table} (key PRIMARY KEY, value, crc) WITHOUT ROWID")
         self._saved = me | {"promised": 0.0, "commits": 0, "last": 0}
-        self._save(HardState(), Log(), State(0, PersistentMap(), Sessions()))
+        self._save(hard, Log(), State(0, PersistentMap(), Sessions()))
         self._db.close()
         new.rename(path)
         # The names, too, must be on the disk.
@@ -1596,8 +1632,7 @@ class Storage:
         log.mark_stable()
         if (log.size, snapshot.size) != (saved["last"], size):
             raise ValueError("it is damaged: something is missing")
-        vote = (saved["term"], saved["vote"], 0, saved["promised"])
-        return HardState(*vote, 0, dict.fromkeys(me["node_ids"], 0)), log, snapshot
+        return HardState(*[saved[name] for name in HardState._fields]), log, snapshot
 
     def save(self, hard: HardState, log: Log, state: State) -> None:
         """Makes durable what has changed.
@@ -1618,10 +1653,10 @@ class Storage:
         db, saved = self._db, self._saved
         new = log.bytes_between(self.index, state.last_applied)
         overdue = new >= CHECKPOINT_BYTES or log.start > self.index
-        row = saved | {"term": hard.term, "vote": hard.voted_for, "last": log.size}
+        row = saved | hard._asdict() | {"last": log.size, "promised": saved["promised"]}
         if hard.promised > saved["promised"]:
             row["promised"] = 2 * hard.promised  # so that it need not be written each time
-        elif overdue:  # the one that a node has read when it began must not grow
+        elif overdue:  # a promise that was read when the node began must not grow
             row["promised"] = min(2 * hard.promised, saved["promised"])
         if row == saved and log.stable == log.size and not overdue:
             return

@@ -256,7 +256,10 @@ MUTANTS = [
         elif leader not""", """\
         if self.log.size:
             self.accept_batch(batch)
-        elif leader not""")],
+        elif leader not"""),
+         ("        if batch.reads or batch.writes:\n            return\n",
+          "        if batch.reads or batch.writes or not self.leading.followers:\n"
+          "            return\n")],
     ),
     Mutant(
         "a batch is relayed for ever",
@@ -325,11 +328,12 @@ MUTANTS = [
         "figure 2: updated on stable storage before responding", "stable storage",
         [("            self.save(later=self.may_save_later())\n",
           "            self.log.mark_stable()\n"),
-         ("            if self.founding and", """\
+         ("            if self.founding:\n", """\
             self.node._write("".join(self.node._outbox).encode())
             self.node._outbox.clear()
             self.save(later=self.may_save_later())
-            if self.founding and""")],
+            if self.founding:
+""")],
         test="what_leaves_is_committed_before",
     ),
     Mutant(
@@ -347,19 +351,19 @@ MUTANTS = [
     Mutant(
         "the vote is not stored",
         "figure 2", "one vote, election safety, stable storage",
-        [('"vote": hard.voted_for, "last"', '"vote": None, "last"')],
+        [('hard._asdict() | {"last"', 'hard._asdict() | {"voted_for": None, "last"')],
         "crashes",
     ),
     Mutant(
         "the term is not stored",
         "figure 2", "stable storage, election safety, terms only grow",
-        [('row = saved | {"term": hard.term, "vote"', 'row = saved | {"term": 0, "vote"')],
+        [('hard._asdict() | {"last"', 'hard._asdict() | {"term": 0, "last"')],
         "crashes",
     ),
     Mutant(
         "the stored log is cut beyond the checkpoint",
         "paper 7", "a node that does not start again",
-        [('entry WHERE key <= ?", (start,)', 'entry WHERE key <= ?", (raft.log.size,)')],
+        [('entry WHERE key <= ?", (start,)', 'entry WHERE key <= ?", (log.size,)')],
         "crashes",
     ),
     Mutant(
@@ -397,6 +401,25 @@ MUTANTS = [
         "paper 5.3 and figure 2", "leader completeness",
         [("return incarnation == self.known.get(node_id, ABSENT)", "return True")],
         test="what_it_says_does_not_count_before",
+    ),
+    Mutant(
+        "all incarnations of a node with a file are one",
+        "paper 5.2 and figure 2", "a wiped node counts with entries that it has not got",
+        [("HardState(incarnation=random.getrandbits(48)))\n", "HardState(incarnation=7))\n")],
+        test="a_node_whose_file_was_moved_away_is_readmitted",
+    ),
+    Mutant(
+        "members are not stored",
+        "figure 2", "a first node that was wiped founds a second time",
+        [('hard._asdict() | {"last"', 'hard._asdict() | {"members": {}, "last"')],
+        test="who_are_members_is_known_after_a_restart",
+    ),
+    Mutant(
+        "a vote is for a name and not for an incarnation",
+        "paper 5.2", "one vote: a candidate that was wiped gets the votes that it has forgotten",
+        [("(self.voted_for, self.voted_incarnation) == (src, incarnation)",
+          "self.voted_for == src")],
+        test="a_node_votes_once_in_a_term_even_for",
     ),
     Mutant(
         "a majority is enough to found",

@@ -707,8 +707,9 @@ def test_5_3_a_new_leader_begins_after_its_own_last_entry() -> None:
 
 
 def test_8_a_leader_appends_a_no_op_at_the_start_of_its_term() -> None:
-    scene = new_leader()
-    assert scene.sent("append_entries", "n1")[0]["entries"] == [no_op(1)]
+    scene = follower(entries=[no_op(1)])
+    become_leader(scene)
+    assert scene.sent("append_entries", "n0")[0]["entries"] == [no_op(2)]
 
 
 def long_log() -> Scene:

@@ -7,6 +7,8 @@ nor counts.
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,10 +28,10 @@ from test_raft import (
 from test_snapshot import part
 
 from node import Body
-from raft import FOUNDING, TICK, Raft
+from raft import FOUNDING, TICK, Raft, Storage
 
 FOUNDER = {"n0": 10}
-N1, N2, AGAIN = 11, 12, 99  # members of n1 and n2, and of one that comes back
+N1, N2, AGAIN = 11, 12, 99  # incarnations of n1 and n2, and of a node that comes back
 
 
 def take_part(**members: int) -> list[Any]:
@@ -76,7 +78,7 @@ class Cluster:
         return self.rafts[node_id]
 
     def kill(self, node_id: str) -> None:
-        """It forgets everything, and members again."""
+        """It forgets everything, and starts again."""
         self.rafts[node_id] = self.world.add(node_id, Raft)
         self.world.init(node_id)
 
@@ -405,3 +407,135 @@ def test_a_cluster_whose_nodes_come_back_one_at_a_time_keeps_what_it_had(victim:
     cluster.world.until(lambda: cluster[victim].members.is_member)
     cluster.kill(others[0])  # if the first one had not come back, only one would be left
     assert cluster.serves(others[1], READ) == {"type": "read_ok", "value": 7}
+
+
+# Nodes with files
+
+
+class Files(Cluster):
+    """Three real nodes with a file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.world = World()
+        self.rafts = {id: self.add(id) for id in ("n0", "n1", "n2")}
+        self.world.init()
+
+    def add(self, node_id: str) -> Raft:
+        storage = Storage(str(self.folder / node_id))
+        node: Raft = self.world.add(node_id, lambda node: Raft(node, storage=storage))
+        return node
+
+    def ends(self, node_id: str) -> Path:
+        """The node ends. Returns the folder that its file is in."""
+        self.rafts[node_id].storage._db.close()
+        return self.folder / node_id
+
+    def starts(self, node_id: str) -> None:
+        self.rafts[node_id] = self.add(node_id)
+        self.world.init(node_id)
+
+    def cut_off(self, node_id: str) -> None:
+        self.world.lost = lambda message: node_id in (message["src"], message["dest"])
+
+    def logged(self, node_id: str, text: str) -> bool:
+        return any(text in line for line in self.world.nodes[node_id].log_lines)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    cluster = Files(tmp_path)
+    assert cluster.serves("n0", write(7))["type"] == "write_ok"
+    return cluster
+
+
+@pytest.mark.parametrize("victim", ["n0", "n1", "n2"])
+def test_a_node_whose_file_was_moved_away_is_readmitted(files: Files, victim: str) -> None:
+    """It used to be taken for a full member that has all that it lacks."""
+    other, third = (node_id for node_id in files.world.nodes if node_id != victim)
+    before = files[victim].members.incarnation
+    shutil.rmtree(files.ends(victim))
+    files.starts(victim)
+    assert files[victim].members.incarnation != before and not files[victim].members.is_member
+    assert files.serves(other, write(8))["type"] == "write_ok"
+    files.world.until(lambda: files[victim].members.is_member)
+    files.cut_off(third)
+    assert files.serves(other, READ) == {"type": "read_ok", "value": 8}
+    assert files.serves(victim, write(9))["type"] == "write_ok"
+
+
+def test_a_node_that_starts_again_with_its_file_has_lost_nothing(files: Files) -> None:
+    for _ in range(3):
+        files.ends("n1")
+        files.starts("n1")
+        assert files["n1"].members.is_member
+        assert files.serves("n0", write(8))["type"] == "write_ok"
+        files.world.advance(1.0)
+    assert not files.logged("n0", "has lost entries")
+
+
+def test_a_leader_says_which_node_got_an_older_copy_of_its_file(files: Files) -> None:
+    """Nothing can heal that, for it has forgotten what it promised; but somebody must know."""
+    folder = files.ends("n1")
+    older = shutil.copytree(folder, folder.with_name("older"))
+    files.starts("n1")
+    for value in range(20):
+        assert files.serves("n0", write(value))["type"] == "write_ok"
+    shutil.rmtree(files.ends("n1"))
+    older.rename(folder)
+    files.starts("n1")
+    files.world.until(lambda: files.logged("n0", "n1 has lost entries after"))
+    files.cut_off("n2")
+    assert files.serves("n0", write(8))["type"] == "write_ok"
+
+
+def test_who_are_members_is_known_after_a_restart_even_if_no_entry_came(tmp_path: Path) -> None:
+    """Else this node would vote for a first node that was wiped, and founds a second time."""
+    files = Files(tmp_path)
+    files.world.lost = lambda message: message["body"]["type"] == "append_entries"
+    files.world.until(lambda: files["n0"].role == "leader")
+    known = {**files["n0"].members.known}
+    assert not files["n1"].members.known
+    claim = {**ask(2, (1, 1), members=known), "sent": 0.0}
+    files.world.nodes["n1"].receive({"src": "n0", "dest": "n1", "body": claim})
+    assert files["n1"].members.known == known
+    files.ends("n1")
+    files.starts("n1")
+    assert files["n1"].members.known == known and files["n1"].members.is_member
+
+
+def test_a_node_votes_once_in_a_term_even_for_a_candidate_that_was_wiped(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    files.world.lost = lambda message: message["body"]["type"] == "append_entries"
+    files.world.until(lambda: files["n0"].role == "leader")
+    shutil.rmtree(files.ends("n0"))
+    for node_id in ("n1", "n0"):
+        if node_id == "n1":
+            files.ends("n1")
+        files.starts(node_id)
+    files.world.deliver()
+    assert files["n1"].voted_for == "n0"
+    assert files["n1"].voted_incarnation != files["n0"].members.incarnation
+    assert files["n0"].role == "candidate"
+
+
+def test_a_node_says_that_it_has_no_memory_and_when_it_is_readmitted() -> None:
+    """Two of three such nodes are stuck for ever: their logs must say why."""
+    cluster = Cluster()
+    assert cluster.serves("n0", write(7))["type"] == "write_ok"
+    for node_id in ("n0", "n1"):
+        cluster.kill(node_id)
+    cluster.world.advance(30.0)
+    assert not any(raft.role == "leader" for raft in cluster.rafts.values())
+    for node_id in ("n0", "n1"):
+        lines = cluster.world.nodes[node_id].log_lines
+        (line,) = [line for line in lines if "without memory" in line]
+        assert line.endswith(": it neither votes nor counts until readmitted")
+
+
+def test_a_founder_says_whose_votes_are_missing() -> None:
+    scene = founder()
+    scene.says("n1", vote(1, members={"n1": N1}))
+    scene.advance(FOUNDING + TICK)
+    (line,) = [line for line in scene.node.log_lines if "missing" in line]
+    assert line.endswith("needs all votes to found the cluster: n2 missing")

@@ -133,7 +133,7 @@ class Killer:
         elif line in ENDS:
             self._about[node_id].discard(ENDS[line])
         else:
-            if line.endswith(", takes part"):
+            if ", a member: " in line:
                 self.forgetful.discard(node_id)
             self._listen(node_id, line)
 
