@@ -1,13 +1,25 @@
 #!/usr/bin/env python3
 """A linearizable key-value store for Maelstrom's lin-kv workload.
 
-Maelstrom's Raft tutorial, in the order in which it grows: a state machine, `Map`; the server that
-applies operations to its own one, `Server`; the log that many servers agree on, `Log`; and the way
-in which they do, `Raft`: client operations, elections, replication, reads. What the tutorial does
-not have, above all the mapping under `Map`, stands at the end.
-
     ./maelstrom test -w lin-kv --bin raft.py --time-limit 10 --rate 10 --node-count 3 \\
         --concurrency 2n
+
+This is Maelstrom's Raft tutorial, in the order in which it grows: a state machine, `Map`; a server
+that applies operations to its own map, `Server`; the log that servers agree on, `Log`; and the
+rules by which they agree, `Raft`. Then come the rooms of Raft, `Follower` to `Storage`, and last
+the mapping under `Map`.
+
+A "section" is one of the Raft paper; "thesis" is D. Ongaro's. Beyond the paper:
+
+- Follower: entries are sent ahead of their acknowledgements; on a near network they wait a little.
+- Clients: the operations of a turn are one batch. The node that got them retries and gives up.
+- Members: a node that comes back without memory does not count until it is readmitted.
+- Times: timeouts follow from measured round trips.
+- Snapshot: a follower gets the state part by part.
+- Elections begin with a question (PreVote), and nobody is elected while a leader has a lease.
+- Reads do not enter the log, unless `--reads log` asks for that.
+
+The set of nodes is fixed: section 6 is not implemented.
 """
 
 from __future__ import annotations
@@ -1182,7 +1194,7 @@ class Follower:
         return self.incarnation
 
     def begin_snapshot(self, snapshot: Snapshot) -> None:
-        self.snapshot, self.offset, self.part_stamp = snapshot, 0, -math.inf
+        self.snapshot, self.offset, self.part_stamp, self.previous = snapshot, 0, -math.inf, 0
 
     def next_part(self, stamp: float, is_silent: bool) -> list[Any] | None:
         """The snapshot's next records, to leave with this stamp; None while some are in flight."""
@@ -1666,7 +1678,10 @@ class Storage:
             db.execute("DELETE FROM entry WHERE key > ?", (log.stable,))
         self._put("entry", enumerate(log.from_index(log.stable + 1, log.size + 1), log.stable + 1))
         if overdue:
-            row["checkpoint"] = self._checkpoint(log, state)
+            self._checkpoint(state)
+            db.execute("DELETE FROM entry WHERE key <= ?", (log.start,))
+            size = len(state.sessions) + len(state.map)
+            row["checkpoint"] = [log.start, log[log.start].term, state.last_applied, size]
         self._put("state", [(0, row)])
         db.execute("COMMIT")
         log.mark_stable()
@@ -1675,17 +1690,14 @@ class Storage:
             self.index, self._map = state.last_applied, state.map
         os.pwrite(self._count.fileno(), b"%20d" % row["commits"], 0)
 
-    def _checkpoint(self, log: Log, state: State) -> list[int]:
-        """The state as it is now takes the place of the log; it costs what has changed.
+    def _checkpoint(self, state: State) -> None:
+        """Writes the part of the state that has changed since the last checkpoint.
 
-        What a snapshot has brought is what this node would have: its rows stay right.
+        A snapshot that was installed holds what this node would have: unchanged rows stay right.
         """
         items = state.map.changes_since(self._map)
         self._put("item", ((encode(key), [key, value]) for key, value in items))
         self._put("session", ((record[0], record) for record in state.sessions.changes()))
-        start = log.start
-        self._db.execute("DELETE FROM entry WHERE key <= ?", (start,))
-        return [start, log[start].term, state.last_applied, len(state.sessions) + len(state.map)]
 
     def _put(self, table: str, rows: Iterable[tuple[Any, Any]]) -> None:
         whole = ((key, text := encode(value), checksum(table, key, text)) for key, value in rows)

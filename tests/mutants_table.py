@@ -363,7 +363,7 @@ MUTANTS = [
     Mutant(
         "the stored log is cut beyond the checkpoint",
         "paper 7", "a node that does not start again",
-        [('entry WHERE key <= ?", (start,)', 'entry WHERE key <= ?", (log.size,)')],
+        [('entry WHERE key <= ?", (log.start,)', 'entry WHERE key <= ?", (log.size,)')],
         "crashes",
     ),
     Mutant(
@@ -376,11 +376,11 @@ MUTANTS = [
     Mutant(
         "a checkpoint and its index are two transactions",
         "paper 7", "at most once",
-        [('            row["checkpoint"] = self._checkpoint(log, state)', """\
-            after = self._checkpoint(log, state)
+        [("            self._checkpoint(state)\n", """\
+            self._checkpoint(state)
             db.execute("COMMIT")
             db.execute("BEGIN IMMEDIATE")
-            row["checkpoint"] = after""")],
+""")],
         "crashes",
     ),
     Mutant(
