@@ -7,10 +7,10 @@
         node.reply(msg, {"type": "echo_ok", "echo": msg["body"]["echo"]})
     node.main()
 
-It mirrors the tutorial's node.rb. All that has arrived is handled in one *turn*: its messages in
-order, then the drained handlers, then one write of all that was sent. So a node can save its state,
-in a drained handler, before what depends on it leaves. Timers take turns on another thread. No two
-handlers run at once, unless one is registered as blocking."""
+It mirrors the tutorial's node.rb. A *turn* handles all messages that have arrived, in order, then
+runs the drained handlers, then writes all messages that were sent. So a node can save its state in
+a drained handler, before any message leaves that depends on it. Timers take turns on another
+thread. Handlers never run at the same time, except those that are registered as blocking."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _quote = json.encoder.encode_basestring_ascii
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
 STDIN, STDOUT, STDERR, PIPE = 0, 1, 2, 1 << 16  # bytes in a full pipe
-RPC_TIMEOUT = 5.0  # seconds, as Maelstrom's own clients wait
+RPC_TIMEOUT = 5.0  # seconds; Maelstrom's own clients wait as long
 
 
 def _error(code: int) -> staticmethod[[str], RPCError]:
@@ -52,7 +52,8 @@ class RPCError(Exception):
 
     def __init__(self, code: int, text: str) -> None:
         self.code, self.text = code, text
-        self.definite = code in (1, 10, 11, 12, 14, 20, 21, 22, 30)  # else it may have happened
+        # Whether the request has certainly not happened; after other errors it may have.
+        self.definite = code in (1, 10, 11, 12, 14, 20, 21, 22, 30)
 
     def __str__(self) -> str:
         return f"error {self.code}: {self.text}"
@@ -60,21 +61,21 @@ class RPCError(Exception):
     def to_json(self) -> Body:
         return {"type": "error", "code": self.code, "text": self.text}
 
-    timeout = _error(0)  # it was not done in time
+    timeout = _error(0)  # the request was not done in time
     node_not_found = _error(1)
-    not_supported = _error(10)  # this node does not know this kind of request
-    temporarily_unavailable = _error(11)  # it cannot be done now
-    malformed_request = _error(12)  # it lacks something, or has something of the wrong type
-    crash = _error(13)  # the node failed in the middle of it
-    abort = _error(14)  # it was given up
+    not_supported = _error(10)  # this node has no handler for the request's type
+    temporarily_unavailable = _error(11)  # the request cannot be served now
+    malformed_request = _error(12)  # a field is missing, or has the wrong type
+    crash = _error(13)  # the handler failed
+    abort = _error(14)  # the request was given up
     key_does_not_exist = _error(20)
     key_already_exists = _error(21)
-    precondition_failed = _error(22)  # what the request expected does not hold, as in a cas
+    precondition_failed = _error(22)  # a cas found another value
     txn_conflict = _error(30)  # another transaction was in the way
 
 
 class Timer:
-    """A call that is due at a moment; `cancel()` takes it back, and an `every` ends."""
+    """A call that is due at a moment. `cancel()` prevents it, and ends an `every`."""
 
     def __init__(self, deadline: float, action: Action | None, period: float | None = None) -> None:
         if not math.isfinite(deadline):
@@ -89,56 +90,62 @@ class Node:
     """A node on stdin and stdout; node_id and node_ids are empty until init came."""
 
     def __init__(self) -> None:
-        self.node_id = self._head = ""  # the head is that of each line that it sends
+        self.node_id = self._head = ""  # _head: the beginning of each line that is sent
         self.node_ids, self.other_node_ids = list[str](), list[str]()
-        self.ready: Action = lambda: None  # sends init_ok; Maelstrom waits for it for 10 s
-        self.random = Random()  # where a node takes its chances
+        self.ready: Action = lambda: None  # sends init_ok; Maelstrom waits 10 s for it
+        self.random = Random()  # the node's source of randomness; a simulation seeds it
         self._stdout = self._take_stdout()
-        self._early: deque[Message] | None = deque(maxlen=100_000)  # none after init
+        self._early: deque[Message] | None = deque(maxlen=100_000)  # before init; None after it
         self._handlers: dict[str, Handler] = {"init": self._init}
         self._init_handlers, self._drained_handlers = deque[Action](), list[Action]()
         self._callbacks: dict[int, tuple[Handler, Timer]] = {}
         self._msg_ids = itertools.count(1)
         self._timers: list[tuple[float, int, Timer]] = []  # a heap by deadline
-        self._timers_made = itertools.count()  # of two with one deadline, the first made goes first
-        self._timers_limit = 0  # with more, the cancelled ones are sought out
-        self._woken = threading.Event()  # the timer thread is to look again
+        self._timers_made = itertools.count()  # orders timers with the same deadline
+        self._timers_limit = 0  # a longer heap is rid of cancelled timers
+        self._woken = threading.Event()  # wakes the timer thread
         self._lock = threading.RLock()  # held during a turn
         self._turn_of: int | None = None  # the thread whose turn it is
         self._outbox: list[str] = []  # lines sent in this turn
-        self._queue: deque[Action] = deque()  # what other threads want done in the next turn
+        self._queue: deque[Action] = deque()  # calls of other threads, for the next turn
 
     @overload
     def on(self, type: str, handler: AnyHandler, *, blocking: bool = False) -> AnyHandler: ...
     @overload
     def on(self, type: str, *, blocking: bool = False) -> Callable[[AnyHandler], AnyHandler]: ...
     def on(self, type: str, handler: Any = None, *, blocking: bool = False) -> Any:
-        """Calls handler(msg) for each request of this type, which must have no handler yet.
+        """Calls handler(msg) for each request of this type; a type has one handler.
 
-        `@node.on(type)` decorates one. A blocking one may wait: each call has its own thread.
+        `@node.on(type)` decorates a handler. A blocking handler may wait, for each of its calls has
+        a thread of its own.
         """
         if not isinstance(type, str) or inspect.iscoroutinefunction(handler):
-            raise TypeError('@node.on("type") takes a def: nobody awaits an async def')
+            raise TypeError('@node.on("type") needs a plain def, not an async def')
         if handler is None:
             return lambda function: self.on(type, function, blocking=blocking)
         if type in self._handlers:
-            raise ValueError(f"there is a handler for {type!r} already")
+            raise ValueError(f"{type!r} already has a handler")
         self._handlers[type] = handler
         if blocking:
             self._handlers[type] = lambda msg: self._start_thread(lambda: self._serve(msg, handler))
         return handler
 
     def on_init(self, handler: Action) -> None:
-        """Calls handler() once, when node_id and node_ids are known, before init_ok leaves: that
-        is in this turn or, if a handler returns True, when `ready()` is called."""
+        """Calls handler() once, as soon as node_id and node_ids are known, and then sends init_ok.
+
+        If a handler returns True, init_ok waits for a call of `ready()`.
+        """
         self._init_handlers.append(handler)
 
     def on_drained(self, handler: Action) -> None:
-        """Calls handler() at the end of each turn, before output leaves; none does if it raises."""
+        """Calls handler() at the end of each turn, before its output leaves.
+
+        If the handler raises, the node ends, and no output of the turn leaves.
+        """
         self._drained_handlers.append(handler)
 
     def every(self, seconds: float, action: Action) -> Timer:
-        """Calls action() again and again, `seconds` after its last call; not before init."""
+        """Calls action() repeatedly, `seconds` after its last call; not before init."""
         return self.after(seconds, action, period=seconds)
 
     def after(self, seconds: float, action: Action, period: float | None = None) -> Timer:
@@ -148,12 +155,12 @@ class Node:
         return timer
 
     def log(self, text: str) -> None:
-        """One line on stderr, which Maelstrom keeps in node-logs/."""
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        """Writes a line to stderr, which Maelstrom keeps in node-logs/."""
+        with contextlib.suppress(OSError, ValueError):  # stderr is closed
             sys.stderr.write(text + "\n")
 
     def send(self, dest: str, body: Body) -> None:
-        """Sends a message when the turn ends; TypeError or ValueError if it is not JSON."""
+        """Sends a message when the turn ends. TypeError or ValueError if body is not JSON."""
         self._in_turn(self._outbox.append, self._line(dest, body))
 
     def broadcast(self, body: Body) -> None:
@@ -161,7 +168,7 @@ class Node:
             self.send(node_id, body)
 
     def reply(self, request: Message, body: Body) -> None:
-        """Answers a request; a message without a msg_id is none: nobody waits for a reply."""
+        """Answers a request. A message without a msg_id gets no reply: nobody waits for one."""
         msg_id = request["body"].get("msg_id")
         if isinstance(msg_id, (int, str, float)) and self.node_id:
             self.send(request["src"], {**body, "in_reply_to": msg_id})
@@ -172,7 +179,7 @@ class Node:
         msg_id = next(self._msg_ids)
         line = self._line(dest, {**body, "msg_id": msg_id})
         timer = Timer(self.now() + timeout, lambda: self._callbacks.pop(msg_id) and on_timeout())
-        self._callbacks[msg_id] = (callback, timer)  # a turn on another thread may come next
+        self._callbacks[msg_id] = (callback, timer)  # before the line can leave
         self._in_turn(self._add_timer, timer)
         self._in_turn(self._outbox.append, line)
 
@@ -182,9 +189,9 @@ class Node:
             self.rpc(node_id, body, callback, timeout)
 
     def sync_rpc(self, dest: str, body: Body, timeout: float = RPC_TIMEOUT) -> Body:
-        """Sends a request, returns the body of its reply; RPCError for an error or a time-out."""
+        """Sends a request, returns the reply's body. RPCError for an error or a time-out."""
         if self._turn_of == threading.get_ident():
-            raise RuntimeError("sync_rpc would block the node: on(..., blocking=True), or a thread")
+            raise RuntimeError("sync_rpc would block the node: use @node.on(..., blocking=True)")
         replies: SimpleQueue[Message] = SimpleQueue()
         late = RPCError.timeout(f"no reply from {dest} within {timeout} s").to_json()
         self.rpc(dest, body, replies.put, timeout, lambda: replies.put({"body": late}))
@@ -193,11 +200,11 @@ class Node:
         return answer  # type: ignore[no-any-return]
 
     def main(self) -> None:
-        """Runs the node until stdin closes; then what blocking handlers still do is given up."""
+        """Runs the node until stdin closes. Blocking handlers that still run are given up."""
         self.on_init(lambda: self._start_thread(self._run_timers))
-        gc.freeze()  # to look through all that there is again and again costs 15 % of a store
+        gc.freeze()  # garbage collections of long-lived objects would cost a store 15 %
         gc.set_threshold(50_000, 20, 100)
-        unfinished: list[bytes] = []  # the parts of a line whose end has not arrived
+        unfinished: list[bytes] = []  # parts of a line that has not ended yet
         with contextlib.suppress(KeyboardInterrupt):
             while chunk := os.read(STDIN, PIPE):
                 lines, newline, rest = chunk.rpartition(b"\n")
@@ -206,19 +213,20 @@ class Node:
                 unfinished = [rest] if newline else [*unfinished, rest]
             self._turn(self._receive, b"".join(unfinished))
 
-    # What touches the world: a simulation replaces just these, and calls turns itself
+    # These methods touch the world. A simulation replaces only them, and calls turns itself.
     def now(self) -> float:
+        """Seconds on a clock that never goes back."""
         return time.monotonic()
 
     def _take_stdout(self) -> int:
-        """A private copy of it. What print(), logging or a child writes goes to stderr from now."""
+        """Takes stdout for messages alone: print(), logging and children write to stderr."""
         stdout = os.dup(STDOUT)
         os.dup2(STDERR, STDOUT)
         sys.stdout = sys.stderr
         return stdout
 
     def _write(self, data: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # nobody reads it any more: stdin will end, too
+        with contextlib.suppress(BrokenPipeError):  # stdin will end, too
             while data:
                 data = data[os.write(self._stdout, data) :]
 
@@ -226,16 +234,16 @@ class Node:
         threading.Thread(target=action, daemon=True).start()
 
     def _end(self, error: BaseException) -> NoReturn:
-        """Ends the node: to go on might let something leave that is not true."""
+        """Ends the node. If it went on, it might send what is not true."""
         if isinstance(error, KeyboardInterrupt):
             raise error
-        said = type(getattr(error, "code", None)) is str  # sys.exit(text) says it all
+        said = type(getattr(error, "code", None)) is str  # sys.exit(text) needs no traceback
         why = f"{error}\n" if said else "".join(traceback.format_exception(error))
-        self.log(f"{why}{self.node_id or 'the node'} ends; what it was about to send is dropped")
+        self.log(f"{why}{self.node_id or 'the node'} ends, and drops the output of this turn")
         os._exit(1)
 
     def _turn(self, action: Callable[..., object], *args: Any) -> None:
-        """A turn of this thread: the action, then the drained handlers, then one write."""
+        """Takes a turn on this thread: the action, the drained handlers, one write."""
         with self._lock:
             self._turn_of = threading.get_ident()
             try:
@@ -252,7 +260,7 @@ class Node:
                 self._turn_of = None
 
     def _in_turn(self, action: Callable[..., object], *args: Any) -> None:
-        """Does it in this turn or, on a thread that must not wait for turns, in the next one."""
+        """Calls action(*args): now on the thread whose turn it is, else in the next turn."""
         if self._turn_of == threading.get_ident():
             action(*args)
         else:
@@ -262,16 +270,16 @@ class Node:
     def _attempt(self, action: Callable[..., object], *args: Any) -> None:
         try:
             action(*args)
-        except Exception:  # it belongs to no request: nobody else is told, and nothing ends
+        except Exception:  # no request to answer: the log is all that can tell
             self.log(traceback.format_exc())
 
     def _line(self, dest: str, body: Body) -> str:
         if not self._head:
-            raise RuntimeError("this node has no id before init: it cannot send")
+            raise RuntimeError("a node cannot send before init: it has no id yet")
         return f'{self._head}{_quote(dest)},"body":{encode(body)}}}\n'
 
     def _receive(self, data: bytes) -> None:
-        """Handles lines: parsed all at once, and one by one if something is wrong."""
+        """Handles lines: parsed all at once or, if one is no message, one by one."""
         lines = data.split(b"\n")
         try:
             messages = _decode(f"[{data.decode()}]".replace("\n", ",\n"))
@@ -286,7 +294,7 @@ class Node:
                     self._receive(line)
             elif data.strip():
                 self.log(f"skipped a line that is no message: {error!r:.200} in {data[:200]!r}")
-                with contextlib.suppress(Exception):  # it may be one, but for a number in it
+                with contextlib.suppress(Exception):  # a request with an absurd number is told so
                     msg = json.loads(data.decode(), parse_int=lambda digits: int(digits[:1000]))
                     if isinstance(msg["src"], str) and "in_reply_to" not in msg["body"]:
                         self.reply(msg, RPCError.malformed_request(str(error)).to_json())
@@ -306,7 +314,7 @@ class Node:
             self._attempt(callback, msg)
 
     def _serve(self, msg: Message, handler: Handler | None = None) -> None:
-        """Serves a request; whatever becomes of it, there is an answer."""
+        """Serves a request. If its handler raises, the answer is an error."""
         try:
             if handler is None:
                 type, msg_id = msg["body"].get("type"), msg["body"].get("msg_id", 0)
@@ -320,7 +328,7 @@ class Node:
                 self.log(traceback.format_exc())
                 error = RPCError.crash(f"{error.__class__.__name__}: {error}")
             self._attempt(self.reply, msg, error.to_json())
-        except BaseException as error:  # which a thread would swallow
+        except BaseException as error:  # a blocking handler's thread would swallow it
             self._end(error)
 
     def _init(self, msg: Message) -> None:
@@ -350,7 +358,7 @@ class Node:
             self._timers_limit = 64 + 2 * len(self._timers)
 
     def _next_due(self) -> float:
-        """When the next turn of _run_due is needed: in so many seconds of now(), maybe inf."""
+        """The time of the next turn that timers or other threads need; inf for none."""
         with self._lock:
             while self._timers and not self._timers[0][2].action:
                 heapq.heappop(self._timers)
@@ -364,7 +372,7 @@ class Node:
                 self._woken.clear()
 
     def _run_due(self) -> None:
-        """Runs what is due. Timers that start meanwhile wait for the next turn."""
+        """Runs due timers. A timer that is made meanwhile waits for the next turn."""
         now, due = self.now(), []
         while self._timers and self._timers[0][0] <= now:
             due.append(heapq.heappop(self._timers)[2])
@@ -383,7 +391,7 @@ def _finite(text: str) -> float:
 
 
 def _make_encoder() -> Callable[[Any], str]:
-    """An encoder to JSON that is made once, where the json module lets us have its own."""
+    """Makes the json module's C encoder once, if it can be had; else a plain one."""
     plain = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
     with contextlib.suppress(Exception):
         make = getattr(json.encoder, "c_make_encoder")  # noqa: B009 (not in its stubs)

@@ -52,7 +52,7 @@ class Map:
         self.map = map if map.__class__ is PersistentMap else PersistentMap((map or {}).items())
 
     def apply(self, op: Body) -> tuple[Map, Body]:
-        """The resulting Map and the completed operation; never raises, whatever a log holds."""
+        """Returns the resulting Map and the completed operation; never raises."""
         try:
             k = op["key"]
             match op["type"]:
@@ -88,6 +88,9 @@ class Map:
         except RPCError as error:
             return self, error.to_json()
 
+    def __repr__(self) -> str:
+        return "Map({" + ", ".join(f"{k!r}: {value!r}" for k, value in self.map.items()) + "})"
+
 
 class Server:
     """The chapter's server: one state machine, and a lock that synchronizes updates of it.
@@ -97,8 +100,8 @@ class Server:
 
     def __init__(self, node: Node | None = None) -> None:
         self.node = node or Node()
-        # The node's turns exclude each other already. What the lock adds: a blocking handler, or
-        # any thread of one's own, may take it to see or change the state between two requests.
+        # Turns of the node exclude each other already. With the lock, a blocking handler or another
+        # thread may see or change the state, too.
         self.lock = threading.RLock()
         self.state_machine = Map()
 

@@ -288,7 +288,7 @@ def test_a_version_that_nobody_holds_is_freed_and_leaves_nothing() -> None:
     version = written(version, 100_000, 10)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert size < 20_000
+    assert size < 1_000_000  # a record for each write would take 20 MB
 
 
 def test_a_version_that_is_read_now_and_then_holds_no_others() -> None:
@@ -305,7 +305,7 @@ def test_a_long_chain_of_versions_is_freed_without_recursion() -> None:
     held = version = PersistentMap([(1, 0)])
     version = written(version, 200_000, 1)
     del held
-    assert len(version) == 2 or len(version) == 1
+    assert dict(version.items()) == {1: 0, 0: 199_999}
 
 
 def test_a_map_is_freed_at_once_when_nobody_holds_it() -> None:
@@ -403,3 +403,9 @@ def test_an_old_version_can_be_read_while_another_thread_writes() -> None:
     for reader in readers:
         reader.join()
     assert wrong == []
+
+
+def test_a_map_shows_what_it_holds() -> None:
+    state, _ = Map({1: "a"}).apply({"type": "write", "key": [2], "value": None})
+    assert repr(state) == "Map({1: 'a', [2]: None})"
+    assert repr(Map()) == "Map({})"

@@ -269,7 +269,7 @@ def test_a_node_that_cannot_go_on_ends_with_a_line_that_says_why(failure: str) -
     assert peer.process.stdout and peer.process.stdout.readline() == b""
     status, stderr = peer.end()
     assert status == 1
-    assert stderr.splitlines()[-1] == "n1 ends; what it was about to send is dropped"
+    assert stderr.splitlines()[-1] == "n1 ends, and drops the output of this turn"
     assert "ZeroDivisionError" in stderr or "SystemExit" in stderr
 
 
