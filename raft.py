@@ -546,6 +546,7 @@ class Raft(Server):
         says so has not come. A node without memory has entries before it is readmitted.
         """
         if not self.members.known and len(claim) > 1:
+            self.votes.clear()  # that this node may have got as a founder
             self.learn_members(claim)
 
     def request_votes(self, pre: bool) -> None:
