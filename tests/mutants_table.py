@@ -58,6 +58,13 @@ SHAPES = {  # runs in which some kind of bug shows soon: the bench's options
         "--constants CHECKPOINT_BYTES=20000,KEPT_BYTES=5000,KEPT_ENTRIES=0 "
         "-- --data-dir {run}/data"
     ),
+    "wiped": (
+        "--time-limit 10 --rate 100 --node-count 3 --concurrency 2n --latency 20 "
+        "--latency-dist exponential --nemesis kill,partition,loss --nemesis-interval 0.7 "
+        "--kill-targets one,majority --wipe 1 --partition-kinds one,majority --loss 0.1 "
+        "--constants CHECKPOINT_BYTES=20000,KEPT_BYTES=5000,KEPT_ENTRIES=0 "
+        "-- --data-dir {run}/data"
+    ),
 }
 
 MUTANTS = [
@@ -406,7 +413,7 @@ MUTANTS = [
         "all incarnations of a node with a file are one",
         "paper 5.2 and figure 2", "a wiped node counts with entries that it has not got",
         [("HardState(incarnation=random.getrandbits(48)))\n", "HardState(incarnation=7))\n")],
-        test="a_node_whose_file_was_moved_away_is_readmitted",
+        shape="wiped",
     ),
     Mutant(
         "members are not stored",
