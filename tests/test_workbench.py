@@ -48,7 +48,7 @@ def run(
         env={**os.environ, "MAELSTROM": "workbench"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
 
 
