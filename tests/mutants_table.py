@@ -58,6 +58,13 @@ SHAPES = {  # runs in which some kind of bug shows soon: the bench's options
         "--constants CHECKPOINT_BYTES=20000,KEPT_BYTES=5000,KEPT_ENTRIES=0 "
         "-- --data-dir {run}/data"
     ),
+    "wiped": (
+        "--time-limit 10 --rate 100 --node-count 3 --concurrency 2n --latency 20 "
+        "--latency-dist exponential --nemesis kill,partition,loss --nemesis-interval 0.7 "
+        "--kill-targets one,majority --wipe 1 --partition-kinds one,majority --loss 0.1 "
+        "--constants CHECKPOINT_BYTES=20000,KEPT_BYTES=5000,KEPT_ENTRIES=0 "
+        "-- --data-dir {run}/data"
+    ),
 }
 
 MUTANTS = [
@@ -403,6 +410,12 @@ MUTANTS = [
         test="what_it_says_does_not_count_before",
     ),
     Mutant(
+        "a founder keeps its votes when it learns of members",
+        "paper 5.2 and figure 2", "a wiped first node founds again, with a majority",
+        [("            self.votes.clear()  # that this", "            pass  # that this")],
+        test="a_founder_that_learns_of_a_cluster_from_a_candidate",
+    ),
+    Mutant(
         "a node is readmitted with an empty log",
         "paper 5.2", "election safety: it votes twice in a term",
         [("lacked = max(self.commit_index, self.leading.term_start)",
@@ -413,7 +426,7 @@ MUTANTS = [
         "all incarnations of a node with a file are one",
         "paper 5.2 and figure 2", "a wiped node counts with entries that it has not got",
         [("HardState(incarnation=random.getrandbits(48)))\n", "HardState(incarnation=7))\n")],
-        test="a_node_whose_file_was_moved_away_is_readmitted",
+        shape="wiped",
     ),
     Mutant(
         "members are not stored",

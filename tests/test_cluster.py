@@ -285,8 +285,8 @@ def test_the_guard_kills_stopped_nodes_but_none_that_have_ended(bench: Bench) ->
     guard = subprocess.Popen(["/bin/sh", "-c", GUARD], stdin=subprocess.PIPE)
     told = [f"started {node.pid}" for node in nodes] + [f"ended {nodes[1].pid}"]
     os.killpg(nodes[0].pid, signal.SIGSTOP)
-    guard.communicate("".join(f"{line}\n" for line in told).encode(), timeout=30)
-    assert [nodes[n].wait(30) for n in (0, 2)] == [-signal.SIGKILL] * 2
+    guard.communicate("".join(f"{line}\n" for line in told).encode(), timeout=600)
+    assert [nodes[n].wait(600) for n in (0, 2)] == [-signal.SIGKILL] * 2
     assert nodes[1].poll() is None
     nodes[1].kill()
     nodes[1].wait()

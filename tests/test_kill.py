@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.crashes import Killer, durable, replace_files
+from bench.directed import Report, running
 from test_runner import options
 from test_workbench import run
 from workbench.console.console import Console
@@ -157,6 +159,27 @@ def test_real_processes_are_killed_and_paused_and_come_back(tmp_path: Path) -> N
     # One that is killed as soon as it has started may have had no time to speak.
     assert 2 < len(starts) <= 1 + done.stdout.count('{"n0" :started}')
     assert (latest / "data" / "n0").exists()
+
+
+def test_a_wiped_node_is_readmitted_and_then_it_counts_for_a_majority(tmp_path: Path) -> None:
+    report = Report()
+    with running(report, command=durable(tmp_path)) as bench:
+        killer = Killer(bench)
+        full = bench.leader
+        empty, _ = others = bench.others(full)
+        bench.closed_loop(3)
+        killer.kill(empty)
+        replace_files(tmp_path, empty)
+        killer.restart([empty])
+        killer.wait_for_returns()
+        killer.kill(full)
+        bench.until_written(others, everywhere=True)
+        before = len(bench.answers)
+        bench.wait(
+            lambda: any(one.f == "read" and one.type == "ok" for one in bench.answers[before:]),
+            "read",
+        )
+    assert not report.broken_in_all, report.broken_in_all
 
 
 # One machine

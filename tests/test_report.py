@@ -469,7 +469,7 @@ def run(**environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "MAELSTROM": "workbench", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

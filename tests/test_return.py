@@ -169,6 +169,15 @@ def test_one_that_hears_of_a_cluster_does_not_found_another() -> None:
     assert not scene.sent("request_vote") and scene.raft.term == 1
 
 
+def test_a_founder_that_learns_of_a_cluster_from_a_candidate_is_not_elected() -> None:
+    """Else n0, wiped, and n1, which lacks the first entry, found again: n2's writes are lost."""
+    scene = founder()
+    members = {"n0": scene.raft.members.incarnation - 1, "n1": N1, "n2": N2}
+    scene.says("n2", ask(2, last=(1, 1), pre=True, members=members))
+    scene.says("n1", vote(1, members={"n1": N1}))
+    assert scene.raft.role != "leader"
+
+
 def test_votes_that_were_given_to_the_founder_before_it_came_back_do_not_count() -> None:
     scene = founder()
     scene.says("n1", vote(1, members={"n1": N1}, sent=-1.0))

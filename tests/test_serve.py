@@ -314,7 +314,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def get(
     server: Server, path: str, method: str = "GET", host: str = "localhost"
 ) -> tuple[http.client.HTTPResponse, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=600)
     connection.request(method, path, headers={"Host": host})
     response = connection.getresponse()
     body = response.read().decode(errors="replace")

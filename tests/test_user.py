@@ -51,7 +51,7 @@ def maelstrom(
         stdout=stdout,
         stderr=subprocess.PIPE,
         preexec_fn=prepare,
-        timeout=60,
+        timeout=600,
     )
     said = done.stderr.decode().splitlines()
     rest = [line for line in said if not line.startswith("maelstrom: running the workbench (")]
@@ -317,7 +317,7 @@ REQUESTS = [
 def test_serve_refuses_what_is_hostile(site: tuple[int, IO[str]]) -> None:
     port, log = site
     for path, host, status in REQUESTS:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
         connection.request("GET", path, headers={"Host": host} if host else {})
         assert connection.getresponse().status == status, (path, host)
         connection.close()

@@ -98,6 +98,9 @@ class Cluster(ABC):
     def stop(self) -> None:
         """Ends all nodes. Always call it; a second call does nothing."""
 
+    def wiped(self, node_id: str) -> None:  # noqa: B027 (only simulated machines need it)
+        """Called before a killed node's files are removed."""
+
     # Faults. A cluster implements the faults that it supports.
 
     def kill(self, node_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..console.console import Console
@@ -28,7 +29,14 @@ def prepare(opts: Options, logs: Path, console: Console) -> Runner:
         cluster = SimulatedCluster(
             virtual, opts.bin, args, logs, opts.seed, invariants, opts.constants
         )
-        runner = Runner(opts, virtual, cluster, console)
+        runner = Runner(opts, virtual, cluster, console, data_dir(args))
         return runner
     real = RealLoop()
-    return Runner(opts, real, Processes(real, [str(opts.bin), *args], logs), console)
+    processes = Processes(real, [str(opts.bin), *args], logs)
+    return Runner(opts, real, processes, console, data_dir(args))
+
+
+def data_dir(args: Sequence[str]) -> Path | None:
+    """Returns the folder that the binary's --data-dir names, if there is one."""
+    words = [*args, ""]
+    return Path(words[words.index("--data-dir") + 1]) if "--data-dir" in words else None

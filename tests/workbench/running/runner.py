@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..console.console import Console
@@ -31,6 +32,7 @@ INIT_TIMEOUT = 10 * SECOND
 # message from another node may arrive before it.
 LATE_INIT = SECOND // 5
 CATCH_UP = SECOND // 10  # after a longer delay, the schedule skips the operations that were due
+READMITTED = ", a member: "  # part of a line on stderr of a node that counts, as raft.py writes it
 RATE_KEPT = 0.97  # a run with a smaller share of the requested operations reports its rate
 
 
@@ -77,9 +79,12 @@ class Runner:
         loop: Loop,
         cluster: Cluster,
         console: Console,
+        data_dir: Path | None = None,
     ) -> None:
         self.loop = loop
         self.record = Record()
+        self._data_dir = data_dir  # folder of the nodes' files
+        self._wiped = ""  # node that lost its files and is not readmitted; "" if there is none
         self._options = options
         self._console = console
         self._node_ids = options.node_ids
@@ -113,6 +118,8 @@ class Runner:
             machines=cluster,
             kill=self._kill,
             restart=self._restart,
+            wipe=options.wipe,
+            wipe_one=self._wipe_one,
             starting=self._inits,
         )
         self._schedule = Schedule(options.rate, dice(options.seed, "schedule"))
@@ -189,6 +196,20 @@ class Runner:
             client.give_up()
             self._called_off.add(client.client_id)
 
+    def _wipe_one(self, node_ids: Sequence[str]) -> str:
+        """Removes the files of one of these killed nodes; returns the node, or "" if none may be.
+
+        A majority must not forget at once. So while a wiped node is not readmitted, no other node
+        loses its files.
+        """
+        found = next((node_id for node_id in node_ids if self._wiped in ("", node_id)), "")
+        if found and self._data_dir:
+            self._wiped = found
+            self._cluster.wiped(found)
+            for file in self._data_dir.glob(f"{found}.*"):
+                file.unlink()
+        return found
+
     def _restart(self, node_id: str) -> None:
         try:
             self._cluster.start(node_id, self)
@@ -231,6 +252,8 @@ class Runner:
     def on_stderr(self, node_id: str, line: str) -> None:
         """Records role changes in a node's line, and prints the line with --log-stderr."""
         self._ear.hear(self.loop.now(), node_id, line)
+        if node_id == self._wiped and READMITTED in line:
+            self._wiped = ""
         if self._options.log_stderr:
             self._console.info(f"{node_id} stderr", line)
 

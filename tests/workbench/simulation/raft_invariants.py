@@ -50,8 +50,10 @@ class Seen:
     log: list[Any] = field(default_factory=list)  # all entries from 1 on, compacted ones included
     start: int = 0  # last compacted index: the node itself has the entries after it
     last_look: tuple[Any, ...] = ()  # the attributes that changed() compared last
-    torn: int = 0  # Machine.torn when this incarnation began
-    forgotten: list[list[Any]] = field(default_factory=list)  # logs lost in kills without a disk
+    torn: int = 0  # Machine.torn when this process began
+    wiped: int = 0  # Machine.wiped when this process began
+    # Logs lost in kills without a disk, or with the node's files.
+    forgotten: list[list[Any]] = field(default_factory=list)
 
     def had(self, index: int, entry: Any) -> bool:
         """Tells whether the node has this entry, or had it in an incarnation without a disk.
@@ -193,9 +195,12 @@ class Invariants(Watcher):
             return None  # a restarted node may read its disk only after init
         if not all(hasattr(node.server, name) for name in LOOKED_AT):
             return None
-        seen = self._nodes[machine.node_id] = Seen(node.server, torn=machine.torn)
+        seen = self._nodes[machine.node_id] = Seen(
+            node.server, torn=machine.torn, wiped=machine.wiped
+        )
         self._reference = self._reference or Reference(seen.raft)
-        if before and node.server.storage.durable:
+        if before and node.server.storage.durable and before.wiped == seen.wiped:
+            seen.forgotten = before.forgotten
             self._check_kept(machine.node_id, before, seen)
         elif before:
             seen.forgotten = [*before.forgotten, before.log]

@@ -191,6 +191,7 @@ class Machine:
         self._statements_left: int | None = None  # statements until a kill; None if none is due
         self._dies_writing = False
         self.torn = 0  # number of kills within a turn, whose writes may be partly on disk
+        self.wiped = 0  # number of times that its files were removed
 
     def node_class(self) -> type[VirtualNode]:
         """Returns the class that replaces Node, so that the binary makes this machine's node."""
@@ -446,6 +447,11 @@ class SimulatedCluster(Cluster):
 
     def stop(self) -> None:
         self._files.close()
+
+    def wiped(self, node_id: str) -> None:
+        """Ends the node, if its kill is still due, so that it writes no file again."""
+        self.machines[node_id].die()
+        self.machines[node_id].wiped += 1
 
     def kill(self, node_id: str) -> None:
         self.machines[node_id].kill()
