@@ -14,5 +14,6 @@ operations as a history in Jepsen's formats, and checks that history. Its packag
     console/      the terminal's view of a run: log lines, progress, the final table
     report/       the browser's view of a run: report.html, timeline.html, linear.svg
     simulation/   the event loop, a cluster in virtual time, Raft's invariants
+    reasons       why a run is not valid, in words, for the terminal and the pages
     verdicts, units   names that all packages use
 """

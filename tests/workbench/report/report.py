@@ -34,6 +34,7 @@ STYLE = """\
 .verdict { color: #fff; padding: 2px 10px; border-radius: 4px; }
 .valid { background: var(--valid); } .invalid { background: var(--invalid); }
 .unknown { background: var(--unknown); }
+.why { white-space: pre-wrap; }
 pre { background: var(--soft); padding: 8px 10px; border-radius: 4px; margin: 8px 0;
       white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
 th:first-child, td:first-child { max-width: 30ch; overflow: hidden; text-overflow: ellipsis; }
