@@ -20,7 +20,8 @@ def test_an_invalid_echo_is_told_in_words() -> None:
 
 
 def test_each_part_has_its_words_and_linearizability_comes_first() -> None:
-    results = """{:timeline {:valid? true}, :cut-short {:valid? :unknown, :why "cut short by SIGINT"},
+    results = """{:timeline {:valid? true},
+        :cut-short {:valid? :unknown, :why "cut short by SIGINT"},
         :stats {:valid? false, :by-f {:cas {:valid? false}, :read {:valid? true}}},
         :availability {:valid? false, :ok-fraction 0.25},
         :exceptions {:valid? false, :exceptions ["n0 lied" "The test was aborted: n0 ended"]},

@@ -11,7 +11,7 @@ from .record import edn
 from .record.edn import Keyword
 from .record.history import HistoryError, read
 from .running.options import Parser, whole
-from .verdicts import VALID, VERDICTS, merge
+from .verdicts import VALID, VERDICTS, get, merge
 
 
 def judge(path: Path, budget: int) -> tuple[bool | None, str]:
@@ -27,7 +27,8 @@ def judge(path: Path, budget: int) -> tuple[bool | None, str]:
         parts = {name: part for name, part in results.items() if isinstance(part, dict)}
     except (OSError, ValueError, AttributeError):
         return verdict, f"{why}; results.edn cannot be read, so only the history was checked"
-    parts.pop(Keyword("workload"), None)  # judged here
+    if get(results, "workload", "errors") is None:  # a register, which was checked here
+        parts.pop(Keyword("workload"), None)
     bad = merge(part.get(VALID, True) for part in parts.values())
     if bad is not True:
         return (None if bad else False), reasons(parts)[0]
