@@ -283,7 +283,7 @@ path.fault, i.fault { fill: #8885; background: #8885; }
 i { display: inline-block; width: 11px; height: 11px; margin: 0 4px 0 10px; }
 .links a { margin-left: 12px; }
 .why, code { grid-column: 2 / -1; font-size: 13px; }
-.why { overflow-wrap: anywhere; white-space: pre-wrap; max-height: 10em; overflow-y: auto;
+.why { overflow-wrap: anywhere; white-space: pre-wrap;
        color: light-dark(#A8241E, #FF8A80); }
 .unknown .why { color: inherit; }
 code { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; opacity: .75; }
