@@ -12,7 +12,7 @@ from test_runner import options
 from test_workbench import run
 from workbench.console.console import Console
 from workbench.network.nemesis import TARGETS
-from workbench.record import edn
+from workbench.record import edn, node_log
 from workbench.record.edn import Keyword
 from workbench.record.history import Op, to_edn
 from workbench.running.runner import Runner
@@ -155,7 +155,10 @@ def test_real_processes_are_killed_and_paused_and_come_back(tmp_path: Path) -> N
     assert found[Keyword("workload")][Keyword("valid?")] is True
     assert "Broken rule" not in done.stdout
     assert '{"n0" :started}' in done.stdout and '{"n0" :resumed}' in done.stdout
-    starts = (latest / "node-logs" / "n0.log").read_text().splitlines()
+    log = (latest / "node-logs" / "n0.log").read_bytes().splitlines()
+    starts = [*node_log.said(log)]
+    marks = [line for line in log if b"--- n0: start " in line]
+    assert len(marks) == 1 + done.stdout.count('{"n0" :started}')
     # One that is killed as soon as it has started may have had no time to speak.
     assert 2 < len(starts) <= 1 + done.stdout.count('{"n0" :started}')
     assert (latest / "data" / "n0").exists()

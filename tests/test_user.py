@@ -259,7 +259,11 @@ GOOD = "".join(
     [
         ("{:exceptions {:valid? true}, :valid? true}", True, "1 operation"),
         ('{:exceptions {:valid? false, :exceptions ["n0 lied"]}}', False, "n0 lied"),
-        ("{:stats {:valid? false}, :cut-short {:valid? :unknown}}", False, ":stats"),
+        ("{:stats {:valid? false}, :cut-short {:valid? :unknown}}", False, "stats: "),
+        ('{:exceptions {:valid? false, :exceptions ["n0 lied\\nBefore that:"]}}', False,
+         "Broken rule: n0 lied\nBefore that:"),
+        ('{:workload {:valid? false, :errors [["Expected" "a" "But received" "b"]]}}', False,
+         'An echo of "a" was expected, but "b" was received'),
         ('{:cut-short {:valid? :unknown, :why "cut"}}', None, "cut"),
         ("{:workload {:valid? false}}", True, "1 operation"),  # check's own judgement counts
         ("{", True, "results.edn cannot be read"),

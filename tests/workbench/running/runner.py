@@ -128,7 +128,6 @@ class Runner:
         self._busy: set[int] = set()  # threads of workers that wait for a reply
         self._conns: list[Client] = []
         self._end = 0
-        self._start = 0
         self._healed = False  # the time limit has passed and the nemesis has ended all faults
         self._invoked = 0  # number of operations
         self._stalled = False  # an operation is due, but all workers are busy
@@ -144,7 +143,7 @@ class Runner:
                 self._start_nodes()
                 self._work()
             except Interrupted as interrupt:
-                seconds = self._time() / SECOND
+                seconds = self.loop.run_time() / SECOND
                 self.record.cut_short = f"cut short by {interrupt} after {seconds:.1f} s"
             except OSError as error:
                 self.record.crash = f"cannot run {self._options.bin}: {error.strerror or error}"
@@ -156,10 +155,11 @@ class Runner:
             if _in_main_thread():
                 signal.signal(signal.SIGINT, before)
             self._console.progress("")
+        start = self.loop.run_start or 0
         for time, node_id, line in self._ear.lines:
-            self.record.life.append(Line(time - self._start, node_id, line))
+            self.record.life.append(Line(time - start, node_id, line))
         if self.journal:
-            self.record.messages = self.journal.to_jsonl(self._start)
+            self.record.messages = self.journal.to_jsonl(start)
         return self.record
 
     def problem(self, text: str) -> None:
@@ -273,16 +273,13 @@ class Runner:
 
     # Clients
 
-    def _time(self) -> int:
-        return self.loop.now() - self._start
-
     def _work(self) -> None:
         if self._broken():
             return
         options = self._options
         self._conns = [self._client() for _ in self._workers]
-        self._start = self.loop.now()
-        self._end = self._start + int(options.time_limit * SECOND)
+        self.loop.start_run()
+        self._end = self.loop.now() + int(options.time_limit * SECOND)
         if options.rate:  # with --rate 0 the clients do nothing, as in the real Maelstrom
             self._next_operation()
         self._nemesis.start(self._end)
@@ -299,7 +296,8 @@ class Runner:
         self._healed = True
 
     def _next_operation(self) -> None:
-        self.loop.at(self._start + self._schedule.next(self._time()), self._operate)
+        now = self.loop.run_time()
+        self.loop.after(self._schedule.next(now) - now, self._operate)
 
     def _operate(self) -> None:
         """Starts the operation that is due, or waits for a worker if all are busy."""
@@ -346,7 +344,7 @@ class Runner:
 
 
     def _note(self, process: int | str, type: str, f: str, value: Any, error: Any = None) -> None:
-        op = Op(process, type, f, value, self._time(), len(self.record.history), error)
+        op = Op(process, type, f, value, self.loop.run_time(), len(self.record.history), error)
         self.record.history.append(op)
         thread = process if isinstance(process, str) else f"worker {process % len(self._workers)}"
         self._console.op(thread, op)
@@ -369,7 +367,7 @@ class Runner:
             return
         if self._console.lost:  # nobody can read the output any more
             self._crash(f"stdout cannot be written to: {self._console.lost.strerror}")
-        self._console.progress(*self._progress.lines(self._time(), self._nemesis.active))
+        self._console.progress(*self._progress.lines(self.loop.run_time(), self._nemesis.active))
         self.loop.after(self._console.progress_interval, self._report_progress)
 
 

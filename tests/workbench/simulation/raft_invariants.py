@@ -141,7 +141,7 @@ class Invariants(Watcher):
         self._reference: Reference | None = None
         self._acknowledged = 0  # highest index whose effect was acknowledged to a client
         self._asked: dict[Id, int] = {}  # by read: _acknowledged when its request arrived
-        self._turns: deque[tuple[float, str, list[bytes]]] = deque(maxlen=EVENTS)
+        self._turns: deque[tuple[int, str, list[bytes]]] = deque(maxlen=EVENTS)
         self._done = False
 
     def arrived(self, machine: Machine, message: dict[str, Any]) -> None:
@@ -154,7 +154,7 @@ class Invariants(Watcher):
             return
         node_id = machine.node_id
         if lines:
-            self._turns.append((self._loop.now() / SECOND, node_id, lines))
+            self._turns.append((self._loop.now(), node_id, lines))
         try:
             if not (seen := self._seen(machine)):
                 return
@@ -169,21 +169,22 @@ class Invariants(Watcher):
                     self._check_answer(node_id, seen, json.loads(line.decode()))
         except Broken as broken:
             self._done = True
-            at = self._loop.now() / SECOND
+            at = self._loop.run_time() / SECOND
             before = "\n".join(["Before that:", *self._events()])
             self._tell(f"{broken} (--seed {self._seed}, at {at:.6f} s)\n{before}")
 
     def _events(self) -> list[str]:
         """Lists the last messages, the newest last."""
-        events: dict[tuple[float, str, str], list[str]] = {}  # by time, source and text: receivers
+        events: dict[tuple[int, str, str], list[str]] = {}  # by time, source and text: receivers
         for moment, node_id, lines in self._turns:
             for message in map(json.loads, lines):
                 if not (said := told(message["body"])):
                     continue
                 said = said if len(said) <= MAX_WORDS else said[:MAX_WORDS] + "..."
                 events.setdefault((moment, node_id, said), []).append(message["dest"])
+        start = self._loop.run_start or 0
         return [
-            f"    {moment:.6f}  {node_id} -> {' '.join(to)}  {said}"
+            f"    {(moment - start) / SECOND:.6f}  {node_id} -> {' '.join(to)}  {said}"
             for (moment, node_id, said), to in events.items()
         ][-EVENTS:]
 
