@@ -124,13 +124,13 @@ def test_a_terminal_without_utf_8(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "serve --port 99999": "99999 is not a whole number from 0 to 65535",
-    "serve --port http": "http is not a whole number",
+    "serve --port 99999": "must be a whole number from 0 to 65535, not '99999'",
+    "serve --port http": "must be a whole number from 0 to 65535, not 'http'",
     "check": "required: path",
-    "check --budget many x": "many is not a whole number of at least 1",
-    "test --bin x --rate fast": "fast is not a number of at least 0",
-    "test --bin x --rate 1e-300": "1e-300 is too small",
-    "test --bin x --time-limit 1e300": "1e300 is too large",
+    "check --budget many x": "must be a whole number, 1 or more, not 'many'",
+    "test --bin x --rate fast": "must be a number, 0 or more, not 'fast'",
+    "test --bin x --rate 1e-300": "must be 0, or 1e-09 or more, not '1e-300'",
+    "test --bin x --time-limit 1e300": "must be at most 1,000,000,000, not '1e300'",
 }
 
 

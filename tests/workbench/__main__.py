@@ -37,8 +37,8 @@ def test(argv: list[str]) -> int:
     """Runs --test-count tests, up to the first that is not valid; returns the exit status."""
     opts = options.parse(argv)
     status = 0
-    for _ in range(opts.test_count):
-        status = status or run(opts)
+    for number in range(opts.test_count):
+        status = status or run(options.numbered(opts, number))
     return status
 
 
@@ -46,7 +46,8 @@ def run(opts: Options) -> int:
     """Runs one test, prints and writes its results, and returns the exit status."""
     console = Console()
     folder = store.make(opts.workload)
-    console.info("workbench", f"{opts.bin} with {opts.node_count} nodes, --seed {opts.seed}")
+    nodes = "1 node" if opts.node_count == 1 else f"{opts.node_count} nodes"
+    console.info("workbench", f"{opts.bin} with {nodes}, --seed {opts.seed}")
     runner = prepare(opts, folder / "node-logs", console)
     if store.wants_report():
         runner.journal = Journal(runner.loop.now)
