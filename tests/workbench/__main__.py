@@ -15,13 +15,14 @@ from .console.console import GREEN, RED, YELLOW, Console
 from .console.summary import summary
 from .record import edn, store
 from .record.edn import Keyword
+from .record.history import clients
 from .record.journal import Journal
 from .running import options
 from .running.interrupt import interruptible
 from .running.options import Options
 from .running.prepare import prepare
-from .running.results import results
-from .running.runner import Record
+from .running.results import failures, results
+from .running.runner import Record, timeout
 from .serve import server
 from .verdicts import UNKNOWN, VALID, Results
 from .workloads.workload import Workload
@@ -87,9 +88,15 @@ def report(
             console.print(f"{analysis.why}.")
             if analysis.valid is False:
                 console.print(f"    drawn in {shown}/independent/{key}/linear.svg")
+    for reason in workload.reasons:
+        console.print(f"{reason}.")
     for f, counts in found[Keyword("stats")][Keyword("by-f")].items():
         if not counts[VALID]:
-            console.print(f"No {f.name} operation was ok, so the test cannot be valid.")
+            ends = failures(clients(record.history), f.name, timeout(workload, opts))
+            console.print(
+                f"No {f.name} operation was ok, so the test cannot be valid"
+                f"{f': {ends}' if ends else ''}."
+            )
     if found[Keyword("availability")][VALID] is not True:
         console.print(f"Too few operations were ok for --availability {opts.availability:g}.")
     for complaint in store.complaints(folder):
@@ -102,8 +109,12 @@ def report(
             console.print("report.html was not written. To write it: make report")
     if record.rate_note:
         console.print(f"The clients could not keep the rate: {record.rate_note}.")
+    for note in record.notes:
+        console.print(f"\n{note}")
     for problem in record.problems[:10]:
         console.print(f"\nBroken rule: {problem}")
+    if not record.history and not opts.rate and not (record.crash or record.problems):
+        console.print("The clients sent nothing, because of --rate 0.")
     if record.cut_short:
         console.print(f"The run was {record.cut_short}; the verdict covers the recorded part.")
     console.print(f"The results are in {shown}; open its {page} in a browser.")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from ..network.network import Network, Traffic
+from ..record import edn
 from ..record.edn import Keyword
 from ..record.history import Op, clients
 from ..verdicts import UNKNOWN, VALID, Results, merge
-from ..workloads.workload import Workload
+from ..workloads.workload import NET_TIMEOUT, Workload
 from .interrupt import Interrupted
 from .options import Options
 from .runner import Record
 
+MOST_ENDS = 3  # different errors in a sentence
+LONG = 200  # characters of an error's text
 
 def results(record: Record, network: Network, workload: Workload, options: Options) -> Results:
     """Checks a run. The run is valid if all parts of the results are valid.
@@ -69,6 +73,25 @@ def _counts(events: Sequence[Op]) -> Results:
         Keyword("fail-count"): count["fail"],
         Keyword("info-count"): count["info"],
     }
+
+
+def failures(events: Sequence[Op], f: str, seconds: float) -> str:
+    """Says how the operations of a kind ended that were not ok: the most common ends first.
+
+    After `seconds` an operation timed out.
+    """
+    found: Counter[str] = Counter()
+    for op in events:
+        if op.f == f and op.type in ("fail", "info"):
+            if op.error == NET_TIMEOUT:
+                found[f"got no reply within {seconds:g} s"] += 1
+            elif isinstance(op.error, list):
+                name, text = op.error
+                found[f"got the error {name.name} {edn.dumps(text)[:LONG]}"] += 1
+            else:
+                found["got a malformed reply"] += 1
+    kinds = [f"{count} {how}" for how, count in found.most_common(MOST_ENDS)]
+    return ", ".join([*kinds, "..."] if len(found) > MOST_ENDS else kinds)
 
 
 def availability(events: Sequence[Op], wanted: float | None) -> Results:
