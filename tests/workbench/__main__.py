@@ -21,7 +21,7 @@ from .running import options
 from .running.interrupt import interruptible
 from .running.options import Options
 from .running.prepare import prepare
-from .running.results import failures, results
+from .running.results import failures, lost_memory, results
 from .running.runner import Record, timeout
 from .serve import server
 from .verdicts import UNKNOWN, VALID, Results
@@ -115,6 +115,8 @@ def report(
         console.print(f"\nBroken rule: {problem}")
     if not record.history and not opts.rate and not (record.crash or record.problems):
         console.print("The clients sent nothing, because of --rate 0.")
+    if found[VALID] is False and (lost := lost_memory(record.history, opts)):
+        console.print(f"\n{lost}.")
     if record.cut_short:
         console.print(f"The run was {record.cut_short}; the verdict covers the recorded part.")
     console.print(f"The results are in {shown}; open its {page} in a browser.")
