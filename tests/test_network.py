@@ -200,7 +200,7 @@ BROKEN = {
     "no string": (line(dest=None), "dest must be a string, not null"),
     "another's src": (line(src="c0"), 'src must be "n0", the sender\'s own name, not "c0"'),
     "not UTF-8": (line(body={"text": "?"}).replace(b"?", b"\xff"), "not JSON"),
-    "too deep": (b"[" * 100_000, "not JSON"),
+    "too deep": (b"[" * 100_000, "not JSON (it is nested too deeply)"),
     "no object": (b"[1]", "it must be a JSON object"),
     "no number": (line(body={"text": float("nan")}), "not JSON (NaN is not a finite"),
     "out of range": (line(body={"text": 7}).replace(b"7", b"-1e999"), "(-1e999 is not a finite"),

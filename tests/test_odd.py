@@ -37,7 +37,16 @@ ODD = {  # a line of the node: the exit status, and parts of the last lines
     "text = repr(reply)": (1, ["single quotes", "\nprint json.dumps(message)"]),
     "body.pop('echo'); body.update(type='error', code=11, text='busy'); text = json.dumps(reply)": (
         1, ['No echo operation was ok, so the test cannot be valid: ',
-            ' got the error temporarily-unavailable "busy".'],
+            ' got the error temporarily-unavailable, "busy".'],
+    ),
+    "body.pop('echo'); body.update(type='error', code=99, text='mine'); text = json.dumps(reply)": (
+        1, [' got the error with a code that is unknown here, "mine".'],
+    ),
+    "body['echo'] = float('nan'); text = json.dumps(reply)": (
+        1, ["(NaN is not a finite number): {", "\nJSON has no such number: print null or a str"],
+    ),
+    "continue": (
+        1, ["cannot be valid: 1 got no reply within 5 s.\nLet each node reply to echo requests so"],
     ),
     "sys.exit()": (255, ["exit status 0 (but a node must run until it is killed; with node.py: "]),
 }  # fmt: skip

@@ -97,6 +97,8 @@ def report(
                 f"No {f.name} operation was ok, so the test cannot be valid"
                 f"{f': {ends}' if ends else ''}."
             )
+            if ends.partition(" ")[2].startswith("got no reply") and not record.notes:
+                console.print(f"Let each node reply to {f.name} requests sooner, or at all.")
     if found[Keyword("availability")][VALID] is not True:
         console.print(f"Too few operations were ok for --availability {opts.availability:g}.")
     for complaint in store.complaints(folder):

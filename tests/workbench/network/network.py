@@ -228,7 +228,8 @@ class Network:
         if after := self._closed.get(message["dest"]):
             raise ProtocolError(
                 f"{node_id} answered {message['dest']} after {after}: the real Maelstrom ignores "
-                f"{node_id} from then on: {_excerpt(line)}"
+                f"{node_id} from then on: {_excerpt(line)}\n"
+                "reply to each request only once, and before its time-out"
             )
         message.pop("id", None)
         return message
@@ -281,13 +282,15 @@ def _not_json(line: bytes, error: Exception) -> str:
     if not line.strip():
         return f"an empty line on stdout\n{ONE}"
     start = line.lstrip()
-    why, advice = str(error), ONE  # of a number that is not finite
+    why, advice = str(error), "JSON has no such number: print null or a string in its place"
     if isinstance(error, UnicodeDecodeError):
         why = f"byte {error.start + 1}, 0x{line[error.start]:02x}, is not UTF-8"
         advice = "print messages in UTF-8"
     elif line.startswith(codecs.BOM_UTF8):
         why = "it begins with a byte order mark (BOM)"
         advice = "print messages in UTF-8 without that mark (in Python utf-8, not utf-8-sig)"
+    elif isinstance(error, RecursionError):
+        why, advice = "it is nested too deeply", ONE
     elif isinstance(error, json.JSONDecodeError):
         if start.startswith(b"{'"):
             why = "its strings are in single quotes, as in a printed Python dict"
@@ -300,6 +303,7 @@ def _not_json(line: bytes, error: Exception) -> str:
             advice = "print one message a line, without line breaks in it (no indent)"
         else:
             why = f"{error.msg} at character {error.pos + 1}" if start[:1] in b"{[" else ""
+            advice = ONE
     reason = f" ({why})" if why else ""
     return f"a line on stdout that is not JSON{reason}: {_excerpt(line)}\n{advice}"
 

@@ -88,7 +88,8 @@ def failures(events: Sequence[Op], f: str, seconds: float) -> str:
                 found[f"got no reply within {seconds:g} s"] += 1
             elif isinstance(op.error, list):
                 name, text = op.error
-                found[f"got the error {name.name} {edn.dumps(text)[:LONG]}"] += 1
+                known = name.name if name.name != "unknown" else "with a code that is unknown here"
+                found[f"got the error {known}, {edn.dumps(text)[:LONG]}"] += 1
             else:
                 found["got a malformed reply"] += 1
     kinds = [f"{count} {how}" for how, count in found.most_common(MOST_ENDS)]
