@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -114,6 +115,19 @@ def test_it_writes_what_it_has_measured(
     assert {path.name for path in tmp_path.iterdir()} == {
         "latest", (tmp_path / "latest").resolve().name
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words"), [("bench", []), ("compare", ["HEAD"])])
+def test_a_folder_that_cannot_be_made_is_named_in_a_line(
+    name: str, words: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "store").touch()
+    script = Path(bench.__file__).with_name(f"{name}.py")
+    command = [sys.executable, str(script), *words, "--quick", "--store", str(tmp_path / "store/x")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"cannot write to {tmp_path}/store/x" in done.stderr and done.stderr.count("\n") == 1
+    assert "name another folder: --store FOLDER" in done.stderr
 
 
 def test_the_bare_loop_is_the_scale(tmp_path: Path) -> None:

@@ -61,6 +61,19 @@ def test_a_reply_to_nothing_completes_nothing(world: World, other: object) -> No
     assert world.ask(type="read", key=0)["msg_id"] == 1
     world.answer(other, type="read_ok", value=1)
     assert not world.done
+    must = "must be the integer 1, the msg_id of the request"
+    assert f"its in_reply_to {must}, not " in world.client.stray
+    world.ask(type="read", key=0)
+    assert not world.client.stray
+
+
+def test_a_reply_without_in_reply_to_is_told(world: World) -> None:
+    world.ask(type="read", key=0)
+    world.network.send({"src": "n0", "dest": "c1", "body": {"type": "read_ok"}})
+    assert world.client.stray == (
+        'n0 sent c1 {"type": "read_ok"}, but it has no in_reply_to, which must be the integer 1, '
+        "the msg_id of the request"
+    )
 
 
 def test_after_the_time_out_a_reply_is_no_news(world: World) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from workbench.record.node_log import said
-from workbench.running.cluster import GUARD, Processes
+from workbench.running.cluster import GUARD, WELL, Processes
 from workbench.simulation.loop import RealLoop
 from workbench.units import SECOND
 
@@ -107,7 +107,7 @@ def test_only_the_last_of_many_words_are_shown(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("program", "how"),
-    [("pass", "exit status 0"), ("os.kill(os.getpid(), signal.SIGTERM)", "SIGTERM")],
+    [("pass", WELL), ("os.kill(os.getpid(), signal.SIGTERM)", "SIGTERM")],
 )
 def test_a_node_that_ends_by_itself_is_told_of(program: str, how: str, bench: Bench) -> None:
     cluster = bench.start(program)
@@ -128,22 +128,70 @@ def test_one_that_ends_just_before_it_is_stopped_is_told_of_too(bench: Bench) ->
 
 
 @pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        ("#!/usr/bin/env python3\r\n", "its first line ends in CRLF"),
+        ("#!/usr/bin/env no-such-python\n", "its first line, no-such-python, is not on the PATH"),
+        ("#!/usr/bin/env -S no-such-python -u\n", "no-such-python, is not on the PATH"),
+    ],
+)
+def test_an_interpreter_that_env_does_not_find_is_named(
+    first: str, why: str, tmp_path: Path, bench: Bench
+) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(first.encode())
+    binary.chmod(0o755)
+    bench.cluster = Processes(bench.loop, [str(binary)], tmp_path)
+    bench.cluster.start("n0", bench.told)
+    bench.until(lambda: bool(bench.told.exits))
+    assert "exit status 127" in bench.told.exits[0] and why in bench.told.exits[0].split("\n")[-1]
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("", "nothing came from its stdout; print each reply there"),
+        ("os.write(1, b'hi')", "n0 printed 2 bytes on stdout without a newline at their end: hi"),
+        ("os.write(1, b'1\\n2')", "n0 printed 1 byte on stdout without a newline at their end: 2"),
+        ("os.write(1, b'1\\n'); os.close(1)", "n0 closed its stdout, so no reply can come"),
+        ("os.write(1, b'1\\n')", ""),
+    ],
+)
+def test_output_that_is_missing_is_explained(program: str, why: str, bench: Bench) -> None:
+    cluster = bench.start(f"{program}\nos.write(2, b'done\\n')\nsignal.pause()")
+    bench.until(lambda: bench.told.words == ["done"])
+    bench.loop.after(0, lambda: bench.told.words.append("read"))  # after what can be read
+    bench.until(lambda: "read" in bench.told.words)
+    said = cluster.unsent("n0")
+    assert said.startswith(why) and bool(said) is bool(why)
+    cluster.stop()
+    assert cluster.unsent("n0") == ""
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [
         ("print(1)\n", "its first line must name an interpreter, as #!/usr/bin/env python3 does"),
-        ("#!/no/python\n", "the interpreter in its first line does not exist"),
+        ("#!/no/python\n", "the interpreter in its first line, /no/python, does not exist"),
+        ("#!/no/python -u\n", "the interpreter in its first line, /no/python, does not exist"),
+        ("#!/bin/sh\r\n", "its first line ends in CRLF, a line end of Windows, and the CR counts "
+         "as part of the interpreter's name; change all line ends to LF: sed -i 's/\\r$//' {}"),
+        ("\ufeff#!/bin/sh\n",
+         "it begins with a byte order mark (BOM) before #!; save it as UTF-8 without BOM"),
+        ("#!\n",
+         "its first line must name an interpreter after #!, as #!/usr/bin/env python3 does"),
         (None, "No such file or directory"),
     ],
 )
 def test_why_a_file_cannot_be_run(tmp_path: Path, text: str | None, why: str) -> None:
     binary = tmp_path / "binary"
     if text:
-        binary.write_text(text)
+        binary.write_bytes(text.encode())
         binary.chmod(0o755)
     cluster = Processes(RealLoop(), [str(binary)], tmp_path)
     with pytest.raises(OSError) as caught:
         cluster.start("n0", Told())
-    assert caught.value.strerror == why
+    assert caught.value.strerror == why.format(binary)
     cluster.stop()
 
 

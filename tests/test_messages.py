@@ -171,8 +171,8 @@ def test_the_page_has_a_row_for_each_receipt_and_one_for_what_was_lost() -> None
     assert found["kinds"] == [0, 0, 1], "a reply is of its request's kind"
 
 
-def test_the_colours_are_those_of_the_most_frequent_kinds() -> None:
-    count = len(diagram.COLOURS) + 2
+def test_the_most_frequent_kinds_have_a_colour_that_depends_on_the_kind_alone() -> None:
+    count = diagram.MOST_KINDS + 2
     messages = [
         Sent(0, "n0", "n1", 0, f"t{n}" + "_res" * (turn % 2), "{}")
         for n in range(count)
@@ -180,7 +180,10 @@ def test_the_colours_are_those_of_the_most_frequent_kinds() -> None:
     ]
     kinds = diagram.kinds_of(messages)
     assert list(kinds) == [*(f"t{n}" for n in range(count - 1, 1, -1)), "others"]
-    assert list(kinds.values()) == [*diagram.COLOURS, GREY]
+    assert kinds["others"] == GREY
+    for kind, colour in list(kinds.items())[:-1]:
+        one = [message for message in messages if message.type.startswith(kind)]
+        assert diagram.kinds_of(one)[kind] == colour
 
 
 def test_what_messages_say_is_text() -> None:

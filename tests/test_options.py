@@ -48,12 +48,12 @@ def test_a_number_of_at_least_0(text: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("-0.1", "-0.1 is not a number of at least 0"),
-        ("nan", "nan is not a number of at least 0"),
-        ("inf", "inf is not a number of at least 0"),
-        ("ten", "ten is not a number of at least 0"),
-        ("1.1e9", "1.1e9 is too large"),
-        ("9e-10", "9e-10 is too small"),
+        ("-0.1", "must be a number, 0 or more, not '-0.1'"),
+        ("nan", "must be a number, 0 or more, not 'nan'"),
+        ("inf", "must be a number, 0 or more, not 'inf'"),
+        ("ten", "must be a number, 0 or more, not 'ten'"),
+        ("1.1e9", "must be at most 1,000,000,000, not '1.1e9'"),
+        ("9e-10", "must be 0, or 1e-09 or more, not '9e-10'"),
     ],
 )
 def test_what_is_none(text: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,21 +62,24 @@ def test_what_is_none(text: str, why: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_between_two_steps_of_the_nemesis_there_is_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse("--nemesis-interval", "0.001").nemesis_interval == 0.001
-    assert "at least 0.001" in refused("--nemesis-interval", "0.0009", capsys=capsys)
+    said = refused("--nemesis-interval", "0.0009", capsys=capsys)
+    assert "must be a number, 0.001 or more, not '0.0009'" in said
 
 
 def test_a_probability_is_from_0_to_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert [parse("--loss", text).loss for text in ("0", "0.25", "1")] == [0, 0.25, 1]
     for text in ("-0.01", "1.01", "nan", "x"):
-        assert "argument --loss: invalid" in refused(f"--loss={text}", capsys=capsys)
+        said = refused(f"--loss={text}", capsys=capsys)
+        assert f"argument --loss: must be a number from 0 to 1, not {text!r}" in said
 
 
 def test_whole_numbers_begin_somewhere(capsys: pytest.CaptureFixture[str]) -> None:
     assert (parse("--node-count", "1").node_count, parse("--seed", "0").seed) == (1, 0)
-    for text in ("0", "-1", "1.5", "x"):
+    for text in ("0", "-1", "1.5", "x", "251", "100000", "9" * 5000):
         said = refused(f"--node-count={text}", capsys=capsys)
-        assert f"{text} is not a whole number of at least 1" in said
-    assert "of at least 0" in refused("--seed=-1", capsys=capsys)
+        assert f"must be a whole number from 1 to 250, not '{text[:100]}" in said
+        assert len(said) < 400
+    assert "must be a whole number, 0 or more, not '-1'" in refused("--seed=-1", capsys=capsys)
 
 
 def test_names_are_known_and_each_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,9 +94,9 @@ def test_constants_are_whole_numbers_or_not(capsys: pytest.CaptureFixture[str]) 
     given = parse("--simulate", "--constants", "CHUNK_BYTES=2000,TICK=0.02").constants
     assert given == {"CHUNK_BYTES": 2000, "TICK": 0.02}
     assert type(given["CHUNK_BYTES"]) is int
-    for text in ("TICK", "TICK=x", "TICK=1=2"):
+    for text in ("TICK", "TICK=x", "TICK=1=2", "TICK=1.0e999", "TICK=-1.0e999"):
         said = refused("--simulate", "--constants", text, capsys=capsys)
-        assert f"{text} is not NAME=NUMBER,NAME=NUMBER" in said
+        assert f"must be NAME=NUMBER,NAME=NUMBER, not {text!r}" in said
     assert "--constants needs --simulate" in refused("--constants", "TICK=1", capsys=capsys)
 
 
@@ -114,8 +117,33 @@ def test_lin_kv_needs_a_multiple_of_twice_the_nodes(capsys: pytest.CaptureFixtur
         assert f"makes {clients} clients, but lin-kv needs a multiple of 6" in said
     for text in ("0", "n", "2x", "-2"):
         said = refused(*words[:2], f"--concurrency={text}", capsys=capsys)
-        assert f"--concurrency {text} must be a number, or a number followed by n" in said
+        assert "--concurrency: must be a whole number, 1 or more, and may end in n" in said
+        assert f"for example 10 or 4n, not {text!r}" in said
     assert parse("-w", "echo", *words, "7").concurrency == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [("10001", "10,001"), ("2001n", "10,005"), ("1000000", "1,000,000"),
+     ("9" * 5000, "more than 1,000,000,000")],
+)  # fmt: skip
+def test_too_many_clients_are_refused(
+    text: str, made: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("-w", "echo", "--node-count", "5", "--concurrency")
+    said = refused(*words, text, capsys=capsys)
+    assert f"--concurrency: must make at most 10,000 clients, not {made}\n" in said
+    assert parse(*words, "2000n").concurrency == parse(*words, "010000").concurrency == 10_000
+
+
+def test_each_test_of_a_series_has_the_next_seed() -> None:
+    given = parse("--seed", "3", "--test-count", "3", "--", "--", "x")
+    assert [options.numbered(given, number).seed for number in range(3)] == [3, 4, 5]
+    assert options.numbered(given, 0) == given
+    third = options.numbered(given, 2).command
+    assert third[-3:] == ("--", "--", "x")
+    again = options.parse(third[2:])
+    assert (again.seed, again.test_count, again.args) == (5, 1, ("--", "x"))
 
 
 def test_availability_is_total_or_a_fraction(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +151,7 @@ def test_availability_is_total_or_a_fraction(capsys: pytest.CaptureFixture[str])
         assert parse("--availability", text).availability == value
     for text in ("-0.1", "1.1", "most"):
         said = refused(f"--availability={text}", capsys=capsys)
-        assert f"--availability {text} must be total or a fraction from 0 to 1" in said
+        assert f"--availability: must be total or a number from 0 to 1, not {text!r}" in said
 
 
 def test_the_command_is_kept_with_its_seed_and_the_binarys_words() -> None:

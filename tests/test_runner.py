@@ -168,15 +168,47 @@ def test_one_node_is_initialised_at_once() -> None:
 
 def test_a_node_that_does_not_answer_init_ends_the_test_after_ten_seconds() -> None:
     runner, nodes = make(lambda nodes, node_id, message: [])
-    assert runner.run().crash == "n0 did not answer init within 10 s"
+    crash = "n0 did not answer init within 10 s: it must send a reply of the type init_ok"
+    assert runner.run().crash == crash
     assert runner.loop.now() == INIT_TIMEOUT
     assert nodes.stopped
+
+
+@pytest.mark.parametrize("other", [{}, {"in_reply_to": "1"}, {"in_reply_to": 1.0}])
+def test_an_init_ok_to_no_request_is_quoted(other: Body) -> None:
+    def node(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        nodes.send(node_id, message["src"], {"type": "init_ok", **other})
+        return []
+
+    crash = make(node)[0].run().crash
+    assert crash.startswith('n0 did not answer init within 10 s: n0 sent c0 {"type": "init_ok"')
+    assert "must be the integer 1, the msg_id of the request" in crash
+
+
+def test_a_request_that_was_not_answered_is_explained_once_for_each_node() -> None:
+    def node(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
+        if message["body"]["type"] == "init":
+            return good(nodes, node_id, message)
+        msg_id = str(message["body"]["msg_id"])
+        nodes.send(node_id, message["src"], {"type": "echo_ok", "in_reply_to": msg_id})
+        return []
+
+    runner, nodes = make(node, workload="echo", node_count=2, concurrency=2, time_limit=20)
+    record = runner.run()
+    assert not record.crash and not record.problems  # the real Maelstrom goes on, too
+    assert sorted(note[:37] for note in record.notes) == [
+        "A request to n0 was not answered: n0 ", "A request to n1 was not answered: n1 "
+    ]  # fmt: skip
+    silent, nodes = make(lambda n, i, m: good(n, i, m) if m["body"]["type"] == "init" else [])
+    nodes.unsent = lambda node_id: "it sleeps"  # type: ignore[method-assign]
+    assert silent.run().notes == ["A request to n0 was not answered: it sleeps"]
 
 
 def test_a_wrong_answer_to_init_ends_the_test() -> None:
     record = make(lambda nodes, node_id, message: [{"type": "hello"}])[0].run()
     assert record.crash == (
-        'n0 must answer init with init_ok, but sent {"in_reply_to": 1, "type": "hello"}'
+        "n0 must answer init with a reply of the type init_ok, but sent "
+        '{"in_reply_to": 1, "type": "hello"}'
     )
     assert not record.history
 
@@ -317,7 +349,8 @@ def test_a_node_that_does_not_answer_its_new_init_ends_the_test() -> None:
         return [] if nodes.killed else good(nodes, node_id, message)
 
     runner, nodes = make(forgetful, **KILLS | {"nemesis_interval": 0.001, "time_limit": 0.001})
-    assert runner.run().crash == f"{nodes.killed[0]} did not answer init within 10 s"
+    crash = runner.run().crash
+    assert crash.startswith(f"{nodes.killed[0]} did not answer init within 10 s: ")
 
 
 def test_a_binary_that_is_gone_after_a_kill_is_a_crash() -> None:

@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from test_runner import options
 from workbench.console.console import Console
 from workbench.network.nemesis import KINDS
 from workbench.network.network import Latency
+from workbench.running.cluster import WELL, Processes
 from workbench.running.runner import Record, Runner
+from workbench.simulation import loop as loop_module
 from workbench.simulation import simulated_cluster
-from workbench.simulation.loop import VirtualLoop
+from workbench.simulation.loop import RealLoop, VirtualLoop
 from workbench.simulation.raft_invariants import Invariants
 from workbench.simulation.simulated_cluster import Clock, Machine, SimulatedCluster, Watcher
 from workbench.units import SECOND
@@ -47,8 +50,9 @@ def simulate(folder: Path, binary: Path, *args: str, **changes: Any) -> Record:
     loop = VirtualLoop()
     invariants = Invariants(loop, given.seed, lambda text: runner.problem(text))
     cluster = SimulatedCluster(
-        loop, given.bin, given.args, folder, given.seed, invariants, given.constants
-    )
+        loop, given.bin, given.args, folder, given.seed, invariants, given.constants,
+        lambda text: runner.note(text),
+    )  # fmt: skip
     runner = Runner(given, loop, cluster, Console())
     return runner.run()
 
@@ -181,8 +185,54 @@ def test_a_node_that_ends_says_why_in_its_log(tmp_path: Path) -> None:
 
 def test_a_blocking_handler_is_refused_for_there_are_no_threads(tmp_path: Path) -> None:
     record = echo(tmp_path, blocking=True)
-    assert {op.type for op in record.history} == {"invoke", "info"}
-    assert "no blocking handlers" in (tmp_path / "n0.log").read_text()
+    assert record.crash == (
+        "n0 cannot be simulated: a simulated node has no threads, and so no blocking handlers "
+        "(blocking=True); run this node without --simulate"
+    )
+
+
+def test_a_program_that_never_calls_main_ends_as_a_process_does(tmp_path: Path) -> None:
+    binary = tmp_path / "echo.py"
+    text = ECHO.format(does="pass", blocking=False).replace("node.main()", "")
+    binary.write_text(f"#!{sys.executable}\nimport sys; sys.path.append({str(ROOT)!r})\n{text}")
+    binary.chmod(0o755)
+    simulated = simulate(tmp_path, binary).crash
+    loop = RealLoop()
+    real = Runner(options(bin=binary), loop, Processes(loop, [str(binary)], tmp_path), Console())
+    assert simulated == real.run().crash == f"n0 ended by itself with {WELL} and no line on stderr"
+
+
+def test_a_sleep_in_a_simulated_node_is_pointed_out_once(tmp_path: Path) -> None:
+    record = echo(tmp_path, "__import__('time').sleep(7.5)")
+    assert record.notes == [
+        "n0 called time.sleep(7.5), which takes no time in a simulated node: use "
+        "node.after(seconds, action) instead, or run it without --simulate"
+    ]
+    assert not record.crash and time.sleep is simulated_cluster.SLEEP
+    assert sum(op.type == "ok" for op in record.history) > 100
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1.0", "1e-7"])
+@pytest.mark.parametrize("call", ["every({}, lambda: None)", "after({}, again)"])
+def test_timers_that_leave_no_time_end_the_run(call: str, seconds: str, tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    again = f"\ndef again():\n    node.{call.format(seconds)}\nagain()\nnode.main()"
+    binary.write_text(ECHO.format(does="pass", blocking=False).replace("\nnode.main()", again))
+    crash = simulate(tmp_path, binary, workload="echo", concurrency=1).crash
+    assert crash.startswith("n0 cannot be simulated: its timers take more than 20,000 turns in a s")
+
+
+def test_a_constant_of_0_ends_the_run_of_raft(tmp_path: Path) -> None:
+    crash = simulate(tmp_path, ROOT / "raft.py", constants={"TICK": 0}).crash
+    assert "(with --constants: a constant that is 0 or too small)" in crash
+
+
+def test_messages_without_end_at_one_moment_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "MOST_STEPS", 10_000)
+    crash = echo(tmp_path, "node.send('n0', msg['body'])").crash
+    assert crash.startswith("virtual time stands still at 0.0") and "--latency above 0" in crash
 
 
 @pytest.mark.parametrize(
@@ -192,7 +242,12 @@ def test_a_blocking_handler_is_refused_for_there_are_no_threads(tmp_path: Path) 
         (b"#!/bin/sh\nif true; then exit; fi",
          "cannot run {}: only a Python program can be simulated"),
         (b"#!/usr/bin/env python3\nx = (", "cannot run {}: line 2: '(' was never closed"),
-        (b"x = 1", "n0 ended by itself with no Node of node.py: the binary must make one"),
+        (b"x = 1", "n0 cannot be simulated: it makes no Node of node.py, and nothing else can be "
+         "simulated; run it without --simulate"),
+        (b"for line in __import__('sys').stdin: print(line)",
+         "n0 cannot be simulated: it makes no Node of node.py, and nothing else can be "
+         "simulated; run it without --simulate"),
+        (b"import sys; sys.exit()", f"n0 ended by itself with {WELL}"),
         (b"import sys; sys.exit(3)", "n0 ended by itself with exit status 3"),
         (b"1 / 0", "n0 ended by itself with ZeroDivisionError: division by zero"),
     ],

@@ -22,9 +22,10 @@ from workbench.record.edn import Keyword
 from workbench.record.history import Op
 from workbench.running.interrupt import Interrupted
 from workbench.running.options import Options, parse
-from workbench.running.results import results
+from workbench.running.results import lost_memory, results
 from workbench.running.runner import Record
 from workbench.simulation.loop import VirtualLoop
+from workbench.units import SECOND
 from workbench.verdicts import UNKNOWN
 from workbench.workloads.lin_kv import LinKv
 
@@ -124,13 +125,13 @@ def test_a_terminal_without_utf_8(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "serve --port 99999": "99999 is not a whole number from 0 to 65535",
-    "serve --port http": "http is not a whole number",
+    "serve --port 99999": "must be a whole number from 0 to 65535, not '99999'",
+    "serve --port http": "must be a whole number from 0 to 65535, not 'http'",
     "check": "required: path",
-    "check --budget many x": "many is not a whole number of at least 1",
-    "test --bin x --rate fast": "fast is not a number of at least 0",
-    "test --bin x --rate 1e-300": "1e-300 is too small",
-    "test --bin x --time-limit 1e300": "1e300 is too large",
+    "check --budget many x": "must be a whole number, 1 or more, not 'many'",
+    "test --bin x --rate fast": "must be a number, 0 or more, not 'fast'",
+    "test --bin x --rate 1e-300": "must be 0, or 1e-09 or more, not '1e-300'",
+    "test --bin x --time-limit 1e300": "must be at most 1,000,000,000, not '1e300'",
 }
 
 
@@ -234,6 +235,69 @@ def test_ctrl_c_ends_a_series(number: signal.Signals, tmp_path: Path) -> None:
     assert process.wait() == 2
     assert "Analysis invalid" not in rest and f"cut short by {number.name}" in rest
     assert len(list((tmp_path / "store" / "lin-kv").iterdir())) == 2  # one, latest
+
+
+@pytest.mark.parametrize("name", ["contextlib", "shutil", "workbench.__main__"])
+def test_ctrl_c_while_the_launcher_starts_prints_nothing(name: str, tmp_path: Path) -> None:
+    program = f"""
+import builtins, runpy, signal, sys
+real = builtins.__import__
+def importing(name, *words, **more):
+    if name == {name!r} and sys._getframe(1).f_code.co_filename.endswith("maelstrom"):
+        signal.raise_signal(signal.SIGINT)
+    return real(name, *words, **more)
+builtins.__import__ = importing
+sys.argv = ["maelstrom", "check", "nowhere"]
+runpy.run_path({str(ROOT / "maelstrom")!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+KILLED = Keyword("killed")
+
+
+@pytest.mark.parametrize(
+    ("kills", "args", "said"),
+    [
+        ([(1, "n0"), (1, "n2")], (), "n0, n2 (2 of 3) were killed at once. Nodes that keep all"),
+        ([(1, "n0"), (3, "n2")], (), "n0, n2 (2 of 3) were killed within 2.0 s. Nodes that keep"),
+        ([(1, "n0"), (3, "n2"), (4, "n1")], (), "n1, n2 (2 of 3) were killed within 1.0 s."),
+        ([(1, "n0"), (3, "n0")], (), ""),
+        ([], (), ""),
+        ([(1, "n0"), (1, "n2")], ("--data-dir", "x"), ""),
+    ],
+)
+def test_nodes_that_lost_their_memory_are_named(
+    kills: list[tuple[int, str]], args: tuple[str, ...], said: str
+) -> None:
+    history = [
+        Op("nemesis", "info", "start-kill", {node: KILLED}, time * SECOND, index)
+        for index, (time, node) in enumerate(kills)
+    ]
+    given = options("--concurrency", "6", "--node-count", "3", "--", *args)
+    found = lost_memory(history, given)
+    assert found.startswith(said) and bool(found) is bool(said)
+    assert not said or found.endswith("without --data-dir. Add: -- --data-dir {run}/data")
+
+
+def test_a_run_whose_memory_was_lost_says_so(tmp_path: Path) -> None:
+    words = ["--simulate", "--node-count", "3", "--seed", "2", "--time-limit", "30"]
+    kills = ["--nemesis", "kill", "--nemesis-interval", "3", "--concurrency", "6"]
+    status, out, _ = maelstrom(tmp_path, *TEST, *words, *kills, MAELSTROM_REPORT="no")
+    assert status == 1 and "n1, n2 (2 of 3) were killed at once. Nodes that keep all" in out
+
+
+def test_each_test_of_a_series_names_its_seed(tmp_path: Path) -> None:
+    words = ["--seed", "3", "--test-count", "2", "--simulate", "--rate", "100"]
+    status, out, _ = maelstrom(tmp_path, *TEST, *words, MAELSTROM_REPORT="no")
+    assert status == 0 and "raft.py with 1 node, --seed 3\n" in out
+    assert "raft.py with 1 node, --seed 4\n" in out
+
+
+def test_a_rate_of_0_says_that_nothing_was_sent(tmp_path: Path) -> None:
+    status, out, _ = maelstrom(tmp_path, *TEST, "--simulate", "--rate", "0")
+    assert status == 0 and "The clients sent nothing, because of --rate 0.\n" in out
 
 
 def test_a_signal_outside_of_a_run_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,7 @@ def test_nothing_is_left_running_even_if_the_bench_is_killed(tmp_path: Path) -> 
 
 WRONG_WORDS = {
     "--concurrency 3": "needs a multiple of 2",
-    "--concurrency many": "must be a number, or a number followed by n",
+    "--concurrency many": "must be a whole number, 1 or more, and may end in n",
     "--node-count 0": "--node-count",
     "--rate -1": "--rate",
     "--nemesis earthquake": "unknown: earthquake; choose from partition, loss, duplicate",
@@ -206,9 +206,9 @@ WRONG_WORDS = {
     "--kill-targets ,": "needs at least one of one, minority, majority, all",
     "--nemesis loss,pause,clock": "--nemesis clock needs --simulate",
     "--constants KEPT_ENTRIES=4": "--constants needs --simulate",
-    "--simulate --constants KEPT_ENTRIES": "KEPT_ENTRIES is not NAME=NUMBER,NAME=NUMBER",
+    "--simulate --constants KEPT_ENTRIES": "must be NAME=NUMBER,NAME=NUMBER, not 'KEPT_ENTRIES'",
     "--loss 1.5": "--loss",
-    "--availability 2": "must be total or a fraction",
+    "--availability 2": "must be total or a number from 0 to 1, not '2'",
     "-w list-append": "list-append",
     "--bin nowhere.py": "nowhere.py does not exist",
     "--bin /": "/ is a folder",

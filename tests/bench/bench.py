@@ -28,6 +28,7 @@ Columns:
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import platform
@@ -92,6 +93,9 @@ COLUMNS = {  # a row's columns: head and format of each
     "unanswered": ("no answer", ",d"),
 }
 Row = dict[str, Any]
+UNWRITABLE = (  # errors of a folder or file that cannot be written
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC,
+)  # fmt: skip
 
 
 class Scale:
@@ -462,6 +466,23 @@ def save(path: Path, found: Row) -> None:
     path.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def run(name: str, main: Callable[[Sequence[str]], object]) -> int:
+    """Runs a benchmark's main; prints an error of the system, or Ctrl-C, in one line."""
+    try:
+        main(sys.argv[1:])
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        why = f"cannot write to {error.filename or 'the folder of the results'}"
+        print(f"{name}: {why}: {error.strerror}; name another folder: --store FOLDER with make: "
+              "ARGS='--store FOLDER'", file=sys.stderr)  # fmt: skip
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by Ctrl-C; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
 def write_page(folder: Path) -> None:
     """Writes and prints bench.html with a Python that has Bokeh, or prints how to do so."""
     python = store.reporter()
@@ -522,4 +543,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run("bench", main))

@@ -47,6 +47,7 @@ from bench.bench import (  # noqa: E402  (needs the path above)
     new_folder,
     revision,
     rounded,
+    run,
     save,
     write_page,
 )
@@ -239,4 +240,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run("bench-compare", main))

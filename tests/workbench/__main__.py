@@ -16,13 +16,14 @@ from .console.summary import summary
 from .reasons import ABORTED, of_part
 from .record import edn, store
 from .record.edn import Keyword
+from .record.history import clients
 from .record.journal import Journal
 from .running import options
 from .running.interrupt import interruptible
 from .running.options import Options
 from .running.prepare import prepare
-from .running.results import results
-from .running.runner import Record
+from .running.results import failures, lost_memory, results
+from .running.runner import Record, timeout
 from .serve import server
 from .verdicts import UNKNOWN, VALID, Results
 from .workloads.workload import Workload
@@ -38,8 +39,8 @@ def test(argv: list[str]) -> int:
     """Runs --test-count tests, up to the first that is not valid; returns the exit status."""
     opts = options.parse(argv)
     status = 0
-    for _ in range(opts.test_count):
-        status = status or run(opts)
+    for number in range(opts.test_count):
+        status = status or run(options.numbered(opts, number))
     return status
 
 
@@ -47,7 +48,8 @@ def run(opts: Options) -> int:
     """Runs one test, prints and writes its results, and returns the exit status."""
     console = Console()
     folder = store.make(opts.workload)
-    console.info("workbench", f"{opts.bin} with {opts.node_count} nodes, --seed {opts.seed}")
+    nodes = "1 node" if opts.node_count == 1 else f"{opts.node_count} nodes"
+    console.info("workbench", f"{opts.bin} with {nodes}, --seed {opts.seed}")
     runner = prepare(opts, folder / "node-logs", console)
     if store.wants_report():
         runner.journal = Journal(runner.loop.now)
@@ -87,10 +89,20 @@ def report(
             console.print(f"{analysis.why}.")
             if analysis.valid is False:
                 console.print(f"    drawn in {shown}/independent/{key}/linear.svg")
-    if not workload.analyses and found[Keyword("workload")][VALID] is False:
-        console.print("\n".join(of_part("workload", found[Keyword("workload")])))
-    if found[Keyword("stats")][Keyword("by-f")] and found[Keyword("stats")][VALID] is not True:
-        console.print("\n".join(of_part("stats", found[Keyword("stats")])))
+    for reason in workload.reasons:
+        console.print(f"{reason}.")
+    checked = found[Keyword("workload")]
+    if not workload.analyses and not workload.reasons and checked[VALID] is False:
+        console.print("\n".join(of_part("workload", checked)))
+    for f, counts in found[Keyword("stats")][Keyword("by-f")].items():
+        if not counts[VALID]:
+            ends = failures(clients(record.history), f.name, timeout(workload, opts))
+            console.print(
+                f"No {f.name} operation was ok, so the test cannot be valid"
+                f"{f': {ends}' if ends else ''}."
+            )
+            if ends.partition(" ")[2].startswith("got no reply") and not record.notes:
+                console.print(f"Let each node reply to {f.name} requests sooner, or at all.")
     if found[Keyword("availability")][VALID] is not True:
         console.print(f"Too few operations were ok for --availability {opts.availability:g}.")
     for complaint in store.complaints(folder):
@@ -103,8 +115,14 @@ def report(
             console.print("report.html was not written. To write it: make report")
     if record.rate_note:
         console.print(f"The clients could not keep the rate: {record.rate_note}.")
+    for note in record.notes:
+        console.print(f"\n{note}")
     for problem in record.problems[:10]:
         console.print(f"\nBroken rule: {problem}")
+    if not record.history and not opts.rate and not (record.crash or record.problems):
+        console.print("The clients sent nothing, because of --rate 0.")
+    if found[VALID] is False and (lost := lost_memory(record.history, opts)):
+        console.print(f"\n{lost}.")
     if record.cut_short:
         console.print(f"The run was {record.cut_short}; the verdict covers the recorded part.")
     console.print(f"The results are in {shown}; open its {page} in a browser.")

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import codecs
 import heapq
 import json
 import math
@@ -32,6 +33,7 @@ LATER = SECOND  # longest delay of a duplicate
 SQUARE = bytes.maketrans(b"{}", b"[]")
 FIELDS = {"id", "src", "dest", "body"}  # the keys that a message may have
 SERVICES = {"lin-kv", "lin-tso", "lww-kv", "seq-kv"}
+LONG = 300  # characters of a line in an error text
 MAX_DEPTH = 100  # nesting of a node's message: the history's writer and checker are recursive
 
 
@@ -215,10 +217,7 @@ class Network:
         try:
             message = _decode(line.decode())
         except (ValueError, RecursionError) as error:
-            raise ProtocolError(
-                f"{node_id} printed a line on stdout that is not JSON ({error}): {_excerpt(line)}\n"
-                "print only messages on stdout, and everything else on stderr"
-            ) from error
+            raise ProtocolError(f"{node_id} printed {_not_json(line, error)}") from error
         deep = nesting(line) > MAX_DEPTH  # too deep to write to the history
         problem = (
             f"it is nested deeper than {MAX_DEPTH}" if deep else self._problem(node_id, message)
@@ -229,7 +228,8 @@ class Network:
         if after := self._closed.get(message["dest"]):
             raise ProtocolError(
                 f"{node_id} answered {message['dest']} after {after}: the real Maelstrom ignores "
-                f"{node_id} from then on: {_excerpt(line)}"
+                f"{node_id} from then on: {_excerpt(line)}\n"
+                "reply to each request only once, and before its time-out"
             )
         message.pop("id", None)
         return message
@@ -238,13 +238,16 @@ class Network:
         """Says how a message is malformed; "" if it is well-formed."""
         if not isinstance(message, dict):
             return "it must be a JSON object"
-        src, dest, id = message.get("src"), message.get("dest"), message.get("id", 0)
+        if missing := [key for key in ("src", "dest", "body") if key not in message]:
+            why = f"it has no {' and no '.join(missing)}"
+            return f"{why}; type and in_reply_to belong in body" if "type" in message else why
+        src, dest, id = message["src"], message["dest"], message.get("id", 0)
         if not isinstance(src, str):
             return f"src must be a string, not {_shown(src)}"
         if not isinstance(dest, str):
             return f"dest must be a string, not {_shown(dest)}"
-        if not isinstance(message.get("body"), dict):
-            return "body must be an object"
+        if not isinstance(message["body"], dict):
+            return f"body must be an object, not {_shown(message['body'])[:LONG]}"
         if not message.keys() <= FIELDS:
             extra = ", ".join(sorted(message.keys() - FIELDS))
             return f"a message has only id, src, dest and body, not {extra}"
@@ -253,16 +256,61 @@ class Network:
         if src != node_id:
             return f"src must be {_shown(node_id)}, the sender's own name, not {_shown(src)}"
         if dest in SERVICES:
-            return f"this workbench has no services; {dest} needs the real Maelstrom"
+            return (
+                f"the workbench has no services such as {dest}; to test this node, install the "
+                "real Maelstrom (make maelstrom)"
+            )
         if not (dest in self._inboxes or dest in self._clients or dest in self._closed):
-            return f"dest must be a node or client of this run, not {_shown(dest)}"
+            return (
+                f"dest must be a node or client of this run, not {_shown(dest)}; "
+                "a reply goes to the src of its request"
+            )
         return ""
 
 
 def _excerpt(line: bytes) -> str:
     """Returns the beginning of a line, for an error text."""
     text = line.decode(errors="replace")
-    return text if len(text) <= 300 else text[:300] + "..."
+    return text if len(text) <= LONG else text[:LONG] + "..."
+
+
+ONE = "print one message a line on stdout, and everything else on stderr"
+
+
+def _not_json(line: bytes, error: Exception) -> str:
+    """Says why a line on stdout is no message, and what to print instead."""
+    if not line.strip():
+        return f"an empty line on stdout\n{ONE}"
+    start = line.lstrip()
+    why, advice = str(error), "JSON has no such number: print null or a string in its place"
+    if isinstance(error, UnicodeDecodeError):
+        why = f"byte {error.start + 1}, 0x{line[error.start]:02x}, is not UTF-8"
+        advice = "print messages in UTF-8"
+    elif line.startswith(codecs.BOM_UTF8):
+        why = "it begins with a byte order mark (BOM)"
+        advice = "print messages in UTF-8 without that mark (in Python utf-8, not utf-8-sig)"
+    elif isinstance(error, RecursionError):
+        why, advice = "it is nested too deeply", ONE
+    elif isinstance(error, json.JSONDecodeError):
+        if start.startswith(b"{'"):
+            why = "its strings are in single quotes, as in a printed Python dict"
+            advice = "print json.dumps(message)"
+        elif error.msg == "Extra data" and start[:1] in b"{[":
+            why = f"after its first {error.pos} characters, which are JSON, more follows"
+            advice = "print one message a line: end each message with a newline"
+        elif start[:1] in b"{[" and _ends_early(error):
+            why = "it ends in the middle of the JSON"
+            advice = "print one message a line, without line breaks in it (no indent)"
+        else:
+            why = f"{error.msg} at character {error.pos + 1}" if start[:1] in b"{[" else ""
+            advice = ONE
+    reason = f" ({why})" if why else ""
+    return f"a line on stdout that is not JSON{reason}: {_excerpt(line)}\n{advice}"
+
+
+def _ends_early(error: json.JSONDecodeError) -> bool:
+    """Tells whether a JSON text may be the beginning of a longer one."""
+    return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
 
 
 def _shown(value: object) -> str:

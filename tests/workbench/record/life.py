@@ -139,11 +139,11 @@ def spans(
     lines: Sequence[Line], events: Iterable[Op], nodes: Iterable[str], until: int
 ) -> list[Span]:
     """Lists each node's spans, node by node, from the beginning of the run until its end."""
-    changes = list(_changes(events))
+    all_changes = list(changes(events))
     found: list[Span] = []
     for node in nodes:
         own = [_Event(line.time, 1, line) for line in lines if line.node == node]
-        own += [_Event(time, 0, what) for time, name, what in changes if name == node]
+        own += [_Event(time, 0, what) for time, name, what in all_changes if name == node]
         found += _of_node(node, _with_late_kills(sorted(own, key=_order)), until)
     return found
 
@@ -152,7 +152,7 @@ def _order(event: _Event) -> tuple[int, int]:
     return event.time, event.rank
 
 
-def _changes(events: Iterable[Op]) -> Iterator[tuple[int, str, str]]:
+def changes(events: Iterable[Op]) -> Iterator[tuple[int, str, str]]:
     """Yields (time, node, change) for each kill, start, pause and resume of the nemesis."""
     for op in events:
         if op.process == "nemesis" and isinstance(op.value, dict):

@@ -150,6 +150,7 @@ def report(python: Path, folders: Sequence[Path]) -> int:
         env={**os.environ, "PYTHONPATH": path},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C reaches only this process, which then kills the child
     ).returncode
 
 

@@ -19,7 +19,8 @@ NOTHING_HAPPENED = object()
 class Client:
     """Sends one request at a time, and waits for its reply.
 
-    The client calls `problem(text)` if two replies to one request contradict each other.
+    The client calls `problem(text)` if two replies to one request contradict each other. `stray`
+    describes the first message since the last request that is no reply to any request, or "".
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Client:
         self._loop = loop
         self._network = network
         self._problem = problem
+        self.stray = ""
         self._msg_id = 0
         self._waiting: Callable[[Body | None, str], object] | None = None
         self._request: Body = {}
@@ -43,6 +45,7 @@ class Client:
         msg_id = self._msg_id
         self._waiting = done
         self._request = {**body, "msg_id": msg_id}
+        self.stray = ""
 
         def time_out() -> None:
             if self._waiting and self._msg_id == msg_id:
@@ -59,7 +62,12 @@ class Client:
     def _receive(self, message: Message) -> None:
         body, src = message["body"], message["src"]
         msg_id = body.get("in_reply_to")
-        if type(msg_id) is not int:
+        if type(msg_id) is not int or not 0 < msg_id <= self._msg_id:
+            must = f"must be the integer {self._msg_id}, the msg_id of the request"
+            why = f"it has no in_reply_to, which {must}"
+            if "in_reply_to" in body:
+                why = f"its in_reply_to {must}, not {shown(msg_id)}"
+            self.stray = self.stray or f"{src} sent {self.client_id} {shown(body)}, but {why}"
             return  # 1.0 and true equal 1 in Python, but are not message ids
         if self._waiting and msg_id == self._msg_id:
             done, self._waiting = self._waiting, None

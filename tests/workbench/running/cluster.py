@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -22,6 +24,9 @@ from ..units import SECOND
 
 LAST_LINES = 20  # lines of stderr to show when a node ends by itself
 READ_SIZE = 1 << 16
+LONG = 300  # characters of a line to show
+NOT_FOUND = (126, 127)  # exit status of env and of shells for a program that cannot be run
+WELL = "exit status 0 (but a node must run until it is killed; with node.py: call node.main())"
 WATCH_INTERVAL = SECOND // 10  # time between checks for ended nodes
 
 # This shell kills all remaining nodes if the workbench ends without stopping them, even by
@@ -63,6 +68,8 @@ class NodeProcess:
         self.unwritten = bytearray()  # bytes for stdin that the pipe has not accepted yet
         # Start of an incomplete line of stdout, and of stderr.
         self.unfinished = b""
+        self.silent = True  # nothing came from stdout yet
+        self.closed_stdout = False
         self.unfinished_stderr = b""
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
 
@@ -94,6 +101,10 @@ class Cluster(ABC):
         Messages in flight are kept by the network, as in the real Maelstrom. A message that is
         due after a restart reaches the new process, even before its init.
         """
+
+    def unsent(self, node_id: str) -> str:
+        """Says why output of a node may be missing: a line without its end, a closed stdout."""
+        return ""
 
     @abstractmethod
     def stop(self) -> None:
@@ -174,6 +185,25 @@ class Processes(Cluster):
             if not waiting:
                 self._write(node)
 
+    def unsent(self, node_id: str) -> str:
+        node = self._nodes.get(node_id)
+        if node and node.unfinished:
+            text = node.unfinished.decode(errors="replace")
+            shown = text if len(text) <= LONG else f"{text[:LONG]}..."
+            size = f"{len(node.unfinished):,} byte{'s' * (len(node.unfinished) > 1)}"
+            return (
+                f"{node_id} printed {size} on stdout without a newline at "
+                f"their end: {shown}\nend each message with a newline"
+            )
+        if node and node.closed_stdout:
+            return f"{node_id} closed its stdout, so no reply can come; keep it open"
+        if node and node.silent:
+            return (
+                "nothing came from its stdout; print each reply there, end it with a newline, "
+                "and flush it (in Python: print(text, flush=True))"
+            )
+        return ""
+
     def stop(self) -> None:
         """Reports the nodes that have ended by themselves, then kills all process groups."""
         for end in (self._find_ended, self._end):
@@ -250,8 +280,10 @@ class Processes(Cluster):
 
     def _read_stdout(self, node: NodeProcess) -> bytes:
         chunk = os.read(node.stdout, READ_SIZE)
+        node.silent = node.silent and not chunk
         if not chunk:
             self._loop.unwatch(node.stdout)
+            node.closed_stdout = True
         *lines, node.unfinished = (node.unfinished + chunk).split(b"\n")
         for line in lines:
             node.listener.on_line(node.node_id, line)
@@ -287,13 +319,43 @@ class Processes(Cluster):
             how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
             words = "".join(f"\n    {line}" for line in node.last_lines)
             said = f"; its last lines on stderr:{words}" if words else " and no line on stderr"
-            node.listener.on_exit(node_id, f"ended by itself with {how}{said}")
+            how = WELL if status == 0 else how
+            wrong = _wrong_first_line(self._command[0]) if status in NOT_FOUND else ""
+            advice = f"\n{self._command[0]}: {wrong}" if wrong else ""
+            node.listener.on_exit(node_id, f"ended by itself with {how}{said}{advice}")
 
 
 def _why_not(binary: str, error: OSError) -> str:
     """Returns why a file cannot be run."""
+    if error.errno in (errno.ENOEXEC, errno.ENOENT) and (why := _wrong_first_line(binary)):
+        return why
     if error.errno == errno.ENOEXEC:
         return "its first line must name an interpreter, as #!/usr/bin/env python3 does"
-    if error.errno == errno.ENOENT and Path(binary).exists():
-        return "the interpreter in its first line does not exist"
     return error.strerror or str(error)
+
+
+def _wrong_first_line(binary: str) -> str:
+    """Returns what is wrong with the line that names a script's interpreter; "" if nothing is."""
+    try:
+        with open(binary, "rb") as file:
+            first = file.readline(LONG)
+    except OSError:
+        return ""
+    if first.startswith(codecs.BOM_UTF8 + b"#!"):
+        return "it begins with a byte order mark (BOM) before #!; save it as UTF-8 without BOM"
+    if not first.startswith(b"#!"):
+        return ""
+    if first.endswith(b"\r\n"):
+        return (
+            "its first line ends in CRLF, a line end of Windows, and the CR counts as part of the "
+            f"interpreter's name; change all line ends to LF: sed -i 's/\\r$//' {binary}"
+        )
+    words = first[2:].decode(errors="replace").split()
+    if not words:
+        return "its first line must name an interpreter after #!, as #!/usr/bin/env python3 does"
+    if not Path(words[0]).exists():
+        return f"the interpreter in its first line, {words[0]}, does not exist"
+    rest = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+    if Path(words[0]).name == "env" and rest and not shutil.which(rest[0]):
+        return f"the interpreter in its first line, {rest[0]}, is not on the PATH"
+    return ""

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..network.nemesis import FAULTS, JEPSEN_KINDS, KINDS, ONLY_SIMULATED, TARGETS
@@ -22,6 +22,9 @@ The real Maelstrom has no options marked with *.
 In the arguments for the binary, {run} stands for the folder of the run: -- --data-dir {run}/data
 """
 MOST = 1e9  # largest number of an option: 30 years in seconds
+MOST_NODES = 250  # a node takes 4 open files, and a run can have 1,024 (loop.MOST_FILES)
+MOST_CLIENTS = 10_000
+LONG = 100  # characters of a wrong number in an error text
 CRASHED = 255
 
 
@@ -80,11 +83,11 @@ def at_least(least: float) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least:g}")
-        if value > MOST or 0 < value < 1 / MOST:
-            small = f"too small: must be 0 or at least {1 / MOST:g}"
-            why = f"too large: must be at most {MOST:g}" if value > 1 else small
-            raise argparse.ArgumentTypeError(f"{text} is {why}")
+            raise argparse.ArgumentTypeError(f"must be a number, {least:g} or more, not {text!r}")
+        if value > MOST:
+            raise argparse.ArgumentTypeError(f"must be at most {MOST:,.0f}, not {text!r}")
+        if 0 < value < 1 / MOST:
+            raise argparse.ArgumentTypeError(f"must be 0, or {1 / MOST:g} or more, not {text!r}")
         return value
 
     return number
@@ -92,9 +95,12 @@ def at_least(least: float) -> Callable[[str], float]:
 
 def probability(text: str) -> float:
     """Converts a number from 0 to 1."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value <= 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
     return value
 
 
@@ -116,9 +122,12 @@ def constants(text: str) -> dict[str, float]:
     """Converts comma-separated NAME=NUMBER pairs."""
     try:
         pairs = [item.split("=") for item in filter(None, text.split(","))]
-        return {name: float(number) if "." in number else int(number) for name, number in pairs}
+        found = {name: float(number) if "." in number else int(number) for name, number in pairs}
+        if all(abs(number) < math.inf for number in found.values()):
+            return found
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not NAME=NUMBER,NAME=NUMBER") from None
+        pass
+    raise argparse.ArgumentTypeError(f"must be NAME=NUMBER,NAME=NUMBER, not {text!r}")
 
 
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
@@ -130,8 +139,9 @@ def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
         except ValueError:
             value = least - 1
         if not least <= value <= most:
-            range = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number {range}")
+            range = f", {least} or more" if most == math.inf else f" from {least} to {most}"
+            shown = text if len(text) <= LONG else f"{text[:LONG]}..."
+            raise argparse.ArgumentTypeError(f"must be a whole number{range}, not {shown!r}")
         return value
 
     return number
@@ -148,15 +158,15 @@ def parser() -> Parser:
     add = p.add_argument
     add("-w", "--workload", choices=WORKLOADS, default="lin-kv", help="default: %(default)s")
     add("--bin", required=True, metavar="FILE", help="path of the binary that runs a node")
-    add("--node-count", type=whole(1), default=5, metavar="N",
-        help="number of nodes; default: %(default)s")
+    add("--node-count", type=whole(1, MOST_NODES), default=5, metavar="N",
+        help=f"number of nodes, at most {MOST_NODES}; default: %(default)s")
     add("--time-limit", type=at_least(0), default=60, metavar="SECONDS",
         help="how long clients start operations; default: %(default)s")
     add("--rate", type=at_least(0), default=5, metavar="N",
         help="operations a second of all clients together; default: %(default)s")
     add("--concurrency", default="1n", metavar="N",
         help="number of clients, for example 10, or 4n for 4 clients a node; default: "
-        "%(default)s; lin-kv needs a multiple of 2n")
+        f"%(default)s; at most {MOST_CLIENTS:,}; lin-kv needs a multiple of 2n")
     add("--latency", type=at_least(0), default=0, metavar="MS",
         help="mean latency between servers; default: %(default)s")
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
@@ -194,7 +204,8 @@ def parser() -> Parser:
     add("--log-net-send", action="store_true", help="show messages as they are sent")
     add("--log-net-recv", action="store_true", help="show messages as they are received")
     add("--test-count", type=whole(1), default=1, metavar="N",
-        help="maximum number of tests to run; stops after the first test that is not valid")
+        help="maximum number of tests to run, each with the next seed; stops after the first test "
+        "that is not valid")
     add("--simulate", action="store_true",
         help="* run the nodes in this process and in virtual time, so that a --seed always gives "
         "the same run; the binary must be a Python program that uses node.py")
@@ -217,13 +228,7 @@ def parse(argv: Sequence[str]) -> Options:
     if not os.access(path, os.X_OK):
         p.error(f"--bin {given.bin} is not executable: chmod +x {given.bin}")
 
-    match = re.fullmatch(r"(\d+)(n?)", given.concurrency)
-    concurrency = int(match[1]) * (given.node_count if match[2] else 1) if match else 0
-    if not concurrency:
-        p.error(
-            f"--concurrency {given.concurrency} must be a number, or a number followed by n, for "
-            "example 10 or 4n"
-        )
+    concurrency = _concurrency(p, given.concurrency, given.node_count)
     group = 2 * given.node_count
     if given.workload == "lin-kv" and concurrency % group:
         p.error(
@@ -254,6 +259,35 @@ def parse(argv: Sequence[str]) -> Options:
     return Options(**(vars(given) | computed))
 
 
+def numbered(opts: Options, number: int) -> Options:
+    """Returns the options of the test with this number, from 0: each test has the next seed.
+
+    Its command repeats this test alone: of an option that is given twice, the last one counts.
+    """
+    if not number:
+        return opts
+    split = opts.command.index("--") if "--" in opts.command else len(opts.command)
+    alone = ("--seed", str(opts.seed + number), "--test-count", "1")
+    command = (*opts.command[:split], *alone, *opts.command[split:])
+    return replace(opts, seed=opts.seed + number, command=command)
+
+
+def _concurrency(p: Parser, text: str, node_count: int) -> int:
+    """Returns the number of clients."""
+    match = re.fullmatch(r"0*([0-9]+)(n?)", text)
+    if not match or match[1] == "0":
+        p.error(
+            "argument --concurrency: must be a whole number, 1 or more, and may end in n (a number "
+            f"for each node), for example 10 or 4n, not {text!r}"
+        )
+    assert match
+    clients = int(match[1][:LONG]) * (node_count if match[2] else 1)
+    if clients > MOST_CLIENTS:
+        made = f"{clients:,}" if clients < MOST else f"more than {MOST:,.0f}"
+        p.error(f"argument --concurrency: must make at most {MOST_CLIENTS:,} clients, not {made}")
+    return clients
+
+
 def _availability(p: Parser, text: str | None) -> float | None:
     if text in (None, "total"):
         return 1.0 if text else None
@@ -262,5 +296,5 @@ def _availability(p: Parser, text: str | None) -> float | None:
     except ValueError:
         fraction = -1.0
     if not 0 <= fraction <= 1:
-        p.error(f"--availability {text} must be total or a fraction from 0 to 1")
+        p.error(f"argument --availability: must be total or a number from 0 to 1, not {text!r}")
     return fraction

@@ -29,7 +29,14 @@ def prepare(opts: Options, logs: Path, console: Console) -> Runner:
         console.clock = partial(virtual_clock, virtual)
         invariants = Invariants(virtual, opts.seed, lambda text: runner.problem(text))
         cluster = SimulatedCluster(
-            virtual, opts.bin, args, logs, opts.seed, invariants, opts.constants
+            virtual,
+            opts.bin,
+            args,
+            logs,
+            opts.seed,
+            invariants,
+            opts.constants,
+            lambda text: runner.note(text),
         )
         runner = Runner(opts, virtual, cluster, console, data_dir(args))
         return runner

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from ..network.network import Network, Traffic
 from ..reasons import ABORTED
+from ..record import edn, life
 from ..record.edn import Keyword
 from ..record.history import Op, clients
+from ..units import SECOND
 from ..verdicts import UNKNOWN, VALID, Results, merge
-from ..workloads.workload import Workload
+from ..workloads.workload import NET_TIMEOUT, Workload
 from .interrupt import Interrupted
 from .options import Options
 from .runner import Record
 
+MOST_ENDS = 3  # different errors in a sentence
+LONG = 200  # characters of an error's text
 
 def results(record: Record, network: Network, workload: Workload, options: Options) -> Results:
     """Checks a run. The run is valid if all parts of the results are valid.
@@ -70,6 +75,58 @@ def _counts(events: Sequence[Op]) -> Results:
         Keyword("fail-count"): count["fail"],
         Keyword("info-count"): count["info"],
     }
+
+
+def failures(events: Sequence[Op], f: str, seconds: float) -> str:
+    """Says how the operations of a kind ended that were not ok: the most common ends first.
+
+    After `seconds` an operation timed out.
+    """
+    found: Counter[str] = Counter()
+    for op in events:
+        if op.f == f and op.type in ("fail", "info"):
+            if op.error == NET_TIMEOUT:
+                found[f"got no reply within {seconds:g} s"] += 1
+            elif isinstance(op.error, list):
+                name, text = op.error
+                known = name.name if name.name != "unknown" else "with a code that is unknown here"
+                found[f"got the error {known}, {edn.dumps(text)[:LONG]}"] += 1
+            else:
+                found["got a malformed reply"] += 1
+    kinds = [f"{count} {how}" for how, count in found.most_common(MOST_ENDS)]
+    return ", ".join([*kinds, "..."] if len(found) > MOST_ENDS else kinds)
+
+
+def lost_memory(history: Sequence[Op], options: Options) -> str:
+    """Says that nodes which keep all in memory cannot pass, if half of them or more were killed.
+
+    "" if fewer were killed, or if the arguments name a folder for the nodes' data.
+    """
+    if any("{run}" in word or word.startswith("--data-dir") for word in options.args):
+        return ""
+    kills = [(time, node) for time, node, change in life.changes(history) if change == "killed"]
+    enough = (options.node_count + 1) // 2
+    best: tuple[int, list[str]] | None = None  # shortest time with enough kills, and its nodes
+    for index, (begin, _) in enumerate(kills):
+        nodes: list[str] = []
+        for time, node in kills[index:]:
+            nodes += [node] if node not in nodes else []
+            if len(nodes) >= enough and (best is None or time - begin <= best[0]):
+                better = best is None or (begin - time, len(nodes)) > (-best[0], len(best[1]))
+                best = (time - begin, [*nodes]) if better else best
+    if best is None:
+        return ""
+    within, nodes = best
+    when = "at once" if not within else f"within {within / SECOND:.1f} s"
+    who = f"{', '.join(sorted(nodes))} ({len(nodes)} of {options.node_count})"
+    were = "was" if len(nodes) == 1 else "were"
+    keep = "raft.py keeps all in memory without --data-dir. Add: -- --data-dir {run}/data"
+    if options.bin.name != "raft.py":
+        keep = "If these nodes keep all in memory, let them write to a disk"
+    return (
+        f"{who} {were} killed {when}. Nodes that keep all in memory lose acknowledged writes by "
+        f"that, so even a correct Raft is invalid. {keep}"
+    )
 
 
 def availability(events: Sequence[Op], wanted: float | None) -> Results:

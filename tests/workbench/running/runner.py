@@ -18,10 +18,10 @@ from ..record import edn
 from ..record.history import Op
 from ..record.journal import Journal
 from ..record.life import Ear, Line
-from ..simulation.loop import Loop, dice
+from ..simulation.loop import Loop, Standstill, dice
 from ..units import SECOND
 from ..workloads import WORKLOADS
-from ..workloads.workload import Body, Worker
+from ..workloads.workload import Body, Worker, Workload
 from .client import Client, outcome, shown
 from .cluster import Cluster
 from .interrupt import Interrupted, interruptible
@@ -42,11 +42,18 @@ class Record:
 
     history: list[Op] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # broken rules; any of them fails the test
+    # Sentences for the user about the nodes, besides the verdict; they do not change it.
+    notes: list[str] = field(default_factory=list)
     rate_note: str = ""  # requested and reached rate, if the clients could not keep the rate
     crash: str = ""  # reason if the run was aborted, else ""
     cut_short: str = ""  # signal and time if the user stopped the run, else ""
     life: list[Line] = field(default_factory=list)  # the nodes' lines about their roles
     messages: Iterable[str] = ()  # lines of messages.jsonl; empty without a journal
+
+
+def timeout(workload: Workload, options: Options) -> float:
+    """Returns how many seconds a client waits for a reply."""
+    return workload.timeout or max(1.0, 10 * options.latency / 1000)
 
 
 class Schedule:
@@ -131,6 +138,7 @@ class Runner:
         self._healed = False  # the time limit has passed and the nemesis has ended all faults
         self._invoked = 0  # number of operations
         self._stalled = False  # an operation is due, but all workers are busy
+        self._explained: set[str] = set()  # nodes with a note about an unanswered request
         self._called_off: set[str] = set()  # clients whose node was killed before init_ok
         self.journal: Journal | None = None  # records messages; None: messages are not recorded
         self._ear = Ear()  # times are the loop's, since lines come before the history begins
@@ -145,6 +153,8 @@ class Runner:
             except Interrupted as interrupt:
                 seconds = self.loop.run_time() / SECOND
                 self.record.cut_short = f"cut short by {interrupt} after {seconds:.1f} s"
+            except Standstill as error:
+                self._crash(str(error))
             except OSError as error:
                 self.record.crash = f"cannot run {self._options.bin}: {error.strerror or error}"
         # A second Ctrl-C must not leave a node behind.
@@ -165,6 +175,11 @@ class Runner:
     def problem(self, text: str) -> None:
         """Records a broken rule, which fails the test."""
         self.record.problems.append(text)
+        self._console.warn(text)
+
+    def note(self, text: str) -> None:
+        """Records a sentence for the user that does not change the verdict."""
+        self.record.notes.append(text)
         self._console.warn(text)
 
     # Nodes
@@ -224,9 +239,14 @@ class Runner:
         def done(reply: Body | None, src: str) -> None:
             self.network.close_client(client.client_id, "it had its init_ok")
             if reply is None:
-                self._crash(f"{node_id} did not answer init within {INIT_TIMEOUT // SECOND} s")
+                late = f"{node_id} did not answer init within {INIT_TIMEOUT // SECOND} s"
+                why = client.stray or self._cluster.unsent(node_id)
+                self._crash(f"{late}: {why or 'it must send a reply of the type init_ok'}")
             elif reply.get("type") != "init_ok":
-                self._crash(f"{node_id} must answer init with init_ok, but sent {shown(reply)}")
+                self._crash(
+                    f"{node_id} must answer init with a reply of the type init_ok, but sent "
+                    f"{shown(reply)}"
+                )
             else:
                 del self._inits[node_id]
 
@@ -321,6 +341,8 @@ class Runner:
 
         def done(reply: Body | None, src: str) -> None:
             found = outcome(self.workload, f, value, reply)
+            if reply is None:
+                self._explain(node_id, conn)
             if found.problem:
                 self.problem(
                     f"{src} sent a malformed reply to {f} {edn.dumps(value)}: {found.problem}: "
@@ -338,10 +360,18 @@ class Runner:
                 self._stalled = False
                 self.loop.at(self.loop.now(), self._operate)
 
-        seconds = self.workload.timeout or max(1.0, 10 * self._options.latency / 1000)
+        seconds = timeout(self.workload, self._options)
         request = self.workload.request(f, value)
         conn.call(node_id, request, int(seconds * SECOND), done)
 
+
+    def _explain(self, node_id: str, conn: Client) -> None:
+        """Notes once for each node why a request was not answered, if the bench knows."""
+        if node_id in self._explained or node_id in self._inits:  # it has just been restarted
+            return
+        if why := conn.stray or self._cluster.unsent(node_id):
+            self._explained.add(node_id)
+            self.note(f"A request to {node_id} was not answered: {why}")
 
     def _note(self, process: int | str, type: str, f: str, value: Any, error: Any = None) -> None:
         op = Op(process, type, f, value, self.loop.run_time(), len(self.record.history), error)

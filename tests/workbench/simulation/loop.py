@@ -13,6 +13,11 @@ from ..units import SECOND
 
 Action = Callable[[], object]
 MOST_FILES = 1024  # select's limit
+MOST_STEPS = 1_000_000  # actions at one moment of virtual time; more would never end
+
+
+class Standstill(Exception):
+    """Virtual time does not pass any more: each action makes another one for the same moment."""
 
 
 def dice(seed: int, name: str) -> random.Random:
@@ -113,12 +118,20 @@ class VirtualLoop(Loop):
         return self.time
 
     def run_until(self, done: Callable[[], bool]) -> None:
-        """Runs until done() is true, or no action is left."""
+        """Runs until done() is true, or no action is left. Standstill if time does not pass."""
         due, take = self._due, heapq.heappop
+        steps = 0
         while due and not done():
             moment, _, action = take(due)
             if moment > self.time:
                 self.time = moment
+                steps = 0
+            steps += 1
+            if steps > MOST_STEPS:
+                raise Standstill(
+                    f"virtual time stands still at {self.time / SECOND:g} s, after {MOST_STEPS:,} "
+                    "steps: nodes send messages without end; a --latency above 0 lets time pass"
+                )
             action()
 
     def run_to(self, moment: int) -> None:

@@ -16,6 +16,8 @@ import json
 import math
 import sqlite3
 import sys
+import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,13 +25,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 from types import CodeType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, SupportsIndex
 
 import node as node_module
 from node import Node, encode
 
 from ..record.node_log import NodeLog
-from ..running.cluster import Cluster, Listener
+from ..running.cluster import WELL, Cluster, Listener
 from ..units import SECOND
 from .loop import VirtualLoop, dice
 
@@ -40,11 +42,17 @@ NEVER = math.inf
 TURN_ENDS = 0.25
 PATIENCE = SECOND // 2  # ns; longest delay of a kill that waits for a statement or an output
 OTHERS = "__constants__"  # name of the global that overrides a program's constants
+SLEEP = time.sleep
+MOST_TURNS = 20_000  # turns of a node's timers in a second of its time; more would never end
 STATEMENTS = 12  # a kill waits for fewer database statements than this
 
 
-class Ended(Exception):
-    """A node has ended by itself, as a process does that exits."""
+class Ended(BaseException):
+    """A node has ended by itself. As a BaseException, no `except Exception` of its catches it."""
+
+
+class NotSimulable(Ended):
+    """A node has done what no simulated node can do."""
 
 
 class Killed(BaseException):
@@ -66,6 +74,7 @@ class VirtualNode(Node):
         note: Callable[[str], object],
     ) -> None:
         self._give, self._note = write, note
+        self.has_main = False  # whether the program has called main()
         self.now = clock  # type: ignore[method-assign]  # called often: saves a nested call
         super().__init__()
         self.random = rng
@@ -100,7 +109,8 @@ class VirtualNode(Node):
         self._note(text)
 
     def main(self) -> None:
-        """Does nothing: the owner drives the node."""
+        """Returns at once: the owner drives the node."""
+        self.has_main = True
 
     def _take_stdout(self) -> int:
         return -1
@@ -110,8 +120,9 @@ class VirtualNode(Node):
             self._give(line)
 
     def _start_thread(self, action: Callable[[], object]) -> None:
-        raise RuntimeError(
-            "a simulated node has no threads and no blocking handlers; run it with ./maelstrom test"
+        raise NotSimulable(
+            "a simulated node has no threads, and so no blocking handlers (blocking=True); "
+            "run this node without --simulate"
         )
 
     def _end(self, error: BaseException) -> NoReturn:
@@ -173,6 +184,7 @@ class Machine:
         listener: Listener,
         log: NodeLog,
         watcher: Watcher,
+        warn: Callable[[str], object],
     ) -> None:
         self.node_id = node_id
         self.clock = Clock(loop, rng.uniform(0, MAX_OFFSET))
@@ -187,6 +199,10 @@ class Machine:
         self._stderr = Lines(self.note)
         # A program may print before it makes its Node, which takes stdout for messages alone.
         self._stdout = Lines(lambda line: listener.on_line(node_id, line.encode(errors="replace")))
+        self._warn = warn
+        self._thread = threading.get_ident()
+        self._warned = False
+        self._timer_turns, self._counted_until = 0, 0  # turns of timers until this loop time
         self._arrived: deque[list[dict[str, Any]]] = deque()  # the messages of each coming turn
         self._written: list[bytes] = []
         self._turn_at = self._wake_at = NEVER  # loop times of the next read and check of timers
@@ -231,15 +247,24 @@ class Machine:
             with self._output(self._stdout):
                 program()
         except SystemExit as error:
-            self.end(f"exit status {error.code}")
+            self.end(WELL if error.code in (None, 0) else f"exit status {error.code}")
+        except NotSimulable as error:
+            self.refuse(str(error))
         except Exception as error:
             self.note(traceback.format_exc())
             self.end(f"{type(error).__name__}: {error}")
         else:
             if not self.node:
-                self.end("no Node of node.py: the binary must make one")
+                self.refuse(
+                    "it makes no Node of node.py, and nothing else can be simulated; "
+                    "run it without --simulate"
+                )
+            elif not self.node.has_main:
+                self.end(f"{WELL} and no line on stderr")
             elif storage := getattr(self.node.server, "storage", None):
                 storage.connect = self._connect
+        finally:
+            time.sleep = SLEEP
 
     def kill(self) -> None:
         """Kills the node now, at a statement or during an output, at most PATIENCE later."""
@@ -336,6 +361,23 @@ class Machine:
         self.node = None
         self._listener.on_exit(self.node_id, f"ended by itself with {how}")
 
+    def refuse(self, why: str) -> None:
+        """Reports that the node cannot be simulated."""
+        self.node = None
+        self._listener.on_exit(self.node_id, f"cannot be simulated: {why}")
+
+    def _sleep(self, seconds: float | SupportsIndex, /) -> None:
+        """Stands in for time.sleep while the node runs. Other threads of this process do sleep."""
+        if threading.get_ident() != self._thread:
+            SLEEP(seconds)
+        elif not self._warned:
+            self._warned = True
+            self._warn(
+                f"{self.node_id} called time.sleep({float(seconds):g}), which takes no time in a "
+                "simulated node: use node.after(seconds, action) instead, or run it without "
+                "--simulate"
+            )
+
     def _read_soon(self) -> None:
         if self._arrived and self._turn_at == NEVER:
             self._turn_at = now = self._loop.now()
@@ -364,6 +406,16 @@ class Machine:
             return
         due = self.node.due
         if due <= self.clock.now():
+            if moment >= self._counted_until:
+                self._timer_turns, self._counted_until = 0, int(moment) + SECOND
+            self._timer_turns += 1
+            if self._timer_turns > MOST_TURNS:
+                self.refuse(
+                    f"its timers take more than {MOST_TURNS:,} turns in a second of virtual time; "
+                    "make the seconds of its node.every or node.after larger (with --constants: a "
+                    "constant that is 0 or too small)"
+                )
+                return
             self._turn(self.node, self.node.run)
         elif due < NEVER:  # too early by a rounding, or the timer was cancelled
             self._wake_at = max(moment + 1, self.clock.moment(due))
@@ -372,8 +424,12 @@ class Machine:
     def _turn(self, node: VirtualNode, turn: Callable[..., object], *args: object) -> None:
         before = sys.stdout, sys.stderr
         sys.stdout = sys.stderr = self._stderr
+        time.sleep = self._sleep
         try:
             turn(*args)
+        except NotSimulable as error:
+            self.refuse(str(error))
+            return
         except Ended as error:
             self.end(str(error))
             return
@@ -382,6 +438,7 @@ class Machine:
             return
         finally:
             sys.stdout, sys.stderr = before
+            time.sleep = SLEEP
         written = self._written.copy()
         self._written.clear()
         dies = self._dies_writing and bool(written)
@@ -437,7 +494,10 @@ class Database(sqlite3.Connection):
 
 
 class SimulatedCluster(Cluster):
-    """A cluster that runs a Python `binary` with `args`. Each node's stderr is in `logs`."""
+    """A cluster that runs a Python `binary` with `args`. Each node's stderr is in `logs`.
+
+    `warn(text)` is called for what a node does that a simulation does not do as a real run.
+    """
 
     def __init__(
         self,
@@ -448,6 +508,7 @@ class SimulatedCluster(Cluster):
         seed: int,
         watcher: Watcher,
         constants: Mapping[str, float] = {},
+        warn: Callable[[str], object] = lambda text: None,
     ) -> None:
         self.machines: dict[str, Machine] = {}
         self._loop = loop
@@ -457,6 +518,7 @@ class SimulatedCluster(Cluster):
         self._seed = seed
         self._watcher = watcher
         self._constants = constants
+        self._warn = warn
         self._files = contextlib.ExitStack()
 
     def start(self, node_id: str, listener: Listener) -> None:
@@ -470,7 +532,9 @@ class SimulatedCluster(Cluster):
             rng, turns, kills = (
                 dice(self._seed, f"{what} {node_id}") for what in ("node", "turns", "kill")
             )
-            machine = Machine(node_id, self._loop, rng, turns, kills, listener, log, self._watcher)
+            machine = Machine(
+                node_id, self._loop, rng, turns, kills, listener, log, self._watcher, self._warn
+            )
             self.machines[node_id] = machine
             self._files.callback(machine.close)
         path = str(self._binary)
@@ -540,11 +604,13 @@ def compiled(source: bytes, path: str) -> tuple[CodeType, frozenset[str]]:
 
 @contextlib.contextmanager
 def standing_in(stand_in: type[Node], argv: list[str]) -> Iterator[None]:
-    """Replaces node.Node by `stand_in`, and sys.argv by `argv`, within the block."""
+    """Replaces node.Node by `stand_in`, sys.argv by `argv`, and stdin, within the block."""
     before = node_module.Node, sys.argv, sys.path
+    stdin, sys.stdin = sys.stdin, io.StringIO()  # a program that reads it gets no line
     node_module.Node = stand_in  # type: ignore[misc]
     sys.argv, sys.path = argv, [str(Path(argv[0]).parent), *sys.path]
     try:
         yield
     finally:
         node_module.Node, sys.argv, sys.path = before  # type: ignore[misc]
+        sys.stdin = stdin

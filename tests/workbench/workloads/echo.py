@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..checkers.linearizable import Analysis
+from ..record import edn
 from ..record.edn import Keyword
 from ..record.history import Op, clients
 from ..verdicts import VALID, Results
 from .workload import Body, Next, Worker, expect
+
+LONG = 300  # characters of a payload in a sentence
 
 
 class Echo:
@@ -26,6 +29,7 @@ class Echo:
 
     def __init__(self, rng: random.Random, node_count: int) -> None:
         self.analyses: dict[Any, Analysis] = {}
+        self.reasons: list[str] = []
         self._rng = rng
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
@@ -42,12 +46,32 @@ class Echo:
         """Requires each operation to be ok with its own payload. Errors and time-outs fail."""
         sent: dict[int | str, Any] = {}
         errors = []
+        wrong = []
+        count = failed = 0
         for op in clients(ops):
             if op.type == "invoke":
+                count += 1
                 sent[op.process] = op.value
             elif op.type != "ok" or op.value != sent[op.process]:
                 received = op.value if op.type == "ok" else op.error
+                if op.type == "ok":
+                    wrong.append(f"{edn.dumps(sent[op.process])} came back as {_shown(received)}")
+                else:
+                    failed += 1
                 errors.append(
                     ["Expected a message with :echo", sent[op.process], "But received", received]
                 )
+        self.reasons = []
+        if wrong:
+            self.reasons.append(
+                f"{wrong[0]}, but an echo must be the same as its request "
+                f"(wrong replies: {len(wrong)} of {count})"
+            )
+        if 0 < failed < count:
+            self.reasons.append(f"{failed} of {count} echo operations were not ok; all must be")
         return {VALID: not errors, Keyword("errors"): errors}
+
+
+def _shown(value: Any) -> str:
+    text = edn.dumps(value)
+    return text if len(text) <= LONG else f"{text[:LONG]}..."

@@ -39,6 +39,7 @@ class LinKv:
     def __init__(self, rng: random.Random, node_count: int) -> None:
         self.group = 2 * node_count
         self.analyses: dict[Any, Analysis] = {}
+        self.reasons: list[str] = []  # the analyses say why
         self._rng = rng
         self._keys: dict[int, int] = {}  # by group of threads: its current key
         self._processes: dict[int, set[int]] = {}  # by group: processes that used its current key

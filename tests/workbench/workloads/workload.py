@@ -50,6 +50,7 @@ class Workload(Protocol):
     # skips late answers. Otherwise the client is closed, and a late answer is a protocol error.
     reusable: bool
     analyses: dict[Any, Analysis]  # by key; filled by `check`
+    reasons: list[str]  # sentences that say why the history is not valid; filled by `check`
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
         """Returns the next operation; None if only busy workers may do it."""
