@@ -741,23 +741,6 @@ def test_5_3_what_a_follower_lacks_before_all_that_was_sent_is_sent_as_soon_as_i
     assert not scene.sent("append_entries", "n0")
 
 
-def test_5_3_a_rejection_counts_once_for_all_that_was_sent_before_it() -> None:
-    scene = long_log()
-    refused = scene.sent("append_entries", "n0")[-1]["sent"]
-    scene.says("n0", appended(2, 3, refused, success=False))
-    scene.sent("append_entries", "n0")
-    scene.says("n0", appended(2, 2, refused, success=False))
-    assert not scene.sent("append_entries", "n0")
-
-
-def test_5_3_a_rejection_never_goes_back_behind_what_matches() -> None:
-    scene = long_log()
-    first = scene.sent("append_entries", "n0")[-1]["sent"]
-    scene.says("n0", appended(2, 8, first))
-    scene.says("n0", appended(2, 1, first, success=False))
-    assert scene.until_sent("append_entries", "n0")["prev_log_index"] >= 8
-
-
 def test_5_3_answers_that_overtake_each_other_move_nothing_back() -> None:
     scene = ready_leader()
     scene.request(write(1))
@@ -798,77 +781,6 @@ def test_5_3_nothing_is_sent_again_before_an_answer_can_have_come() -> None:
     assert [len(sent["entries"]) for sent in scene.sent("append_entries", "n1")].count(1) == 1
     scene.advance(3 * TICK)
     assert [len(sent["entries"]) for sent in scene.sent("append_entries", "n1")].count(1) == 1
-
-
-def test_5_3_what_is_on_its_way_to_a_follower_is_bounded() -> None:
-    scene = ready_leader()
-    one = 2 * raft.OPERATION_BYTES + len("write" + "x")  # of an entry with one operation
-    count = (raft.WINDOW_BYTES + 2 * raft.CHUNK_BYTES) // one
-    writes = [forward(i, [["c1", i, write(i)]], owner="n2") for i in range(count)]
-    scene.says("n2", *writes)
-    for _ in range(40):
-        scene.says("n2", appended(1, 1, 0.0))  # gives the leader a turn
-    sent = scene.sent("append_entries", "n1")
-    on_its_way = sum(len(message["entries"]) for message in sent)
-    assert raft.WINDOW_BYTES <= on_its_way * one < raft.WINDOW_BYTES + one
-    assert max(len(message["entries"]) for message in sent) <= raft.CHUNK_BYTES // one
-    last = sent[-1]["prev_log_index"] + len(sent[-1]["entries"])
-    scene.says("n1", appended(1, last, sent[-1]["sent"]))
-    assert scene.sent("append_entries", "n1")[0]["prev_log_index"] == last
-
-
-def test_5_3_what_an_earlier_leader_has_sent_is_not_on_its_way(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Else the first entry of a leader with a long log would wait for a round trip."""
-    monkeypatch.setattr(raft, "WINDOW_BYTES", 4000)
-    scene = follower(entries=[entry(1, value) for value in range(20)], commit=20)
-    become_leader(scene)
-    first = scene.sent("append_entries", "n0")[0]
-    assert (first["prev_log_index"], first["entries"]) == (20, [no_op(scene.raft.term)])
-
-
-@pytest.mark.parametrize("refuses", [True, False])
-def test_5_3_what_is_sent_again_is_bounded_from_where_it_begins(
-    monkeypatch: pytest.MonkeyPatch, refuses: bool
-) -> None:
-    monkeypatch.setattr(raft, "WINDOW_BYTES", 4000)
-    monkeypatch.setattr(raft, "CHUNK_BYTES", 2500)
-    scene = follower(entries=[entry(1, value) for value in range(20)], commit=20)
-    scene.knows_latency(0.0)
-    become_leader(scene)
-    (first,) = scene.sent("append_entries", "n0")
-    if refuses:
-        scene.says("n0", {**appended(2, 8, first["sent"]), "success": False})
-    else:  # it may be lost
-        scene.advance(3 * TICK)
-    for _ in range(9):
-        scene.says("n2", appended(2, 21, scene.raft.leading.stamp))
-    sent = [message for message in scene.sent("append_entries", "n0") if message["entries"]]
-    begin = 8 if refuses else 0
-    assert [message["prev_log_index"] for message in sent] == [begin, begin + 2, begin + 3]
-
-
-def test_5_3_long_values_are_sent_in_pieces_that_are_bounded_in_bytes() -> None:
-    scene = ready_leader()
-    value = "x" * (raft.CHUNK_BYTES // 3)
-    scene.says("n2", *(forward(i, [["c1", i, write(value)]], owner="n2") for i in range(60)))
-    for _ in range(60):
-        scene.says("n2", appended(1, 1, 0.0))
-    sizes = [len(message["entries"]) for message in scene.sent("append_entries", "n1")]
-    assert max(sizes) == 2
-    assert sum(sizes) * len(value) <= raft.WINDOW_BYTES + raft.CHUNK_BYTES
-    assert sum(sizes) * raft.CHUNK_BYTES // 2 >= raft.WINDOW_BYTES
-
-
-def test_5_3_an_entry_that_is_larger_than_a_message_should_be_is_sent_alone() -> None:
-    scene = ready_leader()
-    large = [["c1", i, write("x" * (raft.CHUNK_BYTES // 3))] for i in range(60)]
-    scene.says("n2", *(forward(i, large[20 * i : 20 * i + 20], owner="n2") for i in range(3)))
-    for match in (2, 3, 4):
-        (sent,) = scene.sent("append_entries", "n1")
-        assert [len(entry[-1]) for entry in sent["entries"]] == [20]
-        scene.says("n1", appended(1, match, sent["sent"]))
 
 
 def test_5_3_a_follower_that_is_not_heard_gets_heartbeats_only() -> None:
@@ -1157,14 +1069,6 @@ def test_8_a_read_by_log_is_an_entry() -> None:
     assert scene.answer(msg_id) is not None
 
 
-def test_8_a_read_is_not_remembered_for_its_value_may_be_large_and_it_may_be_done_twice() -> None:
-    scene = ready_leader(reads="log")
-    scene.request(write(1))
-    scene.request(READ)
-    scene.acks("n1")
-    assert [record[2]["type"] for record in scene.raft.sessions.records()] == ["write_ok"]
-
-
 def test_8_a_leader_that_is_cut_off_serves_no_stale_read() -> None:
     world = World()
     nodes: dict[str, Raft] = {id: world.add(id, Raft) for id in ("n0", "n1", "n2")}
@@ -1195,29 +1099,6 @@ def test_8_and_each_time_it_has_the_same_answer() -> None:
     scene.says("n1", forward(1, [["c1", 4, write(1)], once]), forward(2, [once]))
     scene.acks("n2")
     assert [scene.answer(5), scene.answer(5)] == [{"type": "cas_ok"}] * 2
-
-
-def test_8_an_operation_older_than_its_clients_last_one_is_ignored() -> None:
-    """It is a late copy: its client has had the answer, or waits for it no more."""
-    scene = ready_leader()
-    scene.says("n1", forward(1, [["c1", 5, write(5)]]), forward(2, [["c1", 4, write(4)]]))
-    scene.acks("n2")
-    assert scene.value == 5
-    assert (scene.answer(5), scene.answer(4)) == ({"type": "write_ok"}, None)
-
-
-def test_8_each_client_has_a_session_of_its_own() -> None:
-    entries = [entry(1, 1, msg_id=7, client="c1"), entry(1, 2, msg_id=3, client="c2")]
-    assert follower(entries=entries, commit=2).value == 2
-
-
-def test_8_a_read_by_log_is_done_though_it_is_older_than_its_clients_last_write() -> None:
-    scene = ready_leader(reads="log")
-    scene.says("n1", forward(1, [["c1", 5, write(5)]]), forward(2, [["c1", 4, READ]]))
-    scene.says("n1", forward(3, [["c1", 9, READ]]), forward(4, [["c1", 6, write(6)]]))
-    scene.acks("n2")
-    assert scene.answer(4) == scene.answer(9) == {"type": "read_ok", "value": 5}
-    assert (scene.answer(6), scene.value) == ({"type": "write_ok"}, 6)
 
 
 # Operations at the node that owns them: the one that the client asked
@@ -1498,25 +1379,6 @@ def test_times_the_answer_of_a_voter_tells_a_round_trip_too() -> None:
     assert scene.raft.times.rtt == pytest.approx(0.25)
 
 
-def test_times_a_follower_that_leads_has_not_forgotten_what_its_leader_said() -> None:
-    scene = Scene("n1")
-    for _ in range(10):
-        scene.says("n0", {**append(1), "rtt": 0.2})
-    become_leader(scene)
-    assert scene.raft.times.rtt == 0.2 and scene.raft.times.timeout == pytest.approx(0.5)
-
-
-def test_times_a_pause_of_the_leader_is_no_round_trip() -> None:
-    scene = new_leader()
-    for value in range(5):
-        scene.request(write(value))
-        scene.world.time += 4.0
-        scene.acks("n1")
-        scene.node.run()
-    scene.advance(0.2)
-    assert scene.sent("append_entries", "n1")[-1]["timeout"] < 0.5
-
-
 def test_times_a_pause_of_a_follower_is_no_round_trip() -> None:
     scene = ready_leader()
     for _ in range(40):
@@ -1529,13 +1391,6 @@ def test_times_a_pause_of_a_follower_is_no_round_trip() -> None:
     scene.advance(0.2)
     assert scene.raft.role == "leader"
     assert scene.sent("append_entries", "n1")[-1]["timeout"] < 0.5
-
-
-def test_times_many_answers_at_once_are_one_round_trip() -> None:
-    scene = ready_leader()
-    scene.advance(0.1)
-    scene.says("n1", *[appended(1, 1, 0.0)] * 60)
-    assert scene.raft.times.rtt == 0
 
 
 def test_times_a_follower_takes_the_leaders_timeout() -> None:
@@ -1587,16 +1442,6 @@ def test_times_an_answer_that_others_have_overtaken_by_little_counts() -> None:
     scene.says("n1", appended(1, 1, first))
     assert scene.raft.times._samples[-1] == pytest.approx(scene.world.time - first)
     assert [*scene.raft.times._samples] != before
-
-
-def test_a_round_trip_within_one_moment_of_the_clock_takes_no_negative_time() -> None:
-    scene = ready_leader()
-    scene.advance(0.1)
-    for value in range(3):  # each turn's stamp is larger, though the time stands still
-        scene.request(write(value))
-    scene.acks("n1")
-    assert scene.raft.leading.stamp > scene.world.time
-    assert scene.raft.times.rtt == min(scene.raft.times._samples) == 0
 
 
 # What other servers may not say
@@ -1678,35 +1523,6 @@ def test_cost_an_idle_cluster_of_any_size_sends_at_most_50_messages_a_second(nod
     assert [raft.role for raft in rafts].count("leader") == 1 and rafts[0].term == 1
 
 
-def test_cost_on_a_near_network_writes_wait_for_the_answer_to_the_last_append() -> None:
-    scene = new_leader()
-    scene.knows_latency(0.002)  # a round trip worth waiting for
-    scene.world.time += 0.002
-    scene.acks(*scene.peers)
-    scene.request(write(1))
-    (first,) = scene.sent("append_entries", "n1")
-    scene.request(write(2))
-    scene.request(write(3))
-    assert not scene.sent("append_entries")[1:]
-    scene.says("n1", appended(1, 2, first["sent"], TIMEOUT))
-    (second,) = scene.sent("append_entries", "n1")
-    assert len(second["entries"]) == 2
-
-
-def test_cost_on_a_near_network_writes_wait_for_half_a_round_trip_and_no_longer() -> None:
-    scene = new_leader()
-    scene.knows_latency(0.002)
-    scene.world.time += 0.002
-    scene.acks(*scene.peers)
-    scene.request(write(1))
-    scene.world.time += 0.0009
-    scene.request(write(2))
-    assert len(scene.sent("append_entries", "n1")) == 1
-    scene.world.time += 0.0002  # the answer may be lost
-    scene.request(write(3))
-    assert len(scene.sent("append_entries", "n1")[-1]["entries"]) == 2
-
-
 def test_cost_on_a_near_network_who_is_not_needed_to_commit_gets_several_writes_at_once() -> None:
     scene = new_leader(5)
     scene.knows_latency(0.002)
@@ -1780,33 +1596,6 @@ def test_cost_on_a_near_network_reads_that_ask_all_do_not_keep_writes_from_who_i
         entries += sum(len(sent["entries"]) for sent in scene.sent("append_entries", "n4"))
         scene.acks("n1", "n2", "n3")
     assert entries >= 2 * raft.SPARE
-
-
-def test_cost_on_a_far_network_no_write_waits() -> None:
-    scene = new_leader()
-    scene.knows_latency(0.1)
-    scene.world.time += 0.1
-    scene.acks(*scene.peers)
-    for n in range(3):
-        scene.request(write(n))
-    assert len(scene.sent("append_entries", "n1")) == 3
-
-
-# How long an owner waits
-
-
-@pytest.mark.parametrize(("round_trip", "patience"), [(0.0, 0.9), (0.1, 0.9), (0.4, 1.8)])
-def test_owner_gives_up_after_nine_latencies_and_not_before_nine_tenths_of_a_second(
-    round_trip: float, patience: float
-) -> None:
-    """Maelstrom's clients wait for ten latencies, and for a second at least."""
-    scene = follower()
-    scene.says("n0", {**append(1), "rtt": round_trip})
-    msg_id = scene.request(READ)
-    scene.advance(patience - TICK)
-    assert scene.answer(msg_id) is None
-    scene.advance(2 * TICK)
-    assert (scene.answer(msg_id) or {})["code"] == 11
 
 
 def test_owner_a_late_answer_is_given_all_the_same() -> None:

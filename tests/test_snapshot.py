@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +21,6 @@ from test_raft import (
 import node
 import raft
 from node import Body
-from raft import Operation
 
 ENTRY = raft.weight([["c1", 1, write(1, "k1")]])
 KEPT = 4  # entries
@@ -139,34 +137,6 @@ def test_7_a_part_may_hold_the_last_sessions_and_all_items(monkeypatch: pytest.M
     state = raft.Snapshot(sessions=sessions, map=raft.PersistentMap((n, n) for n in range(5)))
     assert state.part(1) == [*sessions[1:], *state.map.items()]
     assert state.part(4) == [*state.map.items(1)] and len(state.part(0)) == state.size
-
-
-def test_7_what_entries_weigh_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    weighed: list[int] = []
-    log = raft.Log()
-
-    def weight(operations: Sequence[Operation]) -> int:
-        ((_, size, _),) = operations
-        weighed.append(size)
-        return int(size)
-
-    monkeypatch.setattr(raft, "weight", weight)
-
-    def takes(*sizes: int) -> None:
-        log.append(raft.Entry(1, operations=[["c1", size, {}]]) for size in sizes)
-
-    takes(1, 20, 300)
-    assert log.bytes_between(1, 3) == 320
-    log.compact(2, 1)
-    takes(4000)
-    assert log.bytes_between(2, 4) == 4300 and weighed == [1, 20, 300, 4000]
-    log.truncate(3)
-    takes(50000)
-    assert log.bytes_between(3, 4) == 50000 and log.bytes_between(2, 4) == 50300
-    log.compact(3, 2)  # it was another leader's log: all is forgotten
-    takes(6, 70)
-    assert log.bytes_between(3, 5) == 76 and log.bytes_between(4, 5) == 70
-    assert log.bytes_between(1, 5) == 76  # of what is left
 
 
 def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part() -> None:
