@@ -1,4 +1,4 @@
-"""Section 7 of the paper: a log that is cut, and the state that takes its place on who needs it."""
+"""Section 7 of the paper: compaction of the log, and snapshots for followers that lag behind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leader_without_its_past() -> Scene:
-    """n0 has committed 20 writes with n1, and its log no longer begins at 1; n2 has nothing."""
+    """n0 and n1 have 20 committed writes, and n0's log begins after 1. n2 has no entry."""
     scene = ready_leader()
     for value in range(20):
         scene.request(write(value, f"k{value % 5}"))
@@ -57,11 +57,22 @@ def part(
 
 
 def got(index: int, offset: int, sent: float) -> Body:
-    """append_entries_res of a follower that has so much of a snapshot"""
+    """append_entries_res of a follower that has `offset` records of a snapshot"""
     return {**appended(1, 0, sent), "snapshot": index, "offset": offset}
 
 
 X, Y = ["x", 1], ["y", 2]
+
+
+def test_7_parts_taken_in_order_give_the_same_snapshot() -> None:
+    sessions = [[f"c{n}", n, {"type": "write_ok"}] for n in range(5)]
+    whole = raft.Snapshot(9, 1, {}, sessions, raft.PersistentMap((n, str(n)) for n in range(5)))
+    copy, parts = raft.Snapshot(9, 1), 0
+    while copy.size < whole.size:
+        copy.take([list(record) for record in whole.part(copy.size)])
+        parts += 1
+    assert (copy.sessions, [*copy.map.items()]) == (sessions, [*whole.map.items()])
+    assert parts > 1 and not raft.Snapshot().size, "no two snapshots share their records"
 
 
 def test_7_a_log_does_not_grow_with_the_number_of_operations() -> None:
@@ -306,7 +317,7 @@ def test_7_parts_that_come_twice_or_too_early_change_nothing() -> None:
 
 
 def test_7_of_a_state_that_was_taken_no_second_copy_is_kept() -> None:
-    """It would also hold a version of the map, and thus all that is written from then on."""
+    """A copy would hold a version of the map, and thus a record of each later write."""
     scene = follower()
     scene.says("n0", part([X]), part([Y], offset=1))
     answer = scene.sent("append_entries_res", "n0")[-1]

@@ -6,7 +6,7 @@ import pytest
 
 from raft import MAX_TIMEOUT, SAMPLE_INTERVAL, Times
 
-LONG_AGO = 51  # samples, after which no older one counts
+LONG_AGO = 51  # samples that count; older ones are forgotten
 
 
 def measured(*round_trips: float, leads: bool = True, others: int = 2) -> Times:
@@ -17,10 +17,11 @@ def measured(*round_trips: float, leads: bool = True, others: int = 2) -> Times:
     return times
 
 
-def test_the_median_of_the_round_trips_counts() -> None:
-    assert measured(*[0.2] * LONG_AGO).rtt == pytest.approx(0.2)
-    assert measured(*[0.1] * 26, *[0.2] * 25).rtt == pytest.approx(0.1)
-    assert measured(*[0.1] * 25, *[0.2] * 26).rtt == pytest.approx(0.2)
+@pytest.mark.parametrize("leads", [True, False])
+def test_the_median_of_the_round_trips_counts(leads: bool) -> None:
+    assert measured(*[0.2] * LONG_AGO, leads=leads).rtt == pytest.approx(0.2)
+    assert measured(*[0.1] * 26, *[0.2] * 25, leads=leads).rtt == pytest.approx(0.1)
+    assert measured(*[0.1] * 25, *[0.2] * 26, leads=leads).rtt == pytest.approx(0.2)
 
 
 def test_a_longer_round_trip_makes_the_timeout_longer() -> None:
