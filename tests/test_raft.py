@@ -1,8 +1,9 @@
 """The rules of Raft, one test for each, in the order of the paper and with its sections.
 
 "The paper" is D. Ongaro and J. Ousterhout, In search of an understandable consensus algorithm;
-"thesis" is D. Ongaro's. A test drives one real node: it says what the node's peers say, and reads
-what the node sends them. Time stands still unless the test moves it.
+"thesis" is D. Ongaro's. A test drives one real node: it plays the node's peers, and reads the
+messages to them. Time stands still unless the test moves it. Tests of one room of Raft are in files
+of their own, such as test_follower.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import raft
 from node import Body, Message
 from raft import Raft, Storage
 
-TIMEOUT = 0.3  # that the leaders played here ask for, in seconds; no node has less
+TIMEOUT = 0.3  # seconds; the election timeout of the leaders played here, the shortest of all
 TICK = 0.04
 LONG = 60.0
 
@@ -38,14 +39,14 @@ class Scene:
         self.world.request(node_id, {"type": "init", "node_id": node_id, "node_ids": ids})
 
     def says(self, peer: str, *bodies: Body) -> None:
-        """A peer's messages, which arrive in one turn."""
+        """Delivers a peer's messages in one turn."""
         self.hears(*({"src": peer, "dest": self.node_id, "body": body} for body in bodies))
 
     def hears(self, *messages: Message) -> None:
         self.node.receive(*messages)
 
     def sent(self, type: str, to: str | None = None) -> list[Body]:
-        """What the node has sent of this type, to this peer, since the test asked for it last."""
+        """Returns the messages of this type, to this peer, sent since the last call."""
         found = [
             message
             for message in self.world.inbox
@@ -55,7 +56,7 @@ class Scene:
         return [message["body"] for message in found]
 
     def acks(self, *peers: str, timeout: float | None = None, start: int = 0) -> None:
-        """These peers answer the newest append_entries to them: they have all it knows of."""
+        """Lets these peers acknowledge the newest append_entries to them with all its entries."""
         for peer in peers:
             newest = self.sent("append_entries", peer)[-1]
             match = newest["prev_log_index"] + len(newest["entries"])
@@ -69,7 +70,7 @@ class Scene:
         return self.world.answer(msg_id)
 
     def knows_latency(self, seconds: float) -> None:
-        """The node has known for long how long a round trip takes."""
+        """Fills the node's samples with this round trip."""
         self.raft.times._samples.extend([seconds] * 51)
         self.raft.times.lead()
 
@@ -77,25 +78,25 @@ class Scene:
         self.world.advance(seconds)
 
     def until_sent(self, type: str, to: str | None = None) -> Body:
-        """Moves time on until the node sends such a message; returns the newest."""
+        """Moves time on until the node sends a message of this type; returns the newest."""
         found: list[Body] = self.world.until(lambda: self.sent(type, to))
         return found[-1]
 
     @property
     def value(self) -> Any:
-        """What the node's map holds under the key x."""
+        """The value of the key x in the node's map."""
         return self.raft.state_machine.map.get("x")
 
     @property
     def terms(self) -> list[int]:
-        """Of the entries in the log."""
+        """The terms of the entries in the log."""
         return [self.raft.log[index].term for index in range(1, self.raft.log.size + 1)]
 
 
 def new_leader(nodes: int = 3, reads: str = "lease") -> Scene:
     """n0 has just been elected in term 1; its no-op is entry 1 and not committed.
 
-    It has known for long that a message takes no time.
+    All round trips that it knows of took no time.
     """
     scene = Scene("n0", nodes, reads)
     scene.knows_latency(0.0)
@@ -130,7 +131,7 @@ def candidate() -> Scene:
 
 
 def become_leader(scene: Scene) -> None:
-    """The node hears nobody, campaigns, and is elected by as many peers as a majority needs."""
+    """Lets the node campaign and win the votes of a majority."""
     scene.sent("request_vote")
     for pre in (True, False):
         asked = scene.until_sent("request_vote")
@@ -140,7 +141,7 @@ def become_leader(scene: Scene) -> None:
     assert scene.raft.role == "leader"
 
 
-# What servers say: the messages of the paper's figure 2, as raft.py names their fields.
+# Messages between servers (figure 2), with the names of their fields in raft.py
 
 
 def ask(
@@ -170,7 +171,7 @@ def append(
     term: int, prev: tuple[int, int] = (0, 0), entries: list[Any] | None = None, commit: int = 0,
     sent: float = 0.0, timeout: float = TIMEOUT, done: list[int] | None = None,
 ) -> Body:  # fmt: skip
-    """append_entries; `prev` is the (index, term) of what comes before the entries."""
+    """append_entries; `prev` is the (index, term) of the entry before the new ones."""
     index, prev_term = prev
     return {
         "type": "append_entries", "term": term, "prev_log_index": index,
@@ -195,7 +196,7 @@ def forward(
     seq: int, writes: list[Any] | None = None, reads: list[Any] | None = None,
     owner: str = "n1",
 ) -> Body:  # fmt: skip
-    """Operations of n1's clients, as they come to n0, the leader, if nothing else is said."""
+    """forward; by default n1 forwards operations of its clients to n0, the leader."""
     return {
         "type": "forward", "owner": owner, "seq": seq,
         "reads": reads or [], "writes": writes or [],
@@ -214,7 +215,7 @@ READ = {"type": "read", "key": "x"}
 
 
 def entry(term: int, body: Body | int, msg_id: int = 0, client: str = "c9") -> Any:
-    """An entry of the log with this operation, or the write of this number."""
+    """An entry of the log with this operation; a number stands for a write of it."""
     operation = write(body) if isinstance(body, int) else body
     msg_id = msg_id or operation.get("value", 1)
     return [term, "n0", msg_id, [[client, msg_id, operation]]]
@@ -620,7 +621,7 @@ def test_prevote_who_hears_the_leader_again_does_not_become_a_candidate() -> Non
     assert (scene.raft.role, scene.raft.term) == ("follower", 1)
 
 
-# Promises and quorums: what leases stand on (thesis 6.4.1)
+# Promises and quorums, on which leases depend (thesis 6.4.1)
 
 
 def test_6_4_1_no_candidacy_before_the_end_of_a_promise_even_if_the_timeout_shrinks() -> None:
@@ -945,7 +946,7 @@ def test_5_3_an_answer_to_a_new_leader_echoes_nothing_of_the_one_before() -> Non
 
 
 def figure_8() -> Scene:
-    """S1 (n0) of the paper's figure 8, with an entry of term 2 at index 2, leads a later term."""
+    """S1 (n0) of the paper's figure 8 leads a later term and has an entry of term 2 at index 2."""
     scene = Scene("n0", nodes=5)
     scene.says("n4", append(2, entries=[no_op(1), entry(2, 7)]))
     become_leader(scene)
@@ -1101,7 +1102,7 @@ def test_8_and_each_time_it_has_the_same_answer() -> None:
     assert [scene.answer(5), scene.answer(5)] == [{"type": "cas_ok"}] * 2
 
 
-# Operations at the node that owns them: the one that the client asked
+# Operations at their owner, the node that the client asked
 
 
 def test_owner_all_operations_of_a_turn_go_to_the_leader_in_one_message() -> None:
@@ -1202,7 +1203,7 @@ def test_owner_who_hears_no_leader_goes_through_a_voter_that_follows_one() -> No
 
 
 def test_owner_sends_nothing_again_when_another_refusal_comes() -> None:
-    """Else each election would send all that is pending as often as there are voters."""
+    """Otherwise each voter in an election would cause a retry of all pending batches."""
     scene = Scene("n1", nodes=5)
     scene.says("n2", vote(8, granted=False, leader="n0"))
     scene.request(write(1))
@@ -1250,7 +1251,7 @@ def test_owner_forgets_the_relay_when_it_leads_itself() -> None:
     assert len(scene.sent("forward", "n1")) == 1
 
 
-# Forwards: the leader, and nodes that pass them on
+# Forwarded batches: the leader, and relays
 
 
 def test_forward_is_taken_once_by_the_leader_however_often_it_comes() -> None:
@@ -1358,7 +1359,7 @@ def test_forward_a_malformed_operation_gets_12_and_never_enters_a_log() -> None:
     assert refusal["text"] == "the operation lacks from, to"
 
 
-# Times: measured, and nothing is configured
+# Times: the messages whose round trips are measured
 
 
 def test_times_a_round_trip_makes_the_timeout_longer() -> None:
@@ -1444,7 +1445,7 @@ def test_times_an_answer_that_others_have_overtaken_by_little_counts() -> None:
     assert [*scene.raft.times._samples] != before
 
 
-# What other servers may not say
+# Messages that are refused
 
 SAID: list[Body] = [
     ask(9),
@@ -1472,7 +1473,7 @@ def test_check_a_commit_index_that_is_ahead_commits_what_is_there() -> None:
 
 @pytest.mark.parametrize("name", ["key", "value"])
 def test_check_what_a_client_nests_too_deep_enters_no_log(name: str) -> None:
-    """No follower would take an entry with that, nor any that comes after it."""
+    """No follower would accept such an entry, nor any later entry."""
     scene = ready_leader()
     deep: Any = 1
     for _ in range(raft.MAX_NESTING + 1):
@@ -1491,7 +1492,7 @@ def test_check_a_batch_is_not_remembered_longer_than_anybody_waits() -> None:
 
 
 def test_of_a_batch_that_is_done_a_leader_does_not_keep_the_operations() -> None:
-    """It remembers thousands: their reads would be most of what it holds."""
+    """It remembers thousands of batches, and their operations would take most of its memory."""
     scene = ready_leader()
     scene.says("n1", forward(1, [["c1", 1, write(1)]], [["c1", 2, READ]]))
     (batch,) = scene.raft.leading.accepted.values()
@@ -1500,7 +1501,7 @@ def test_of_a_batch_that_is_done_a_leader_does_not_keep_the_operations() -> None
     assert scene.answer(1) and scene.answer(2) and not (batch.reads or batch.writes)
 
 
-# What many messages would cost
+# The number of messages
 
 
 @pytest.mark.parametrize("nodes", [3, 7, 15])
@@ -1541,7 +1542,7 @@ def test_cost_on_a_near_network_who_is_not_needed_to_commit_gets_several_writes_
 
 
 def test_cost_a_leader_whose_disk_lacks_its_newest_entries_needs_one_follower_more() -> None:
-    """Its disk may be the slowest."""
+    """Such a leader does not count itself yet, and its disk may be the slowest."""
     scene = new_leader(5)
     scene.knows_latency(0.002)
     scene.world.time += 0.002
@@ -1568,7 +1569,7 @@ def test_cost_on_a_near_network_another_is_needed_for_one_that_is_silent() -> No
 
 
 def test_cost_on_a_near_network_another_is_needed_for_one_that_answers_nothing_a_while() -> None:
-    """Not only when it counts as silent: writes would wait for an election timeout till then."""
+    """Otherwise writes would wait for an election timeout, until the follower counts as silent."""
     scene = new_leader(5)
     scene.knows_latency(0.002)
     scene.world.time += 0.002
@@ -1599,7 +1600,7 @@ def test_cost_on_a_near_network_reads_that_ask_all_do_not_keep_writes_from_who_i
 
 
 def test_owner_a_late_answer_is_given_all_the_same() -> None:
-    """A client skips an answer that it does not wait for; one that is slow may still wait."""
+    """A client skips an answer that it does not wait for, and a slow client may still wait."""
     scene = ready_leader()
     msg_id = scene.request(write(1))
     scene.world.time += 5.0
