@@ -50,7 +50,7 @@ bench:  ## measure throughput, latency and CPU of raft.py: tables and a page, in
 bench-compare:  ## compare the CPU and latency of two commits: make bench-compare REV=HEAD~5
 	$(PYTHON) tests/bench/compare.py $(ARGS) -- '$(REV)'
 
-directed:  ## inject faults at chosen moments in real nodes: make directed ARGS=failover
+directed:  ## inject faults at chosen moments in real nodes: make directed ARGS=new-leader
 	$(PYTHON) tests/bench/directed.py $(ARGS)
 
 crashes:  ## kill, pause and load real nodes: make crashes ARGS='rounds --rounds 10'

@@ -29,7 +29,11 @@ from workbench.running import options  # noqa: E402
 from workbench.running.prepare import prepare  # noqa: E402
 from workbench.soak.seeds import Quiet  # noqa: E402
 
-TESTS = tuple(f"tests/test_{name}.py" for name in ("raft", "snapshot", "storage", "return"))
+FILES = (
+    "raft", "snapshot", "storage", "return", "log", "follower", "clients", "sessions", "members",
+    "times",
+)  # fmt: skip
+TESTS = tuple(f"tests/test_{name}.py" for name in FILES)
 NEEDED = ("node.py", "pyproject.toml", "tests/in_process.py", *TESTS)
 
 

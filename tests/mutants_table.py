@@ -1,4 +1,4 @@
-"""The mutants of raft.py: what is taken out, and where that shows (tests/mutants.py runs them).
+"""The mutants of raft.py: the rules to remove and the runs that show it (tests/mutants.py).
 
 "The paper" is D. Ongaro and J. Ousterhout, In search of an understandable consensus algorithm;
 "thesis" is D. Ongaro's.
@@ -13,9 +13,9 @@ Patch = tuple[str, str]  # a text that is once in raft.py, and what takes its pl
 
 
 class Mutant(NamedTuple):
-    """A rule taken out: where it is from, what breaks without it, how, and where to look.
+    """Removes one rule: its name and source, the check that fails without it, and the patches.
 
-    That is a shape, for so many seeds at most, or a test (pytest -k).
+    It is caught by a run in a shape, within this number of seeds, or by a test (pytest -k).
     """
 
     name: str

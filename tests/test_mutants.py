@@ -1,4 +1,4 @@
-"""The mutants fit today's raft.py, and the simulation sees what it should."""
+"""The mutants fit today's raft.py, and the simulation catches them."""
 
 from __future__ import annotations
 

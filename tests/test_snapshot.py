@@ -1,9 +1,8 @@
-"""Section 7 of the paper: a log that is cut, and the state that takes its place on who needs it."""
+"""Section 7 of the paper: compaction of the log, and snapshots for followers that lag behind."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +21,6 @@ from test_raft import (
 import node
 import raft
 from node import Body
-from raft import Operation
 
 ENTRY = raft.weight([["c1", 1, write(1, "k1")]])
 KEPT = 4  # entries
@@ -36,7 +34,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leader_without_its_past() -> Scene:
-    """n0 has committed 20 writes with n1, and its log no longer begins at 1; n2 has nothing."""
+    """n0 and n1 have 20 committed writes, and n0's log begins after 1. n2 has no entry."""
     scene = ready_leader()
     for value in range(20):
         scene.request(write(value, f"k{value % 5}"))
@@ -59,11 +57,22 @@ def part(
 
 
 def got(index: int, offset: int, sent: float) -> Body:
-    """append_entries_res of a follower that has so much of a snapshot"""
+    """append_entries_res of a follower that has `offset` records of a snapshot"""
     return {**appended(1, 0, sent), "snapshot": index, "offset": offset}
 
 
 X, Y = ["x", 1], ["y", 2]
+
+
+def test_7_parts_taken_in_order_give_the_same_snapshot() -> None:
+    sessions = [[f"c{n}", n, {"type": "write_ok"}] for n in range(5)]
+    whole = raft.Snapshot(9, 1, {}, sessions, raft.PersistentMap((n, str(n)) for n in range(5)))
+    copy, parts = raft.Snapshot(9, 1), 0
+    while copy.size < whole.size:
+        copy.take([list(record) for record in whole.part(copy.size)])
+        parts += 1
+    assert (copy.sessions, [*copy.map.items()]) == (sessions, [*whole.map.items()])
+    assert parts > 1 and not raft.Snapshot().size, "no two snapshots share their records"
 
 
 def test_7_a_log_does_not_grow_with_the_number_of_operations() -> None:
@@ -139,34 +148,6 @@ def test_7_a_part_may_hold_the_last_sessions_and_all_items(monkeypatch: pytest.M
     state = raft.Snapshot(sessions=sessions, map=raft.PersistentMap((n, n) for n in range(5)))
     assert state.part(1) == [*sessions[1:], *state.map.items()]
     assert state.part(4) == [*state.map.items(1)] and len(state.part(0)) == state.size
-
-
-def test_7_what_entries_weigh_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    weighed: list[int] = []
-    log = raft.Log()
-
-    def weight(operations: Sequence[Operation]) -> int:
-        ((_, size, _),) = operations
-        weighed.append(size)
-        return int(size)
-
-    monkeypatch.setattr(raft, "weight", weight)
-
-    def takes(*sizes: int) -> None:
-        log.append(raft.Entry(1, operations=[["c1", size, {}]]) for size in sizes)
-
-    takes(1, 20, 300)
-    assert log.bytes_between(1, 3) == 320
-    log.compact(2, 1)
-    takes(4000)
-    assert log.bytes_between(2, 4) == 4300 and weighed == [1, 20, 300, 4000]
-    log.truncate(3)
-    takes(50000)
-    assert log.bytes_between(3, 4) == 50000 and log.bytes_between(2, 4) == 50300
-    log.compact(3, 2)  # it was another leader's log: all is forgotten
-    takes(6, 70)
-    assert log.bytes_between(3, 5) == 76 and log.bytes_between(4, 5) == 70
-    assert log.bytes_between(1, 5) == 76  # of what is left
 
 
 def test_7_a_follower_that_lacks_what_is_forgotten_gets_the_state_part_by_part() -> None:
@@ -336,7 +317,7 @@ def test_7_parts_that_come_twice_or_too_early_change_nothing() -> None:
 
 
 def test_7_of_a_state_that_was_taken_no_second_copy_is_kept() -> None:
-    """It would also hold a version of the map, and thus all that is written from then on."""
+    """A copy would hold a version of the map, and thus a record of each later write."""
     scene = follower()
     scene.says("n0", part([X]), part([Y], offset=1))
     answer = scene.sent("append_entries_res", "n0")[-1]

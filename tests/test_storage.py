@@ -1,6 +1,6 @@
-"""Stable storage: what a node has said it knows is still there when it comes back, or it does not.
+"""Stable storage: a node that comes back knows all that it acknowledged, or it does not start.
 
-Nodes run in this process, on real SQLite files. A crash is a copy of the files as they are.
+Nodes run in this process, on real SQLite files. A crash is a copy of the files at that moment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,19 @@ from workbench.simulation.simulated_cluster import Ended
 
 import raft
 from node import Body
-from raft import TICK, HardState, Raft, Storage
+from raft import (
+    TICK,
+    Entry,
+    HardState,
+    Log,
+    Map,
+    Memory,
+    PersistentMap,
+    Raft,
+    Sessions,
+    State,
+    Storage,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,7 +58,7 @@ class Founded(Storage):
 
 
 class Disk:
-    """A folder with nodes' files. `refuses(statement)` says what is wrong, if anything is."""
+    """A folder with nodes' files. `refuses(statement)` returns an error text, or ""."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,7 +79,7 @@ class Disk:
         return database
 
     def after_crash(self) -> Disk:
-        """What is there if the node ends now."""
+        """Returns a copy of the files, as a crash now would leave them."""
         self.copies += 1
         folder = self.folder.with_name(f"{self.folder.name}-{self.copies}")
         shutil.copytree(self.folder, folder)
@@ -112,6 +124,67 @@ class Watched(sqlite3.Connection):
 @pytest.fixture
 def disk(tmp_path: Path) -> Disk:
     return Disk(tmp_path / "data")
+
+
+# Storage and Memory directly, without a node
+
+NOTHING = State(0, PersistentMap(), Sessions())
+
+
+def opened(disk: Disk) -> tuple[Storage, HardState, Log]:
+    storage = disk.storage(Storage)
+    hard, log, _ = storage.open("n0", ["n0", "n1"], Random(1))
+    return storage, hard, log
+
+
+def test_a_new_storage_has_an_empty_log_and_a_new_incarnation(disk: Disk) -> None:
+    _, hard, log = opened(disk)
+    assert log.size == 0 and hard == HardState(incarnation=hard.incarnation)
+    assert hard.incarnation != 0
+
+
+def test_a_storage_gives_back_the_hard_state_and_the_log(disk: Disk) -> None:
+    storage, _, log = opened(disk)
+    saved = HardState(3, "n1", 17, 0.0, 18, {"n0": 18, "n1": 17})
+    log.append([Entry(1), Entry(3, "n1", 5, [["c1", 1, {"type": "read", "key": 1}]])])
+    assert log.stable == 0
+    storage.save(saved, log, NOTHING)
+    assert log.stable == 2
+    log.truncate(1)
+    log.append([Entry(4), Entry(4)])
+    storage.save(saved._replace(term=4), log, NOTHING)
+    _, hard, found = opened(disk.after_crash())
+    assert hard == saved._replace(term=4)
+    assert [found[index].term for index in range(4)] == [0, 1, 4, 4] and found.stable == 3
+
+
+def test_a_storage_gives_back_the_state_of_its_last_checkpoint(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raft, "CHECKPOINT_BYTES", 1)
+    storage, hard, log = opened(disk)
+    write = {"type": "write", "key": "x", "value": 1}
+    log.append([Entry(1, "n0", 1, [["c1", 1, write]])])
+    sessions = Sessions()
+    state, _ = sessions.apply(Map(), log[1].operations)
+    storage.save(hard, log, State(1, state.map, sessions))
+    assert storage.index == 1
+    _, _, snapshot = disk.after_crash().storage(Storage).open("n0", ["n0", "n1"], Random(1))
+    assert (snapshot.index, [*snapshot.map.items()]) == (1, [("x", 1)])
+    assert snapshot.sessions == [["c1", 1, {"type": "write_ok"}]]
+
+
+def test_memory_takes_each_entry_for_stable_and_needs_no_log() -> None:
+    memory = Memory()
+    hard, log, snapshot = memory.open("n0", ["n0"], Random(1))
+    assert (log.size, snapshot.size, memory.durable) == (0, 0, False)
+    assert hard.incarnation != memory.open("n0", ["n0"], Random(2))[0].incarnation
+    log.append([Entry(1)])
+    memory.save(hard, log, NOTHING)
+    assert log.stable == 1 and memory.index > 1 << 53
+
+
+# Nodes with files
 
 
 def follower(disk: Disk) -> Scene:
