@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import cmp_to_key
-from typing import Any
+from typing import Any, TypeVar
 
 from ..record import edn
+
+T = TypeVar("T")
 
 
 def identity(value: Any) -> Hashable:
@@ -45,18 +47,19 @@ def compare(left: Any, right: Any) -> int:
             return len(left) - len(right)
         return next(filter(None, map(compare, left, right)), 0)
     number = isinstance(left, int | float) and not isinstance(left, bool)
-    if type(left) is not type(right) and not (
-        number and isinstance(right, int | float) and not isinstance(right, bool)
-    ):
+    other = isinstance(right, int | float) and not isinstance(right, bool)
+    same = type(left) is type(right) and not isinstance(left, dict | set | frozenset)
+    if not same and not (number and other):
         raise TypeError(f"{edn.dumps(left)[:60]} and {edn.dumps(right)[:60]} have no order")
-    return int(left > right) - int(left < right)  # a TypeError for two maps
+    return int(left > right) - int(left < right)
 
 
-def in_order(values: Iterable[Any]) -> list[Any]:
-    """Sorts values as Clojure does. Values without an order keep the order they are given in."""
-    found = list(values)
+def in_order(items: Iterable[T], key: Callable[[T], Any] = lambda item: item) -> list[T]:
+    """Sorts items by a value as Clojure does. Items without an order stay as they are."""
+    found = list(items)
+    by_value = cmp_to_key(compare)
     try:
-        return sorted(found, key=cmp_to_key(compare))
+        return sorted(found, key=lambda item: by_value(key(item)))
     except TypeError:
         return found
 

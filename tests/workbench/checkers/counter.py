@@ -39,11 +39,12 @@ def check(ops: Sequence[Op]) -> Verdict:
         "acceptable": [list(run) for run in acceptable],
     }
     valid = not errors
-    sums = f"{len(possible)} adds with an unknown outcome may count or not, which allows "
-    sums = f"The acknowledged adds sum to {definite}; {sums if possible else 'this allows only '}"
+    sums = f"The acknowledged adds sum to {definite}"
+    if possible:
+        count = "1 add" if len(possible) == 1 else f"{len(possible)} adds"
+        sums += f", and {count} with an unknown outcome may count too: {_words(acceptable)}"
     why = [
-        f"Process {op.process}'s final read {at(op)} found {show(op.value)}. "
-        f"{sums}{_words(acceptable)}."
+        f"Process {op.process}'s final read {at(op)} found {show(op.value)}. {sums}."
         for op in errors
     ]
     warnings = [] if reads else ["No final read succeeded, so nothing was judged."]
@@ -79,4 +80,6 @@ def _accepts(acceptable: list[Run], value: object) -> bool:
 
 def _words(acceptable: list[Run]) -> str:
     words = [str(low) if low == high else f"{low} to {high}" for low, high in acceptable[:5]]
-    return ", ".join(words) + (", ..." if len(acceptable) > 5 else "")
+    if len(acceptable) > 5:
+        return f"{', '.join(words)}, ..."
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

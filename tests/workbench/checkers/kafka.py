@@ -138,7 +138,7 @@ def check(ops: Sequence[Op]) -> Verdict:
     if not history.ops:
         valid, why = None, ["There are no operations, so there is nothing to judge."]
     elif valid and foreign:
-        valid, why = None, foreign
+        valid, why, foreign = None, foreign, []
     entries: dict[str, Any] = {
         "worst-realtime-lag": history.worst_realtime_lag(),
         "bad-error-types": [Keyword(type) for type in bad],
@@ -298,7 +298,8 @@ class History:
                 if len(messages) > 1:
                     values = in_order(self.worth(messages))
                     entry = self.entry(key, offset=offset, index=index, values=values)
-                    text = f"offset {offset} of key {self.show(key)} holds {self.show(*messages)}."
+                    text = f"offset {offset} of key {self.show(key)} holds messages "
+                    text += f"{self.show(*messages)}."
                     yield "inconsistent-offsets", Error(entry, text, len(messages))
 
     def _duplicates(self) -> Iterator[tuple[str, Error]]:
@@ -312,7 +313,7 @@ class History:
                     value = self.values[message]
                     entry = self.entry(key, value=value, count=count, offsets=offsets)
                     text = f"message {show(value)} of key {self.show(key)} is at offsets "
-                    yield "duplicate", Error(entry, f"{text}{show(offsets)[1:-1]}.", count)
+                    yield "duplicate", Error(entry, f"{text}{', '.join(map(str, offsets))}.", count)
 
     def _aborted_reads(self) -> Iterator[tuple[str, Error]]:
         failed = {name for event in self.done if event.op.type == "fail" for name in event.sends()}
@@ -404,7 +405,9 @@ class History:
             messages = [self._name(value) for value in in_order(self.worth(unseen[key]))]
             which = f"message {self.show(*messages)} of key {self.show(key)}"
             if messages[0] in self.seen.get(key, ()):
-                text = f"{which} was polled by the last operation, but its send has no answer."
+                text = (
+                    f"{which} was polled by the last operation, but its send was not acknowledged."
+                )
             else:
                 text = f"{which} was sent and acknowledged, but no poll ever shows it."
             yield "unseen", Error(entry, text)
@@ -523,10 +526,23 @@ class History:
         for component in _components(both):
             numbers = [index for index in component if index < len(self.done)]
             if in_plain.isdisjoint(numbers):
-                cycle = [index for index in _cycle(component, both) if index < len(self.done)]
+                cycle = self._reversed(numbers, shows) or _cycle(component, both)
+                cycle = [index for index in cycle if index < len(self.done)]
                 yield "G1c-realtime", self._cycle_error("G1c-realtime", cycle, shows)
                 type = "strong-PL-2-cycle-exists"
                 yield type, self._exists(type, numbers)
+
+    def _reversed(self, numbers: list[int], shows: list[set[int]]) -> list[int]:
+        """Returns a send and a poll that shows it though it ended before the send began.
+
+        A cycle of operations with one micro-op always contains such a pair.
+        """
+        for send in numbers:
+            begun = self.done[send].begun
+            for poll in sorted(shows[send].intersection(numbers)):
+                if begun and self.done[poll].op.index < begun.index:
+                    return [send, poll]
+        return []
 
     def _with_realtime(self, shows: list[set[int]]) -> tuple[list[list[int]], bool]:
         """Adds realtime edges; also tells whether there is an edge at all.

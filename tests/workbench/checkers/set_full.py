@@ -25,9 +25,8 @@ added. Both are warnings here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cmp_to_key
 from itertools import accumulate
 from typing import Any
 
@@ -35,7 +34,7 @@ from ..record.edn import Keyword
 from ..record.history import HistoryError, Op, clients, to_map
 from ..units import MILLISECOND
 from ..verdicts import Results
-from .clojure import compare, identity
+from .clojure import identity, in_order
 from .verdict import Verdict, at, limited, results, show
 
 QUANTILES = (0, 0.5, 0.95, 0.99, 1)
@@ -99,7 +98,7 @@ def check(ops: Sequence[Op]) -> Verdict:
     """Judges a history of broadcast or g-set."""
     elements, reads, warnings = _follow(ops)
     _find_last(elements, reads)
-    ordered = _sorted(elements.values())
+    ordered = in_order(elements.values(), key=lambda element: element.value)
     outcomes = {element.add.index: element.outcome for element in ordered}
 
     def having(outcome: str) -> list[Element]:
@@ -212,13 +211,6 @@ def _identities(op: Op) -> list[Hashable]:
     return list(value) if simple else [identity(element) for element in value]
 
 
-def _sorted(elements: Iterable[Element]) -> list[Element]:
-    try:
-        return sorted(elements, key=lambda element: cmp_to_key(compare)(element.value))
-    except TypeError:
-        return list(elements)
-
-
 def _quantiles(latencies: list[int]) -> dict[Any, Any]:
     """Returns the latency at each of the quantiles, in ms."""
     ordered = sorted(latencies)
@@ -238,9 +230,9 @@ def _why(
     if valid is None and not elements:
         return ["No element was added, so there is nothing to judge."]
     if valid is None and not reads:
-        return ["No read succeeded, so nobody knows which elements were kept."]
+        return ["No read succeeded, so it is unknown whether the elements were kept."]
     if valid is None:
-        return ["No element was ever read, and none is known to be lost."]
+        return ["No added element was ever read, and none is known to be lost."]
     ended = {read.begun.index: read.ended for read in reads}
     return limited([_lost(element, ended) for element in lost])
 
@@ -260,4 +252,4 @@ def _lost(element: Element, ended: dict[int, Op]) -> str:
         seen = f"the last read to show it, process {present.process}'s, began {at(present)}"
     end = ended[absent.index]
     missing = f"process {end.process}'s read, begun {at(absent)} and ended {at(end)}, lacks it"
-    return f"{show(element.value)} is lost: {proof}, but {missing}, and {seen}."
+    return f"Element {show(element.value)} is lost: {proof}, but {missing}, and {seen}."

@@ -31,14 +31,14 @@ def check(ops: Sequence[Op]) -> Verdict:
         span = _range([op.value for op in acknowledged])
     except TypeError as error:
         span = None
-        warnings.append(f"The ids have no order, so they have no range: {error}.")
+        warnings.append(f":range is nil: {error}. Jepsen's checker crashes on such ids.")
     most = sorted(duplicated, key=len, reverse=True)[:DUPLICATES_KEPT]
-    counts = {map_key(same[0].value): len(same) for same in most}
+    most = in_order(most, key=lambda same: same[0].value)
     entries = {
         "attempted-count": sum(op.type == "invoke" for op in generated),
         "acknowledged-count": len(acknowledged),
         "duplicated-count": len(duplicated),
-        "duplicated": {key: counts[key] for key in in_order(counts)},
+        "duplicated": {map_key(same[0].value): len(same) for same in most},
         "range": span,
     }
     valid = not duplicated
