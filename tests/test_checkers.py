@@ -74,6 +74,14 @@ def test_ids_are_compared_as_in_clojure() -> None:
     assert words(ids("2.0", "2.0", "1", "1", "1.0"), "duplicated") == "{1 2, 2.0 2}"
 
 
+def test_the_range_of_ids_is_by_clojures_order() -> None:
+    assert words(ids("3", "1.5", "2"), "range") == "[1.5 3]"
+    assert words(ids('"b"', '"a"', '"c"'), "range") == '["a" "c"]'
+    assert words(ids("true", "false"), "range") == "[false true]"
+    assert words(ids("[1 9]", "[2 1]"), "range") == "[[1 9] [2 1]]"
+    assert words(ids("true", "1"), "range") == "nil"
+
+
 def test_ids_without_an_order_have_no_range() -> None:
     assert words(ids("[9]", "nil", "[1 2]"), "range") == "[[9] [1 2]]"  # the shorter list is less
     verdict = ids("1", '"a"', "1")
@@ -202,6 +210,17 @@ def test_a_stable_element_is_stale_if_a_later_read_lacked_it_for_a_while() -> No
     (worst,) = get(verdict.results, "worst-stale")
     assert get(worst, "last-absent", "index") == 2
     assert get(worst, "known", "index") == 1
+
+
+def test_latencies_are_given_by_quantile() -> None:
+    adds = "".join(f"0 invoke add {n}\n0 ok add {n}\n" for n in (1, 2, 3))
+    verdict = set_full.check(history(adds + SAW_NOTHING + "1 invoke read nil\n1 ok read [1 2 3]"))
+    # Known at 1, 3 and 5 ms; last absent in the read begun at 6 ms.
+    assert words(verdict, "stable-latencies") == "{0 1, 0.5 3, 0.95 5, 0.99 5, 1 5}"
+    assert [get(entry, "element") for entry in get(verdict.results, "worst-stale")] == [1, 2, 3]
+    verdict = set_full.check(history(adds + SAW_1 + SAW_NOTHING))
+    # Element 1 was last shown by the read begun at 6 ms, the others never.
+    assert words(verdict, "lost-latencies") == "{0 0, 0.5 0, 0.95 5, 0.99 5, 1 5}"
 
 
 @pytest.mark.parametrize(("gap", "stale"), [(999_998, "[]"), (999_999, "[1]")])
@@ -352,6 +371,17 @@ def test_acceptable_values(adds: str, acceptable: str) -> None:
     assert wrong == [value for value in (0, 1, 3, 4, 5, 6, 8, -2) if value not in values]
 
 
+def test_a_wrong_final_read_is_explained_by_the_unknown_adds() -> None:
+    (why,) = counter.check(history(ADD_5 + MAYBE_3 + final(6))).why
+    assert why.endswith("sum to 5, and 1 add with an unknown outcome may count too: 5 or 8.")
+    adds = "".join(f"0 invoke add {n}\n0 info add {n}\n" for n in (10, 30, 90))
+    (why,) = counter.check(history(adds + final(6))).why
+    assert why.endswith("3 adds with an unknown outcome may count too: 0, 10, 30, 40, 90, ....")
+    adds = "".join(f"0 invoke add {n}\n0 info add {n}\n" for n in (1, 30))
+    (why,) = counter.check(history(adds + final(6))).why
+    assert why.endswith("may count too: 0 to 1 or 30 to 31.")
+
+
 def test_only_acknowledged_final_reads_are_judged() -> None:
     text = ADD_5 + "1 invoke read nil\n1 ok read 99\n1 invoke read nil :final?\n"
     verdict = counter.check(history(text + "1 info read 98 :final?"))
@@ -432,6 +462,11 @@ ALL = (0, 10), (1, 11), (5, 12)
             sent(0, 0, 10) + sent(0, 1, 11) + polled(1, (1, 11)),
             "lost-write=1 unseen",
             id="lost-write: 11 was polled, 10 before it never",
+        ),
+        pytest.param(
+            LOG + polled(1, (0, 10)) + polled(2, (5, 12)),
+            "lost-write=1 unseen",
+            id="lost-write: 11 is between messages that were polled",
         ),
         pytest.param(
             sent(0, 0, 10) + sent(0, 1, 11) + polled(1, (0, 10)),
@@ -617,6 +652,12 @@ def test_kafkas_errors_say_who_did_what_when() -> None:
     (error,) = get(verdict.results, "poll-skip", "errs")
     assert get(error, "skipped") == [11]
     assert [get(op, "index") for op in get(error, "ops")] == [7, 9]
+    _, verdict = judged(LOG + polled(1, (5, 12)) + polled(2, (0, 10)) + polled(3, (5, 12)))
+    assert verdict.why[0] == (
+        'lost-write: message 11 of key "k" is lost: process 0\'s send at 0.003 s (index 3) put it '
+        "at position 1, and no poll shows it, though process 1's poll at 0.007 s (index 7) shows "
+        "message 12 at position 2."
+    )
     _, verdict = judged(polled(1, (0, 10)) + sent(0, 0, 10))
     assert verdict.why == [
         "G1c-realtime: process 1's poll at 0.001 s (index 1) shows a message of process 0's send "
@@ -651,6 +692,14 @@ def test_realtime_lag_is_the_time_since_a_poll_missed_an_offset() -> None:
         Keyword("key"): "k",
         Keyword("lag"): 5 * MILLISECOND / SECOND,
     }
+
+
+def test_an_assigned_key_lags_from_its_first_offset() -> None:
+    _, verdict = judged(LOG + '1 invoke assign ["k"]\n1 ok assign ["k"]\n' + polled(1, key="j"))
+    lag = get(verdict.results, "worst-realtime-lag")  # offset 0 was known at 1 ms, polled at 8 ms
+    assert (get(lag, "key"), get(lag, "lag")) == ("k", 7 * MILLISECOND / SECOND)
+    _, verdict = judged(LOG + '1 invoke assign ["k"]\n1 fail assign ["k"]\n' + polled(1, key="j"))
+    assert get(verdict.results, "worst-realtime-lag", "lag") == 0
 
 
 def test_causes_of_unknown_outcomes_are_listed_once() -> None:

@@ -483,7 +483,7 @@ class History:
         for op in self.ops:
             last = memory[op.process]
             if op.f in ("assign", "subscribe") and op.type in ("ok", "info"):
-                named = set(map(identity, op.value or []))
+                named = set(map(identity, _assigned(op)))
                 memory[op.process] = {key: event for key, event in last.items() if key in named}
             event = events.get(op.index)
             if event is None or (op.type == "fail" and not polls):
@@ -613,7 +613,7 @@ class History:
             mine = offsets[op.process]
             poll = done.get(op.index)
             if op.f == "assign" and op.type == "ok":
-                names = map(self._name, op.value or [])
+                names = map(self._name, _assigned(op))
                 offsets[op.process] = {key: mine.get(key, -1) for key in names}
             elif poll and poll.begun and op.type == "ok" and op.f != "send":
                 for key, offset in _highest(poll).items():
@@ -634,6 +634,11 @@ class History:
             Keyword("key"): self.values[key],
             Keyword("lag"): lag / SECOND,
         }
+
+
+def _assigned(op: Op) -> list[Any]:
+    """Returns the keys of an assign."""
+    return op.value if isinstance(op.value, list) else []
 
 
 def _highest(event: Event) -> dict[Key, int]:
