@@ -39,30 +39,25 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from ..record.edn import Keyword
-from ..record.history import HistoryError, Op, clients, to_map
+from ..record.history import Op, clients, to_map
 from ..units import SECOND
 from ..verdicts import Results
-from .clojure import identity, in_order, map_key, set_order
+from .clojure import identity, in_order, map_key
+from .cycles import components, shortest_cycle
+from .kafka_log import NOTHING, Event, History, Key, Message, Messages
 from .verdict import Verdict, at, limited, results, show
 
 ALLOWED = {"int-send-skip"}
-FS = ("send", "poll", "txn")  # operations with micro-ops
 MESSAGES_KEPT = 32  # unseen messages kept of a key
 KEPT = {"duplicate": 32, "inconsistent-offsets": 32}  # errors kept of a type
 KEPT |= dict.fromkeys(("lost-write", "G1a", "precommitted-read"), 1_000_000)
 KEPT_OF_OTHERS = 8
-
-# Keys and messages are held as identities. `History.values` has their values.
-Key = Hashable
-Message = Hashable
-Messages = dict[Key, list[tuple[int | None, Message]]]  # with their offsets; None if unknown
-NOTHING: Message = object()  # stands for the last message of an empty list
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,61 +69,9 @@ class Error:
     rank: int = 0  # results keep the errors with the lowest rank
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Event:
-    """An event, and the messages that it sends and polls."""
-
-    op: Op
-    sent: Messages
-    polled: Messages
-    begun: Op | None = None  # the invocation of a completion
-
-    def __str__(self) -> str:
-        return f"process {self.op.process}'s {self.op.f} {at(self.op)}"
-
-    def sends(self) -> Iterator[tuple[Key, Message]]:
-        """Yields each sent message with its key."""
-        return ((key, message) for key, pairs in self.sent.items() for _, message in pairs)
-
-    def polls(self) -> Iterator[tuple[Key, Message]]:
-        """Yields each polled message with its key."""
-        return ((key, message) for key, pairs in self.polled.items() for _, message in pairs)
-
-
-class Log:
-    """The log of a key, and the position of each message."""
-
-    def __init__(self, offsets: dict[int, list[Message]]) -> None:
-        self.offsets = offsets
-        self.messages: list[Message] = []  # the message at each position
-        self.position: dict[Message, int] = {}  # a message's last index in `messages`
-        self.first: dict[Message, int] = {}  # first position of each message, of all messages
-        last: dict[Message, int] = {}
-        for position, offset in enumerate(sorted(offsets)):
-            # Of several messages at one offset, the first in Jepsen's set of them counts.
-            message = min(offsets[offset], key=set_order)
-            self.messages.append(message)
-            self.position[message] = position
-            for other in offsets[offset]:
-                self.first.setdefault(other, position)
-                last[other] = position
-        self.last: list[list[Message]] = [[] for _ in offsets]  # messages last seen at a position
-        for message, position in last.items():
-            self.last[position].append(message)
-
-    def step(self, before: Message, after: Message) -> int:
-        """Returns the distance from one message to another; 1 if a position is unknown."""
-        start, end = self.position.get(before), self.position.get(after)
-        return 1 if start is None or end is None else end - start
-
-    def between(self, before: Message, after: Message) -> list[Message]:
-        """Returns the messages at the positions between two messages."""
-        return self.messages[self.position[before] + 1 : self.position[after]]
-
-
 def check(ops: Sequence[Op]) -> Verdict:
     """Judges a history of kafka."""
-    history = History(clients(ops))
+    history = Analysis(clients(ops))
     errors = history.errors()
     types = sorted(errors)
     bad = [type for type in types if type not in ALLOWED]
@@ -159,110 +102,8 @@ def _condense(type: str, errors: list[Error]) -> Any:
     return {Keyword("count"): len(errors), Keyword("errs"): [error.entry for error in kept]}
 
 
-class History:
-    """A history, indexed for the searches. Each search is a method that yields its errors."""
-
-    def __init__(self, ops: list[Op]) -> None:
-        self.ops = ops
-        self.values: dict[Hashable, Any] = {NOTHING: None}  # of each key and message
-        self.events: list[Event] = []  # those of sends, polls and transactions
-        self.done: list[Event] = []  # the completions among them
-        pending: dict[int | str, Op] = {}
-        for op in ops:
-            begun = None if op.type == "invoke" else pending.pop(op.process, None)
-            if op.type == "invoke":
-                pending[op.process] = op
-            elif begun is None or begun.f != op.f:
-                raise HistoryError(
-                    f"process {op.process} completes a {op.f} (index {op.index}) "
-                    "that it did not invoke"
-                )
-            if op.f in FS:
-                self.events.append(Event(op, *self._micro_ops(op), begun))
-        self.done = [event for event in self.events if event.op.type != "invoke"]
-        # For each key and message: the completion of its send, and those of the polls that show it.
-        self.sender = {message: event for event in self.done for message in event.sends()}
-        self.invoked = {message for event in self.events for message in event.sends()}
-        self.pollers: dict[tuple[Key, Message], list[Event]] = defaultdict(list)
-        self.seen: dict[Key, set[Message]] = {}  # messages shown by ok polls
-        for event in self.done:
-            for key, message in event.polls():
-                self.pollers[key, message].append(event)
-            for key, pairs in event.polled.items() if event.op.type == "ok" else ():
-                self.seen.setdefault(key, set()).update(message for _, message in pairs)
-        self.logs = self._logs()
-
-    def _micro_ops(self, op: Op) -> tuple[Messages, Messages]:
-        """Returns the messages that an event sends and polls."""
-        sent: Messages = {}
-        polled: Messages = {}
-        try:
-            for name, *rest in op.value or []:
-                if name == Keyword("send"):
-                    key, result = rest
-                    acknowledged = isinstance(result, list)
-                    offset, message = result if acknowledged else (None, result)
-                    sent.setdefault(self._name(key), []).append((offset, self._name(message)))
-                elif name == Keyword("poll"):
-                    for key, pairs in ((rest and rest[0]) or {}).items():
-                        shown = polled.setdefault(self._name(key), [])
-                        for offset, message in pairs or []:
-                            if not isinstance(offset, int | None):
-                                raise ValueError
-                            shown.append((offset, self._name(message)))
-                else:
-                    raise ValueError
-        except (TypeError, ValueError, AttributeError) as error:
-            raise HistoryError(
-                f"the {op.f} at index {op.index} must be a list like [[:send key message]] "
-                f"or [[:poll {{key [[offset message]]}}]], not {show(op.value)}"
-            ) from error
-        return sent, polled
-
-    def _name(self, value: Any) -> Hashable:
-        name = identity(value)
-        self.values.setdefault(name, value)
-        return name
-
-    def _logs(self) -> dict[Key, Log]:
-        """Builds the logs, from all polls, and from the sends that took effect."""
-        logs: dict[Key, dict[int, list[Message]]] = {}
-        for event in self.events:
-            sources = [event.sent, event.polled] if self.took_effect(event) else [event.polled]
-            for source in sources:
-                for key, pairs in source.items():
-                    for offset, message in pairs:
-                        if offset is not None:
-                            there = logs.setdefault(key, {}).setdefault(offset, [])
-                            if message not in there:
-                                there.append(message)
-        return {key: Log(offsets) for key, offsets in logs.items()}
-
-    def took_effect(self, event: Event) -> bool:
-        """Tells whether an event's sends certainly took effect."""
-        if event.op.type == "info":
-            return any(message in self.seen.get(key, ()) for key, message in event.sends())
-        return event.op.type == "ok"
-
-    def step(self, key: Key, before: Message, after: Message) -> int:
-        """Returns the distance between two messages of a key; 1 if a position is unknown."""
-        return self.logs[key].step(before, after) if key in self.logs else 1
-
-    def entry(self, key: Key, **entries: Any) -> Results:
-        """Makes the map of an error. Underscores in names become hyphens."""
-        named = {Keyword(name.replace("_", "-")): item for name, item in entries.items()}
-        return {Keyword("key"): self.values[key], **named}
-
-    def show(self, *names: Hashable) -> str:
-        """Shows keys or messages as text."""
-        more = ", ..." if len(names) > 5 else ""
-        return ", ".join(show(self.values[name]) for name in names[:5]) + more
-
-    def worth(self, names: Iterable[Hashable]) -> list[Any]:
-        """Returns the values of keys or messages."""
-        return [self.values[name] for name in names]
-
-    # The searches
+class Analysis(History):
+    """Searches a history for errors. Each search is a method that yields its errors."""
 
     def errors(self) -> dict[str, list[Error]]:
         """Returns the errors of each type that has any."""
@@ -292,12 +133,17 @@ class History:
         ]
         return [text[0] for text in texts if text] + [line for text in texts for line in text[1:]]
 
+    def _entry(self, key: Key, **entries: Any) -> Results:
+        """Makes the map of an error. Underscores in names become hyphens."""
+        named = {Keyword(name.replace("_", "-")): item for name, item in entries.items()}
+        return {Keyword("key"): self.values[key], **named}
+
     def _inconsistent_offsets(self) -> Iterator[tuple[str, Error]]:
         for key, log in self.logs.items():
             for index, (offset, messages) in enumerate(sorted(log.offsets.items())):
                 if len(messages) > 1:
                     values = in_order(self.worth(messages))
-                    entry = self.entry(key, offset=offset, index=index, values=values)
+                    entry = self._entry(key, offset=offset, index=index, values=values)
                     text = f"offset {offset} of key {self.show(key)} holds messages "
                     text += f"{self.show(*messages)}."
                     yield "inconsistent-offsets", Error(entry, text, len(messages))
@@ -311,7 +157,7 @@ class History:
             for message, offsets in places.items():
                 if (count := len(offsets)) > 1:
                     value = self.values[message]
-                    entry = self.entry(key, value=value, count=count, offsets=offsets)
+                    entry = self._entry(key, value=value, count=count, offsets=offsets)
                     text = f"message {show(value)} of key {self.show(key)} is at offsets "
                     yield "duplicate", Error(entry, f"{text}{', '.join(map(str, offsets))}.", count)
 
@@ -321,7 +167,7 @@ class History:
             for key, message in event.polls() if event.op.type == "ok" else ():
                 if (key, message) in failed:
                     writer = self.sender[key, message]
-                    entry = self.entry(
+                    entry = self._entry(
                         key,
                         value=self.values[message],
                         writer=to_map(writer.op),
@@ -335,7 +181,7 @@ class History:
             own = set(event.polls()).intersection(event.sends())
             if own:
                 key, message = next(name for name in event.sends() if name in own)
-                entry = self.entry(key, value=self.values[message], op=to_map(event.op))
+                entry = self._entry(key, value=self.values[message], op=to_map(event.op))
                 text = f"{event} polls its own message {self.show(message)}, not yet committed."
                 yield "precommitted-read", Error(entry, text)
 
@@ -351,7 +197,7 @@ class History:
                 writer = self.sender.get((key, message))
                 if message in seen or writer is None or not self.took_effect(writer):
                     continue
-                entry = self.entry(
+                entry = self._entry(
                     key,
                     value=self.values[message],
                     index=log.first[message],
@@ -427,7 +273,7 @@ class History:
                 text = f"{event} {f}s message {self.show(before)} of key {self.show(key)}, then "
                 if delta > 1:
                     skipped = self.logs[key].between(before, after)
-                    entry = self.entry(
+                    entry = self._entry(
                         key,
                         values=values,
                         delta=delta,
@@ -437,7 +283,7 @@ class History:
                     text += f"{self.show(after)}; it skips {self.show(*skipped)}."
                     yield f"int-{f}-skip", Error(entry, text, -delta)
                 elif delta < 1:
-                    entry = self.entry(key, values=values, delta=delta, op=to_map(event.op))
+                    entry = self._entry(key, values=values, delta=delta, op=to_map(event.op))
                     text += f"{self.show(after)}, which is not after it in the log."
                     yield f"int-nonmonotonic-{f}", Error(entry, text, delta)
 
@@ -451,11 +297,11 @@ class History:
             ops = [to_map(last.op), to_map(event.op)]
             if delta > 1:
                 skipped = self.logs[key].between(before, after)
-                entry = self.entry(key, delta=delta, skipped=self.worth(skipped), ops=ops)
+                entry = self._entry(key, delta=delta, skipped=self.worth(skipped), ops=ops)
                 text = f"{where} {event} begins with {self.show(after)}; it skips "
                 yield "poll-skip", Error(entry, f"{text}{self.show(*skipped)}.", -delta)
             elif delta < 1:
-                entry = self.entry(key, values=self.worth([before, after]), delta=delta, ops=ops)
+                entry = self._entry(key, values=self.worth([before, after]), delta=delta, ops=ops)
                 text = f"{where} {event} goes back to {self.show(after)}."
                 yield "nonmonotonic-poll", Error(entry, text, delta)
 
@@ -466,7 +312,7 @@ class History:
             delta = self.step(key, before, after)
             if delta < 1:
                 ops = [to_map(last.op), to_map(event.op)]
-                entry = self.entry(key, values=self.worth([before, after]), delta=delta, ops=ops)
+                entry = self._entry(key, values=self.worth([before, after]), delta=delta, ops=ops)
                 text = (
                     f"key {self.show(key)}: {last} wrote message {self.show(before)}, and then "
                     f"{event} wrote {self.show(after)} to a position that is not higher."
@@ -517,16 +363,16 @@ class History:
         if not related and self.ops:
             why = "no two sends or polls are related by time or by a message: too few to judge."
             yield "empty-transaction-graph", Error(True, why)
-        inner = _components([sorted(after) for after in shows])
+        inner = components([sorted(after) for after in shows])
         for component in inner:
-            cycle = _cycle(component, [sorted(after) for after in shows])
+            cycle = shortest_cycle(component, [sorted(after) for after in shows])
             yield "G1c", self._cycle_error("G1c", cycle, shows)
             yield "PL-2-cycle-exists", self._exists("PL-2-cycle-exists", component)
         in_plain = {index for component in inner for index in component}
-        for component in _components(both):
+        for component in components(both):
             numbers = [index for index in component if index < len(self.done)]
             if in_plain.isdisjoint(numbers):
-                cycle = self._reversed(numbers, shows) or _cycle(component, both)
+                cycle = self._reversed(numbers, shows) or shortest_cycle(component, both)
                 cycle = [index for index in cycle if index < len(self.done)]
                 yield "G1c-realtime", self._cycle_error("G1c-realtime", cycle, shows)
                 type = "strong-PL-2-cycle-exists"
@@ -657,60 +503,3 @@ def _highest(event: Event) -> dict[Key, int]:
         known = [offset for offset, _ in pairs if offset is not None]
         found[key] = max([found.get(key, -1), *known])
     return found
-
-
-def _components(edges: list[list[int]]) -> list[list[int]]:
-    """Returns the strongly connected components with two nodes or more (Tarjan's algorithm)."""
-    index: dict[int, int] = {}
-    low: dict[int, int] = {}
-    stack: list[int] = []
-    on_stack: set[int] = set()
-    found: list[list[int]] = []
-    for root in range(len(edges)):
-        if root in index:
-            continue
-        work = [(root, iter(edges[root]))]
-        index[root] = low[root] = len(index)
-        stack.append(root)
-        on_stack.add(root)
-        while work:
-            node, after = work[-1]
-            following = next(after, None)
-            if following is None:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
-                if low[node] == index[node]:
-                    component = [stack.pop()]
-                    while component[-1] != node:
-                        component.append(stack.pop())
-                    on_stack.difference_update(component)
-                    if len(component) > 1:
-                        found.append(sorted(component))
-            elif following not in index:
-                index[following] = low[following] = len(index)
-                stack.append(following)
-                on_stack.add(following)
-                work.append((following, iter(edges[following])))
-            elif following in on_stack:
-                low[node] = min(low[node], index[following])
-    return found
-
-
-def _cycle(component: list[int], edges: list[list[int]]) -> list[int]:
-    """Returns a shortest cycle through the component's first node."""
-    inside = set(component)
-    start = component[0]
-    before = {start: start}
-    queue = [start]
-    for node in queue:
-        for following in edges[node]:
-            if following == start:
-                path = [node]
-                while path[-1] != start:
-                    path.append(before[path[-1]])
-                return path[::-1]
-            if following in inside and following not in before:
-                before[following] = node
-                queue.append(following)
-    raise AssertionError("a component without a cycle")

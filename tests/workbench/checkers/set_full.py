@@ -137,7 +137,7 @@ def _follow(ops: Sequence[Op]) -> tuple[dict[Hashable, Element], list[Read], lis
     unknown: set[Hashable] = set()  # elements without a `known`
     pending: dict[int | str, Op] = {}  # by process
     reads: list[Read] = []
-    warnings: list[str] = []
+    duplicates: list[str] = []
     foreign: dict[Hashable, tuple[Any, Op]] = {}  # elements shown before their add, or without one
     for op in clients(ops):
         if op.type == "invoke":
@@ -163,16 +163,14 @@ def _follow(ops: Sequence[Op]) -> tuple[dict[Hashable, Element], list[Read], lis
             for name in distinct - elements.keys() - foreign.keys():
                 foreign[name] = op.value[shown.index(name)], op
             if len(distinct) < len(shown):
-                warnings.append(_duplicates(op, shown))
+                duplicates.append(_duplicates(op, shown))
             reads.append(Read(begun, op))
         for name in proven:
             elements[name].known = op
         unknown -= proven
-    for name, (value, op) in foreign.items():
-        later = elements.get(name)
-        when = f"its add only began {at(later.add)}" if later else "nobody has added it"
-        warnings.append(f"Process {op.process}'s read {at(op)} shows {show(value)}, but {when}.")
-    return elements, reads, limited(warnings)
+    warnings = limited(duplicates)
+    warnings += limited([_foreign(*shown, elements.get(name)) for name, shown in foreign.items()])
+    return elements, reads, warnings
 
 
 def _find_last(elements: dict[Hashable, Element], reads: list[Read]) -> None:
@@ -222,6 +220,11 @@ def _duplicates(op: Op, shown: list[Hashable]) -> str:
     name, count = Counter(shown).most_common(1)[0]
     value = op.value[shown.index(name)]
     return f"Process {op.process}'s read {at(op)} shows {show(value)} {count} times."
+
+
+def _foreign(value: Any, op: Op, later: Element | None) -> str:
+    when = f"its add only began {at(later.add)}" if later else "nobody has added it"
+    return f"Process {op.process}'s read {at(op)} shows {show(value)}, but {when}."
 
 
 def _why(
