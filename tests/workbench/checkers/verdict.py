@@ -18,7 +18,7 @@ SHOWN = 60  # characters shown of a value
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a checker says of a history."""
+    """The judgement of a checker on a history."""
 
     valid: bool | None  # None if unknown
     results: Results  # the map that Maelstrom prints under :workload
