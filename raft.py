@@ -9,17 +9,19 @@ that applies operations to its own map, `Server`; the log that servers agree on,
 rules by which they agree, `Raft`. Then come the rooms of Raft, `Follower` to `Storage`, and last
 the mapping under `Map`.
 
-A "section" is one of the Raft paper; "thesis" is D. Ongaro's. Beyond the paper:
+A "section" is one of the Raft paper; "thesis" is D. Ongaro's. These words go beyond the paper:
 
-- Follower: entries are sent ahead of their acknowledgements; on a near network they wait a little.
-- Clients: the operations of a turn are one batch. The node that got them retries and gives up.
-- Members: a node that comes back without memory does not count until it is readmitted.
-- Times: timeouts follow from measured round trips.
-- Snapshot: a follower gets the state part by part.
-- Elections begin with a question (PreVote), and nobody is elected while a leader has a lease.
-- Reads do not enter the log, unless `--reads log` asks for that.
+- turn: a node handles all messages that have arrived, then sends what follows from them (node.py).
+- batch: the operations that clients sent to a node in one turn. That node is the batch's *owner*:
+  it hands the batch to the leader, retries, and gives up (`Clients`).
+- promise: a follower promises its leader to vote for nobody for one election timeout. A leader
+  has a *lease*, and may read its own map, while the promises of a majority last.
+- verified: up to this index a follower's log equals its leader's.
+- incarnation: a number for each time that a node starts without memory. Such a node does not count
+  until it is *readmitted* (`Members`).
 
-The set of nodes is fixed: section 6 is not implemented.
+Elections begin with a question (PreVote). Timeouts follow from measured round trips (`Times`). The
+set of nodes is fixed: section 6 is not implemented.
 """
 
 from __future__ import annotations
@@ -79,11 +81,11 @@ class Map:
                         return Map(self.map.set(k, new)), {"type": "cas_ok"}
                     else:
                         return self, RPCError.key_does_not_exist("not found").to_json()
-                case str(other):  # Ruby's case ends before, with nil; a client must be told
+                case str(other):  # the tutorial's `case` returns nil here; a client needs an error
                     raise RPCError.not_supported(f"no such operation: {show(other)}")
                 case _:
                     raise RPCError.malformed_request("the type must be a string")
-        except KeyError as error:  # the chapter's ops are whole; a client's need not be
+        except KeyError as error:  # the tutorial's operations lack nothing; a client's may
             return self, RPCError.malformed_request(f"the operation lacks {error}").to_json()
         except RPCError as error:
             return self, error.to_json()
@@ -93,15 +95,15 @@ class Map:
 
 
 class Server:
-    """The chapter's server: one state machine, and a lock that synchronizes updates of it.
+    """The server of the tutorial's first chapter: a state machine, and a lock for its updates.
 
     With `--unreplicated` each node has a Map of its own, so a two-node test must fail.
     """
 
     def __init__(self, node: Node | None = None) -> None:
         self.node = node or Node()
-        # Turns of the node exclude each other already. With the lock, a blocking handler or another
-        # thread may see or change the state, too.
+        # Turns of the node exclude each other already. The lock is for blocking handlers and other
+        # threads that want to see or change the state.
         self.lock = threading.RLock()
         self.state_machine = Map()
 
@@ -122,8 +124,8 @@ Operation = Sequence[Any]  # client, msg_id, body
 class Entry(NamedTuple):
     """One place in the log: a batch of operations, and the term of the leader that appended it.
 
-    An entry without an owner starts a term, or names members: its operations are [node,
-    incarnation, {}].
+    An entry without an owner starts a term, or names members. Then each of its operations is a
+    triple [node, incarnation, {}].
     """
 
     term: int
@@ -141,15 +143,16 @@ class Log:
     """The sequence of operations that all nodes agree on, some with each entry.
 
         index    0   1     2     3     4     5
-        term     0   1     1     1     3     3       (2 had no leader, or one whose entries
-        writes   -   -    x=1   y=2    -    x=3       were lost)
+        term     0   1     1     1     3     3
+        writes   -   -    x=1   y=2    -    x=3
 
-    Indexes begin at 1; at 0 there is a sentinel of term 0. Invariants:
+    Here term 2 had no leader, or its leader's entries were lost. Indexes begin at 1. At 0 there is
+    a sentinel of term 0. Invariants:
 
     - terms never decrease from one entry to the next;
     - two logs that have an entry of the same index and term agree on it and on all before it
-      (section 5.3, Log Matching): Raft.accept checks what comes before, so it stays true;
-    - a committed entry is never changed or removed: Raft.place begins after what is verified.
+      (section 5.3, Log Matching): Raft.accept_entries checks the entry before new ones;
+    - a committed entry is never changed or removed: Raft.place_entries begins after `verified`.
     """
 
     def __init__(self, start: int = 0, term: int = 0, entries: Iterable[Entry] = ()) -> None:
@@ -157,7 +160,7 @@ class Log:
         self.size = start  # index of the last entry
         self.stable = start  # index of the last entry that is on the disk, where there is one
         self._entries = [Entry(term)]
-        self._bytes = [0]  # of all entries up to each one
+        self._bytes = [0]  # cumulative weight of the entries
         self.append(entries)
 
     @property
@@ -196,7 +199,7 @@ class Log:
         self.start, self.stable = index, max(self.stable, index)
 
     def mark_stable(self) -> None:
-        """Notes that all entries are where the storage keeps them."""
+        """Notes that the storage has all entries."""
         self.stable = self.size
 
     def bytes_between(self, index: int, end: int) -> int:
@@ -207,12 +210,12 @@ class Log:
 TICK = 0.04  # seconds between two calls of Raft.tick
 FIRST_ELECTION = 1.0  # seconds before the first campaign: peers may not be up yet
 FOUNDING = 3.0  # seconds for which the first node holds its init_ok back, at most
-LEASE = 0.9  # part of a promise that a lease counts on: clocks may differ in speed
-LATE = 8.0  # round trips, after which an answer tells of a slow node and not of the network
+LEASE = 0.9  # fraction of a promise that a lease counts on: clocks may differ in speed
+LATE = 8.0  # round trips; a later answer is a slow node's, and no sample of the network
 GONE = 10.0  # seconds of silence after which a leader keeps nothing for a follower
 KEPT_BATCHES = 3.0  # seconds for which a leader recognises late copies of a batch, at least
 KEPT_BYTES, KEPT_ENTRIES = 1 << 23, 50  # of the applied log, at least: a follower may lack them
-EARLY_APPENDS = 64  # messages that a follower keeps until those before them have come
+EARLY_APPENDS = 64  # overtaking messages that a follower keeps, until those before them come
 
 
 @dataclass
@@ -221,22 +224,26 @@ class Leading:
 
     followers: dict[str, Follower] = field(default_factory=dict)
     term_start: int = 0  # index of this term's first entry
-    stamp: float = -math.inf  # time of the latest messages, strictly increasing
-    accepted: dict[tuple[str, int], Batch] = field(default_factory=dict)  # by owner and seq
+    stamp: float = -math.inf  # time of sending, made strictly increasing: it identifies a message
+    # By owner and seq. This spares copies of a batch; what makes writes happen once are sessions.
+    accepted: dict[tuple[str, int], Batch] = field(default_factory=dict)
     waiting_reads: list[Batch] = field(default_factory=list)
 
 
 @dataclass
 class Following:
-    """What a node knows of this term's leader; a new one is made with each leader."""
+    """What a node knows of this term's leader; a new one is made with each leader.
+
+    Invariant: log.start <= last_applied <= commit_index <= verified <= log.size.
+    """
 
     leader: str | None = None  # of this term; this node itself if it leads
-    relay: str | None = None  # the last voter that refused because it follows a leader
+    relay: str | None = None  # a voter that follows a leader: it can pass batches on to it
     verified: int = 0  # highest index up to which the log equals the leader's
-    early: dict[int, list[Entry]] = field(default_factory=dict)  # that overtook others, by prev
-    incoming: Snapshot = field(default_factory=lambda: Snapshot())  # index 0: there is none
-    ack: tuple[float, float] | None = None  # the newest append's sent and timeout, to be answered
-    refused: int | None = None  # index up to which the logs may agree, if they do not agree
+    early: dict[int, list[Entry]] = field(default_factory=dict)  # entries by prev_log_index
+    incoming: Snapshot = field(default_factory=lambda: Snapshot())  # its index is 0 for none
+    ack: tuple[float, float] | None = None  # `sent` and `timeout` to answer the leader with
+    refused: int | None = None  # what to refuse with: an index up to which the logs may agree
 
 
 class Raft(Server):
@@ -260,7 +267,7 @@ class Raft(Server):
         # Persistent state on all servers (figure 2); `members` and `promise` go beyond it
         self.term = 0
         self.voted_for: str | None = None  # in this term
-        self.voted_incarnation: int | None = None  # of the node that this one voted for
+        self.voted_incarnation: int | None = None  # of that node: one that restarted is another
         self.log = Log()
         self.members = Members()
         self.promise = -math.inf  # time before which this node votes for nobody
@@ -274,13 +281,13 @@ class Raft(Server):
         self.leading = Leading()  # without followers, but for a leader
         self.clients = Clients()
         self.times = Times()
-        self.began = -math.inf  # time of init
+        self.began = -math.inf  # time of init; answers to older messages are not for this start
         self.founding = False  # this node founds the cluster, and nothing is committed yet
 
         # Elections
-        self.votes: dict[tuple[bool, int], dict[str, int]] = {}  # by (pre, term): voters
+        self.votes: dict[tuple[bool, int], dict[str, int]] = {}  # (pre, term) to incarnations
         self.failures = 0  # campaigns since a leader was heard
-        self.campaigned = -math.inf  # time of the last campaign
+        self.campaigned = -math.inf  # time of the last campaign, for `pre_vote`
         self.deadline = math.inf  # time of the next campaign
         self.election_timer = self.node.after(0, self.election_timer_fires)
 
@@ -315,10 +322,10 @@ class Raft(Server):
     def init(self) -> bool:
         """Begins with what the storage knows. Returns whether init_ok must wait for `ready()`.
 
-        Where all is new, the first node becomes a candidate at once, for nobody else can found the
-        cluster. The others wait: a message to a node that does not exist yet silences its sender.
-        Faults begin when all nodes are ready, and founding takes all votes. So the first node is
-        not ready before its first entry is committed.
+        In a new cluster the first node becomes a candidate at once, for nobody else can found it.
+        The others wait: Maelstrom ignores a node for good once it has sent a message to a node that
+        does not exist yet. Founding takes all votes, and Maelstrom's faults begin when all nodes
+        are ready. So the first node is not ready before its first entry is committed.
         """
         with self.lock:
             node = self.node
@@ -347,7 +354,7 @@ class Raft(Server):
         """Ends a turn, in this order; then the turn's output leaves.
 
         1. This turn's client operations are accepted, if this node leads, or forwarded.
-        2. What must be durable is saved. Nothing leaves before that, but for a leader's entries.
+        2. What must be durable is saved; see `may_save_later` for the exception.
         3. A leader commits.
         4. What is committed is applied, and answered.
         5. A leader serves reads.
@@ -362,9 +369,9 @@ class Raft(Server):
             self.replicate_log()
             self.acknowledge()
             if self.founding:
-                self.found()
+                self.end_founding()
 
-    def found(self) -> None:
+    def end_founding(self) -> None:
         """Says that this node is ready once the cluster is founded, or after a while."""
         if not self.last_applied and self.node.now() - self.began <= FOUNDING:
             return
@@ -398,10 +405,11 @@ class Raft(Server):
             self.storage.save(hard, self.log, state)
 
     def may_save_later(self) -> bool:
-        """Whether entries may leave a leader before they are on its own disk (thesis 10.2.1).
+        """Whether a leader's entries may leave before its own disk has them (thesis 10.2.1).
 
-        It does not count itself before: the followers alone commit them, or they wait for a tick.
-        That it leads must be on its disk: it is, with the term's first entry.
+        The leader does not count itself for such entries. Either a majority of followers commits
+        them, or they wait for the next tick. The leader's term and vote must be on its disk: they
+        are if the term's first entry is.
         """
         if self.role != "leader" or not self.storage.durable:
             return False
@@ -417,7 +425,7 @@ class Raft(Server):
         for id, follower in self.leading.followers.items():
             counts = self.members.counts(id, follower.incarnation)
             values.append(what(follower) if counts else -math.inf)
-        return median(values)
+        return sorted(values)[-self.members.majority]
 
     def reset_election_deadline(self, wait: float = 0.0) -> None:
         """Puts the next campaign off, by a random time so that votes are seldom split (5.2).
@@ -445,18 +453,23 @@ class Raft(Server):
                 elif self.members.is_first and not self.members.known:
                     if (False, self.term) in self.votes:
                         self.request_votes(pre=False)
-                    else:  # one of them was refused
+                    else:  # a vote was refused
                         self.become_candidate()
             self.await_deadline()
 
     def advance_term(self, term: int) -> None:
         """Moves to a later term, in which this node has not voted (section 5.1)."""
         self.term = term
-        self.voted_for = None
+        self.voted_for = self.voted_incarnation = None
         self.following = Following(verified=self.commit_index)
 
     def maybe_step_down(self, term: int, why: str) -> None:
-        """Becomes a follower if there is a later term than this node's (section 5.1)."""
+        """Becomes a follower if there is a later term than this node's (section 5.1).
+
+        Three messages of a later term do not count: a pre-vote, which begins no term; a request for
+        a vote that this node must not give, because a leader has its promise or it has no memory;
+        and a refusal that names a living leader, which learns of that term by its next append.
+        """
         if term > self.term:
             self.advance_term(term)
             self.become_follower(why)
@@ -484,7 +497,7 @@ class Raft(Server):
     def become_candidate(self) -> None:
         self.advance_term(self.term + 1)
         self.role = "candidate"
-        self.voted_for = self.node.node_id
+        self.voted_for, self.voted_incarnation = self.node.node_id, self.members.incarnation
         self.log_role("candidate")
         self.reset_election_deadline()
         self.request_votes(pre=False)
@@ -502,19 +515,20 @@ class Raft(Server):
         votes = self.votes.pop((False, self.term))
         voters = " ".join(sorted(votes))
         self.have_leader("leader", self.node.node_id, f"leader, elected by {voters}")
-        self.members.admit(votes)  # this node may not have heard yet of a voter's return
-        self.times.lead()
+        self.members.admit(votes)  # a voter may have been readmitted without this node's knowledge
+        self.times.set_timeout()
         now, last, known = self.node.now(), self.log.size, self.members.known
-        self.leading = Leading({
+        followers = {
             id: Follower(known.get(id), last + 1, now, now, base=last)
             for id in self.node.other_node_ids
-        }, last + 1)  # fmt: skip
+        }
+        self.leading = Leading(followers, term_start=last + 1)
         # Only an entry of its own term tells a leader what is committed (sections 5.4.2 and 8). The
         # first one of all names the members.
         self.append_members({} if self.log.size else known)
 
     def append_members(self, members: Mapping[str, int]) -> None:
-        """Appends an entry that says which incarnations are members; of none, it is a no-op."""
+        """Appends an entry that names members. Without any, the entry is a no-op."""
         self.log.append([Entry(self.term, operations=[[*one, {}] for one in members.items()])])
 
     def learn_members(self, members: Mapping[str, int]) -> None:
@@ -525,15 +539,20 @@ class Raft(Server):
             self.log_role(f"{self.role}, {self.members.status}")
             self.reset_election_deadline()
 
-    def hear_claim(self, members: dict[str, int]) -> None:
-        """Learns of members from another node's claim, unless that node knows of none either."""
-        if len(members) > 1:
-            self.learn_members(members)
+    def hear_claim(self, claim: dict[str, int]) -> None:
+        """Learns of members from another node's claim; it names that node alone if it knows none.
+
+        Only a node that knows of no member needs this: the cluster was founded, and the entry that
+        says so has not come. A node without memory has entries before it is readmitted.
+        """
+        if not self.members.known and len(claim) > 1:
+            self.votes.clear()  # that this node may have got as a founder
+            self.learn_members(claim)
 
     def request_votes(self, pre: bool) -> None:
         """Asks the others for their votes in this term, or whether they would vote in the next.
 
-        Late votes for this node still count while it asks again.
+        Votes that it has in this term stay: they count if it asks again, or is late to hear them.
         """
         term = self.term + pre
         self.votes = {key: votes for key, votes in self.votes.items() if key == (False, self.term)}
@@ -548,21 +567,20 @@ class Raft(Server):
         self.send(
             dest, "request_vote", pre=pre, term=self.term + pre, sent=self.node.now(),
             last_log_index=self.log.size, last_log_term=self.log.last.term,
-            members=self.members.claim(),
+            claim=self.members.claim(),
         )  # fmt: skip
 
     def request_vote(
         self, src: str, pre: bool, term: int, last_log_index: int, last_log_term: int,
-        sent: float, members: dict[str, int],
+        sent: float, claim: dict[str, int],
     ) -> None:  # fmt: skip
         """A candidate asks for this node's vote, or (pre) whether it would get it."""
-        if not self.members.known:
-            self.hear_claim(members)
+        self.hear_claim(claim)
         # Section 5.4.1: the candidate's log must be at least as up-to-date as this one.
         theirs = (last_log_term, last_log_index)
         ours = (self.log.last.term, self.log.size)
-        if not self.members.may_vote(members):
-            granted = False  # it may have forgotten another vote, or a promise
+        if not self.members.may_vote(claim):
+            granted = False  # this node may have forgotten a vote or a promise
         elif self.is_led():
             granted = False  # nobody is elected while a leader may have a lease (thesis 6.4.1)
         elif pre:
@@ -570,13 +588,13 @@ class Raft(Server):
             granted = theirs >= ours and self.pre_vote(src, term, is_larger)
         else:
             self.maybe_step_down(term, f"{src} asks for a vote")
-            granted = theirs >= ours and self.vote(src, term, members.get(src))
+            granted = theirs >= ours and self.vote(src, term, claim.get(src))
         self.send_vote(src, pre, term if granted else self.term, granted, sent)
 
     def vote(self, src: str, term: int, incarnation: int | None) -> bool:
         """Gives this term's vote (section 5.2): to one node, as often as it asks.
 
-        A candidate that has come back without memory is another node: it may have lost votes.
+        A candidate in another incarnation is another node: it has forgotten which votes it got.
         """
         free = self.voted_for is None
         again = (self.voted_for, self.voted_incarnation) == (src, incarnation)
@@ -589,9 +607,10 @@ class Raft(Server):
     def pre_vote(self, src: str, term: int, is_larger: bool) -> bool:
         """Whether a candidate would get a vote (thesis 9.6).
 
-        Of two nodes that campaign at once, the larger goes on and asks the other, which may have
-        been bound by a promise before; the smaller drops out and draws its own deadline anew. That
-        holds for one timeout, for it may be that nobody hears the larger.
+        If two nodes campaign at once, one gives way: the one whose log, or else whose id, is
+        smaller draws its deadline anew. The larger asks it again, for the first time it may have
+        refused because of a promise. After one timeout nobody gives way any more: it may be that
+        the larger node is heard by no other.
         """
         lately = self.node.now() - self.campaigned < self.times.timeout
         rival = lately and term == self.term + 1 and (True, term) in self.votes
@@ -604,7 +623,11 @@ class Raft(Server):
         return granted
 
     def is_led(self) -> bool:
-        """Whether a leader has this node's promise, or is this node, with a majority behind it."""
+        """Whether a leader has this node's promise, or is this node, with a majority behind it.
+
+        A lease (thesis 6.4.1) is kept in four places: hear_leader makes the promise; request_vote
+        and count_votes keep it; append_entries_res counts on it, and serve_reads uses that.
+        """
         now = self.node.now()
         if self.role == "leader":
             heard_of = self.of_majority(now, lambda one: one.heard_of)
@@ -616,25 +639,25 @@ class Raft(Server):
         leader = self.following.leader if not granted and self.is_led() else None
         self.send(
             dest, "request_vote_res", pre=pre, term=term, granted=granted, sent=sent,
-            leader=leader, members=self.members.claim(),
+            leader=leader, claim=self.members.claim(),
         )  # fmt: skip
 
     def request_vote_res(
         self, src: str, pre: bool, term: int, granted: bool, leader: str | None,
-        sent: float, members: dict[str, int],
+        sent: float, claim: dict[str, int],
     ) -> None:  # fmt: skip
         """A vote, or a refusal, which may name a leader."""
         if sent < self.began:
-            return  # this node asked before it ended, and has forgotten that
+            return  # this node asked before its last start
         self.times.measure(self.node.now(), sent, self.role == "leader")
         if granted:
             if (pre, term) in self.votes:
-                self.votes[pre, term][src] = members.get(src, 0)
+                self.votes[pre, term][src] = claim.get(src, 0)
                 self.count_votes(pre, term)
             return
-        if not self.members.known:  # nothing is founded in this term
-            self.votes.clear()
-            self.hear_claim(members)
+        if not self.members.known:
+            self.votes.clear()  # founding takes all votes, so it takes another term
+        self.hear_claim(claim)
         if leader is None:
             self.maybe_step_down(term, f"{src} is in a later term")
         elif not self.following.leader and leader != self.node.node_id:
@@ -663,20 +686,19 @@ class Raft(Server):
         leading.stamp = max(now, math.nextafter(leading.stamp, math.inf))
         asked = max((batch.stamp for batch in leading.waiting_reads), default=-math.inf)
         is_stable = self.log.stable == self.log.size  # then the leader counts itself
-        needed = self.members.majority - is_stable  # how many followers it takes to commit
+        needed = self.members.majority - (1 if is_stable else 0)  # followers needed to commit
         for node_id, follower in leading.followers.items():
-            # Reads wait for the answer to a later message.
+            # Waiting reads need an answer to a message that is sent after they came.
             due = follower.stamp <= asked or now - follower.stamp >= times.heartbeat
             if follower.next_index <= self.log.start:
                 if now - follower.heard_of <= GONE:
                     self.send_snapshot(node_id, follower, due)
                     continue
-                follower.give_up(self.log.size)
+                follower.heartbeats_only(self.log.size)
             last = follower.last_to_send(self.log, leading.stamp, now, times, needed > 0)
-            needed -= not (
-                follower.is_silent(now, times.timeout)
-                or follower.is_overdue(now, SPARE * times.rtt)
-            )
+            is_slow = follower.is_overdue(now, SPARE * times.rtt)
+            if not is_slow and not follower.is_silent(now, times.timeout):
+                needed -= 1
             if last >= follower.next_index or due:
                 self.send_entries(node_id, follower, last)
 
@@ -684,7 +706,7 @@ class Raft(Server):
         """Sends append_entries with the entries up to `last`, maybe none."""
         previous = follower.next_index - 1
         entries = self.log.from_index(previous + 1, last + 1)
-        follower.sent(len(entries), self.leading.stamp, self.node.now())
+        follower.note_entries(len(entries), self.leading.stamp, self.node.now())
         self.send_follower(
             node_id, "append_entries", prev_log_index=previous,
             prev_log_term=self.log[previous].term, entries=entries,
@@ -696,7 +718,7 @@ class Raft(Server):
         stamp, times = self.leading.stamp, self.times
         self.send(
             node_id, type, term=self.term, sent=stamp, timeout=times.timeout, rtt=times.rtt,
-            done=self.leading.followers[node_id].leaves(stamp), **fields,
+            done=self.leading.followers[node_id].note_message(stamp), **fields,
         )  # fmt: skip
 
     def append_entries_res(
@@ -711,11 +733,13 @@ class Raft(Server):
         if self.role != "leader" or term != self.term:
             return
         now, follower = self.node.now(), self.leading.followers[src]
+        # A late answer is no sample if a majority was quicker: then only this follower is slow.
         is_quick = now - sent < LATE * self.times.rtt
         if is_quick or sent > self.of_majority(math.inf, lambda one: one.acked):
             self.times.measure(now, sent, True)
-        if follower.incarnation != incarnation:  # it has forgotten what it had
-            follower = follower.anew(incarnation, self.commit_index)
+        if follower.incarnation != incarnation:  # it has forgotten its log
+            lacked = max(self.commit_index, self.leading.term_start)
+            follower = follower.restarted(incarnation, lacked)
             self.leading.followers[src] = follower
         # The timeout of that very message: today's may be longer than what was promised then.
         follower.answered(now, sent, promised=sent + timeout * LEASE)
@@ -727,8 +751,8 @@ class Raft(Server):
                 )
                 follower.go_on_after(match)
             follower.acknowledged(match, now)
-            follower.has_records(match >= self.log.start, snapshot, offset, sent)
-        if not success or follower.match_index < follower.base:
+            follower.note_records(match >= self.log.start, snapshot, offset, sent)
+        if not success or follower.match_index < follower.base:  # it lacks entries before those
             follower.step_back(match, sent, self.leading.stamp)
 
     def send_snapshot(self, node_id: str, follower: Follower, due: bool) -> None:
@@ -761,7 +785,7 @@ class Raft(Server):
         needed += [one.snapshot.index for one in followers if one.snapshot]
         kept, end = log.start, max(log.start, min(needed))
         if log.bytes_between(kept, end) > KEPT_BYTES and end - kept > KEPT_ENTRIES:
-            kept += (end - kept + 7) // 8  # no more, for to free thousands at once stops the node
+            kept += (end - kept + 7) // 8  # not all: freeing thousands at once would pause the node
             log.compact(kept, log[kept].term)
         if self.following.incoming.index <= self.commit_index:
             self.following.incoming = Snapshot()  # entries have come instead
@@ -773,7 +797,7 @@ class Raft(Server):
                 follower.resend()
             if follower.is_back(self.members.known.get(id)):
                 self.append_members({id: follower.readmit()})
-        kept = max(KEPT_BATCHES, 2 * self.times.patience)  # its owner may retry for half of it
+        kept = max(KEPT_BATCHES, 2 * self.times.patience)  # owners give up after half of that
         accepted = self.leading.accepted
         for key, batch in [*accepted.items()]:
             if now < batch.came_at + kept:
@@ -791,9 +815,8 @@ class Raft(Server):
         if not self.hear_leader(src, term, sent, timeout, rtt, done):
             return
         following = self.following
-        following.refused = self.accept(
-            prev_log_index, prev_log_term, [*map(Entry._make, entries)]
-        )
+        new = [*map(Entry._make, entries)]
+        following.refused = self.accept_entries(prev_log_index, prev_log_term, new)
         # The leader's commit index says nothing of entries that may differ from its own.
         self.commit_index = max(self.commit_index, min(leader_commit, following.verified))
 
@@ -829,9 +852,9 @@ class Raft(Server):
         size: int, offset: int, data: list[Any], sent: float, timeout: float, rtt: float,
         done: list[int],
     ) -> None:  # fmt: skip
-        """A part of the leader's state: this node lacks entries that the leader has forgotten.
+        """A part of the leader's state, for entries that the leader has forgotten (section 7).
 
-        (Section 7.) Parts come in order. The answer to another part says which one is next.
+        Parts are taken in order. Each answer says how many records have come.
         """
         if not self.hear_leader(src, term, sent, timeout, rtt, done):
             return
@@ -856,11 +879,13 @@ class Raft(Server):
         self.following.incoming = Snapshot()
         self.learn_members(snapshot.members)
 
-    def accept(self, previous: int, previous_term: int, entries: list[Entry]) -> int | None:
+    def accept_entries(
+        self, previous: int, previous_term: int, entries: list[Entry]
+    ) -> int | None:
         """Takes entries into the log after `previous`, if the logs agree there (section 5.3).
 
-        Returns None or, to refuse them, an index up to which the logs may agree. Entries that have
-        overtaken others wait for those: there is nothing to refuse.
+        Returns None or, to refuse them, an index up to which the logs may agree. Entries beyond the
+        end of the log have overtaken others: they wait for those, and are not refused.
         """
         following, log = self.following, self.log
         if previous > log.size:
@@ -873,26 +898,27 @@ class Raft(Server):
             while previous > self.commit_index and log[previous].term == conflict:
                 previous -= 1
             return previous
-        self.place(previous, entries)
+        self.place_entries(previous, entries)
         while following.early and (previous := min(following.early)) <= following.verified:
-            self.place(previous, following.early.pop(previous))
+            self.place_entries(previous, following.early.pop(previous))
         return None
 
-    def place(self, previous: int, entries: list[Entry]) -> None:
-        """Puts entries into the log. Those that are there already stay, and those after them.
+    def place_entries(self, previous: int, entries: list[Entry]) -> None:
+        """Puts entries into the log.
 
-        Only a conflict cuts the log: a message may be old, and what it lacks acknowledged.
+        Only a conflicting entry cuts the log. The message may be an old one, which lacks entries
+        that this node has acknowledged since.
         """
         log, following = self.log, self.following
-        known = max(0, following.verified - previous)
-        for index, entry in enumerate(entries[known:], previous + known + 1):
+        skipped = max(0, following.verified - previous)
+        for index, entry in enumerate(entries[skipped:], previous + skipped + 1):
             if index > log.size or log[index].term != entry.term:
                 log.truncate(index - 1)
                 log.append(entries[index - previous - 1 :])
                 break
         following.verified = max(following.verified, previous + len(entries))
         if not self.members.known and log.start < 1 <= log.size and not log[1].owner:
-            self.learn_members(log[1].members)  # the first entry of all says who founds
+            self.learn_members(log[1].members)  # the first entry of all names the members
 
     def acknowledge(self) -> None:
         """Answers the leader's messages of this turn, as one."""
@@ -922,7 +948,7 @@ class Raft(Server):
             if not entry.owner:
                 self.learn_members(entry.members)
                 continue
-            key = (entry.owner, entry.seq)  # an entry of another term has the same key
+            key = (entry.owner, entry.seq)  # a retried batch may be in an earlier term, too
             batch = accepted.get(key) if entry.term == self.term else None
             self.state_machine, answers = self.sessions.apply(self.state_machine, entry.operations)
             if batch:
@@ -969,16 +995,16 @@ class Raft(Server):
 
     def hand_over_operations(self) -> None:
         """Hands over this turn's operations, and all pending ones to a new leader."""
-        for batch in self.clients.untried():
+        for batch in self.clients.take_untried():
             self.hand_over(batch)
         if new := self.clients.leave_turn(self.node.now()):
             self.hand_over(new)
 
     def hand_over(self, batch: Batch) -> None:
-        """Gives a batch to the leader; without one to the relay; without either to nobody.
+        """Gives a batch to the leader or, if none is known, to the relay; else it stays pending.
 
-        The link to that node may be cut, so a retry goes to another one, drawn at random: a node
-        that follows the leader relays the batch.
+        A retry goes to another node than the last try, drawn at random, for the link to that one
+        may be cut. A node that follows the leader relays the batch.
         """
         dest = self.following.leader or self.following.relay
         if batch.asked:
@@ -1000,12 +1026,12 @@ class Raft(Server):
     def forward(
         self, src: str, owner: str, seq: int, reads: list[Operation], writes: list[Operation]
     ) -> None:
-        """Another node's batch. A node that follows the leader relays the batch once."""
+        """Another node's batch. A node that follows the leader relays it, if it is its owner's."""
         batch = Batch(owner, seq, reads, writes, self.node.now())
         leader = self.following.leader
         if self.role == "leader":
             self.accept_batch(batch)
-        elif leader not in (None, src) and owner == src:
+        elif leader and leader != src == owner:
             self.send_forward(leader, batch)
 
     def accept_batch(self, batch: Batch) -> None:
@@ -1028,7 +1054,7 @@ class Raft(Server):
         if batch.owner == self.node.node_id:
             self.clients.done([batch.seq])
         else:
-            self.leading.followers[batch.owner].done.append(batch.seq)
+            self.leading.followers[batch.owner].note_finished(batch.seq)
 
     def review_pending(self, now: float) -> None:
         """Gives up operations that have waited too long, and retries those that may be lost.
@@ -1063,9 +1089,10 @@ FIELDS: Final = {  # of each type of message between servers
 # The rooms of Raft. A room changes its own fields only, and calls neither Raft nor the node: it is
 # given values, and returns what is to be done.
 
-NEAR = 0.004  # seconds: an append waits for the answer to the last one below this round trip
-URGENT, SPARE = 0.5, 8.0  # round trips it waits: for a follower needed to commit, for another
-WINDOW_BYTES = 1 << 22  # in flight to a follower
+NEAR = 0.004  # seconds: below this round trip an append may wait for the last one's answer
+URGENT = 0.5  # round trips that it waits at most, if the follower is needed to commit
+SPARE = 8.0  # round trips that it waits at most, if the follower is not needed
+WINDOW_BYTES = 1 << 22  # in flight to a follower, at most
 
 
 @dataclass
@@ -1079,21 +1106,21 @@ class Follower:
     incarnation: int | None  # that it said last; None: not heard of
     next_index: int  # index of the next entry to send; > match_index
     heard_of: float  # time of its last answer
-    progress: float  # time since which entries in flight are not acknowledged
+    progress_at: float  # time of the last acknowledgement, or of sending the oldest entry in flight
     match_index: int = 0  # highest index known to be equal in both logs
     base: int = 0  # index after which sending began last
-    lacked: int = 0  # commit index when the leader heard of this incarnation
+    lacked: int = 0  # index that it must have before it may be readmitted
     readmitted: int | None = None  # incarnation whose readmission was appended
     acked: float = -math.inf  # stamp of the latest message that it answered
     promised: float = -math.inf  # time until which it votes for nobody, on the leader's clock
     stamp: float = -math.inf  # of the latest message to it
-    previous: int = 0  # index after which the entries of the latest append begin
+    previous: int = 0  # prev_log_index of the latest append
     entries_stamp: float = -math.inf  # of the latest message with entries; <= stamp
-    backed: float = -math.inf  # stamp of the last step back; answers to older messages are old
-    done: list[int] = field(default_factory=list)  # seqs of its batches that are done, to tell it
-    snapshot: Snapshot | None = None  # that it gets, for it lacks forgotten entries
-    offset: int = 0  # how many records of the snapshot it has
-    part_stamp: float = -math.inf  # of the message with the last records
+    backed: float = -math.inf  # stamp of the last step back; older answers cause no other one
+    finished: list[int] = field(default_factory=list)  # seqs of its batches, to be told it
+    snapshot: Snapshot | None = None  # to send, because it lacks forgotten entries
+    offset: int = 0  # number of the snapshot's records that it has
+    part_stamp: float = -math.inf  # of the latest message with records
 
     def is_silent(self, now: float, timeout: float) -> bool:
         """Whether nothing has come from it for an election timeout."""
@@ -1101,44 +1128,48 @@ class Follower:
 
     def is_overdue(self, now: float, limit: float) -> bool:
         """Whether entries in flight have not been acknowledged for more than `limit` seconds."""
-        return self.next_index > self.match_index + 1 and now - self.progress > limit
+        return self.next_index > self.match_index + 1 and now - self.progress_at > limit
 
     def last_to_send(
         self, log: Log, stamp: float, now: float, times: Times, is_needed: bool
     ) -> int:
         """The last index of the entries to send now; next_index - 1 for none.
 
-        On a near network an append waits while the answer to the last one is to come soon (Nagle's
-        rule), and longer to a follower that it does not take to commit: there will be more by then.
-        A silent follower gets heartbeats until it answers one.
+        On a near network an append waits for the answer to the last one, which comes soon (Nagle's
+        rule). If the follower is not needed to commit, the append waits longer. Meanwhile more
+        entries come, and go with it. A silent follower gets heartbeats until it answers one.
         """
-        sent, match_index = self.next_index - 1, self.match_index
-        if sent == log.size or self.is_silent(now, times.timeout):
-            return sent
-        may_wait = times.rtt < NEAR and (sent > match_index or not is_needed)
+        previous, match_index = self.next_index - 1, self.match_index
+        if previous == log.size or self.is_silent(now, times.timeout):
+            return previous
+        may_wait = times.rtt < NEAR and (previous > match_index or not is_needed)
         held = stamp - self.entries_stamp
         if may_wait and held < times.rtt * (URGENT if is_needed else SPARE):
-            return sent
-        room = WINDOW_BYTES - log.bytes_between(max(match_index, self.base), sent)
-        last = log.size if room > 0 else sent
-        while last > sent + 1 and log.bytes_between(sent, last) > min(room, CHUNK_BYTES):
-            last = (sent + 1 + last) // 2
+            return previous
+        room = WINDOW_BYTES - log.bytes_between(max(match_index, self.base), previous)
+        last = log.size if room > 0 else previous
+        while last > previous + 1 and log.bytes_between(previous, last) > min(room, CHUNK_BYTES):
+            last = (previous + 1 + last) // 2
         return last
 
-    def sent(self, count: int, stamp: float, now: float) -> None:
-        """Notes that so many entries are in flight from now on."""
+    def note_entries(self, count: int, stamp: float, now: float) -> None:
+        """Notes that the next entries, so many, are in flight."""
         self.previous = self.next_index - 1
         if count:
             self.entries_stamp = stamp
-            if self.next_index - 1 == self.match_index:
-                self.progress = now
+            if self.previous == self.match_index:
+                self.progress_at = now
         self.next_index += count
 
-    def leaves(self, stamp: float) -> list[int]:
-        """Notes that a message leaves. Returns the seqs of batches that it says are done."""
-        done, self.done = self.done, []
+    def note_message(self, stamp: float) -> list[int]:
+        """Notes that a message is sent. Returns the seqs of finished batches, to go with it."""
+        finished, self.finished = self.finished, []
         self.stamp = stamp
-        return done
+        return finished
+
+    def note_finished(self, seq: int) -> None:
+        """Notes that one of its batches is done. The next message tells it so."""
+        self.finished.append(seq)
 
     def answered(self, now: float, sent: float, promised: float) -> None:
         """Notes an answer to the message of stamp `sent`, and what it promises."""
@@ -1147,20 +1178,21 @@ class Follower:
         self.promised = max(self.promised, promised)
 
     def has_lost(self, match: int, sent: float) -> bool:
-        """Whether it lacks an entry that it had acknowledged: it has forgotten, and does not know.
+        """Whether the answer to the latest append shows that it lacks an acknowledged entry.
 
-        A node that has merely started again finds the entry in its log when it is asked for it.
+        Its file must have been replaced by an older copy. A node that has started again with its
+        own file finds the entry before the append's in its log, and acknowledges it again.
         """
         return sent == self.stamp and match < self.previous <= self.match_index
 
     def acknowledged(self, match: int, now: float) -> None:
         """Notes that the logs are equal up to an index."""
         if match > self.match_index:
-            self.match_index, self.progress = match, now
+            self.match_index, self.progress_at = match, now
             self.next_index = max(self.next_index, match + 1)
 
     def step_back(self, match: int, sent: float, stamp: float) -> None:
-        """Sends earlier entries, for it lacks them; but not again for an old answer."""
+        """Sends earlier entries next, unless the answer is older than the last step back."""
         if sent > self.backed:
             self.backed = stamp
             self.go_on_after(max(self.match_index, match))
@@ -1169,26 +1201,27 @@ class Follower:
         """Sends all entries in flight again."""
         self.go_on_after(self.match_index)
 
-    def give_up(self, size: int) -> None:
-        """Sends heartbeats only: it is gone, and lacks forgotten entries."""
+    def heartbeats_only(self, size: int) -> None:
+        """Sends no entries to a follower that is gone and lacks forgotten ones."""
         self.snapshot = None
         self.go_on_after(size)
 
     def go_on_after(self, index: int) -> None:
         self.base, self.next_index = index, index + 1
 
-    def anew(self, incarnation: int, commit_index: int) -> Follower:
-        """The view of another incarnation of this follower, which has an empty log."""
-        return Follower(incarnation, 1, self.heard_of, self.progress, lacked=commit_index)
+    def restarted(self, incarnation: int, lacked: int) -> Follower:
+        """The view of another incarnation of this follower, whose log is empty."""
+        return Follower(incarnation, 1, self.heard_of, self.progress_at, lacked=lacked)
 
     def is_back(self, member: int | None) -> bool:
-        """Whether a return without memory is to be appended now.
+        """Whether the follower, back without memory, is to be readmitted now, once.
 
-        It is, once, when the follower has what was committed when it came back. What is committed
-        now is no measure: under load only the quickest follower has it.
+        It must have the entries that were committed when it came back, and this term's first one.
+        The entries that are committed now would be too much: under load only the quickest follower
+        has them.
         """
-        known = (None, member, self.readmitted)
-        return self.incarnation not in known and self.match_index >= self.lacked
+        is_settled = self.incarnation in (None, member, self.readmitted)
+        return not is_settled and self.match_index >= self.lacked
 
     def readmit(self) -> int:
         """Notes that its return is appended. Returns the incarnation."""
@@ -1206,7 +1239,7 @@ class Follower:
         self.part_stamp = stamp
         return self.snapshot.part(self.offset)
 
-    def has_records(self, is_enough: bool, index: int, offset: int, sent: float) -> None:
+    def note_records(self, is_enough: bool, index: int, offset: int, sent: float) -> None:
         """Notes how many of a snapshot's records it has, or that it needs entries only."""
         if is_enough:
             self.snapshot = None
@@ -1219,7 +1252,7 @@ class Batch:
     """The operations that clients sent to a node, their owner, in one turn.
 
     They are forwarded, retried and acknowledged together. The writes become one entry. A leader
-    remembers a batch without the operations that are done.
+    empties `reads` and `writes` when they are done.
     """
 
     owner: str
@@ -1227,9 +1260,9 @@ class Batch:
     reads: list[Operation]
     writes: list[Operation]
     came_at: float  # time, at this node
-    sent_at: float = -math.inf  # of the owner's last try; -inf: never sent, so no write can happen
+    sent_at: float = -math.inf  # of the owner's last try; -inf: never sent, so it cannot happen
     asked: str = ""  # the node that was tried last; "": none since a leader was found
-    stamp: float = -math.inf  # of the leader's latest messages when it came
+    stamp: float = -math.inf  # the leader's, when the batch came: later messages confirm its reads
 
 
 class Clients:
@@ -1261,8 +1294,8 @@ class Clients:
         """All pending batches go to a leader that was just found, as if they had not been tried."""
         self._untried = True
 
-    def untried(self) -> list[Batch]:
-        """All pending batches, once after `forget_tries`."""
+    def take_untried(self) -> list[Batch]:
+        """All pending batches, once after each `forget_tries`."""
         if not self._untried:
             return []
         self._untried = False
@@ -1349,15 +1382,20 @@ class Members:
 
     A node that starts without memory, because it keeps its state in memory or its file is gone, has
     forgotten its votes, its promises and its log: it is another *incarnation*. It neither votes nor
-    counts until a leader has brought it up to date and the others have committed its return. Then
-    that is safe: if a of n nodes return, and m is a majority, a quorum of which they were part,
-    less themselves, meets every majority of the others, for (m - a) + m > n - a. A vote that it
-    forgot cannot elect a second leader, whose log would lack its return; a lease that it forgot is
-    kept by the others in the same way. What is lost is what a majority forgets at once.
+    counts until a leader has brought it up to date, up to an entry of that leader's term, and the
+    others have committed an entry that readmits it.
+
+    This is safe. Let n be the number of nodes, m a majority, and k the number of nodes that come
+    back. Before, a majority may have elected a leader, committed an entry or given a lease with
+    the help of the k. Of that majority m - k nodes remember. The return is committed by m of the
+    n - k others, and (m - k) + m > n - k: one node is in both. So no later leader lacks the entry,
+    or wins by a second vote of a node that has forgotten its first: that node's log has an entry
+    of the readmitting leader's term, and the other candidate's has not. Only what a majority
+    forgets at the same time is lost.
 
     The first node founds the cluster: it is elected by all, none of which knows of any member. It
-    asks until it has all votes. If it comes back, it has forgotten whether it had them: in that
-    term it does not get them again.
+    asks until it has all votes. In another incarnation it has forgotten which votes it had, so in
+    that term it does not get them again.
     """
 
     def __init__(
@@ -1412,7 +1450,7 @@ HEARTBEAT = 0.17  # seconds between two messages to a follower, at least
 HEARTBEATS_PER_SECOND = 48  # of a leader, and as many answers, at most
 MAX_TIMEOUT = 60.0  # seconds
 PATIENCE = 0.9  # seconds until an operation is given up, at least: clients wait for 1 s at least
-ROUND_TRIPS = 4.5  # or so many: Maelstrom's clients wait for ten times the latency of a message
+ROUND_TRIPS = 4.5  # the same, in round trips: clients wait for ten times the latency at least
 SAMPLE_INTERVAL = 0.01  # seconds between two samples, at least
 FIRST_ROUND_TRIP = 0.15  # seconds, taken for granted until enough samples are known
 
@@ -1426,7 +1464,7 @@ class Times:
     def __init__(self, others: int = 0) -> None:
         self.rtt = FIRST_ROUND_TRIP  # of a message and its answer
         self._min_heartbeat = max(HEARTBEAT, 2 * others / HEARTBEATS_PER_SECOND)
-        self._min_timeout = 1.8 * self._min_heartbeat  # two heartbeats are late then
+        self._min_timeout = 1.8 * self._min_heartbeat  # nearly two heartbeats
         self.timeout = self._min_timeout  # of elections
         self._samples = deque([FIRST_ROUND_TRIP] * 5, maxlen=51)
         self._sampled = -math.inf  # time of the last sample
@@ -1446,16 +1484,17 @@ class Times:
         if now - self._sampled >= SAMPLE_INTERVAL:
             self._sampled = now
             self._samples.append(max(0.0, now - sent))
-            self.rtt = median(self._samples)
+            self.rtt = self._median()
             if leads:
-                self.lead()
+                self.set_timeout()
 
-    def lead(self) -> None:
-        """Derives the timeout from the round trips, of which the median counts.
+    def _median(self) -> float:
+        """The round trip that counts: a few long ones are a node's pause, not the network's."""
+        return sorted(self._samples)[(len(self._samples) - 1) // 2]
 
-        Few long ones are a pause of a node, and not the network's.
-        """
-        self.rtt = median(self._samples)
+    def set_timeout(self) -> None:
+        """Derives a leader's timeout from the round trips."""
+        self.rtt = self._median()
         self.timeout = min(max(self._min_timeout, 2.5 * self.rtt), MAX_TIMEOUT)
 
     def follow(self, rtt: float, timeout: float) -> None:
@@ -1470,11 +1509,11 @@ OPERATION_BYTES = 500  # of memory that an operation takes besides its strings
 
 @dataclass
 class Snapshot:
-    """The state when the entries up to an index were applied (section 7): a leader's to send, or
-    what has come of it at a follower.
+    """The state when the entries up to an index were applied (section 7).
 
-    It consists of records: the sessions, [client, msg_id, answer], then the map's items, [key,
-    value]. Versions of a map never change, so it may be sent part by part.
+    It is complete at a leader, and possibly partial at a follower. It consists of records: the
+    sessions, [client, msg_id, answer], then the map's items, [key, value]. Versions of a map never
+    change, so it may be sent part by part.
     """
 
     index: int = 0
@@ -1552,16 +1591,17 @@ FORMAT = 6  # of the file
 class Storage:
     """A node's persistent state (figure 2, section 7) in a SQLite file: it outlives the process.
 
-    What a turn has changed is one transaction, which is on the disk before anything leaves that
-    depends on it. Each row has a checksum, and the one in `state` says what must be there.
+    The changes of a turn are one transaction. It is on the disk before messages leave that depend
+    on it. Each row has a checksum. The row of `state` says how many of the others there must be.
 
-        item    the map, and
-        session the sessions, both as of the checkpoint: when all up to its index was applied
-        entry   the log, up to `last`: what came after it, and what was not forgotten before
-        state   term, vote, and what is to be known of all these
+        item     the map, when the entries up to the checkpoint's index were applied
+        session  the sessions at the same moment
+        entry    the log after its `start`, up to `last`
+        state    the hard state, and facts about the other tables
 
-    SQLite takes what is damaged at the end of its -wal file for what was never committed. So a file
-    beside it says, not synced and thus never too much, how many commits have been acknowledged.
+    If the end of its -wal file is damaged, SQLite takes it for a transaction that was never
+    committed. So a file beside it counts the commits. That file is not synced: after a loss of
+    power it may count too few, but never too many.
     """
 
     durable = True
@@ -1583,7 +1623,7 @@ class Storage:
         me = {"format": FORMAT, "node_id": node_id, "node_ids": node_ids}
         path = self.path = self.folder / f"{node_id}.db"
         try:
-            if not os.path.lexists(path):  # not a link to what is away
+            if not os.path.lexists(path):  # a link to a missing file is not taken for a new node
                 self._create(path, me, HardState(incarnation=random.getrandbits(48)))
             self._open(path)
             found = self._load(me)
@@ -1671,7 +1711,7 @@ class Storage:
         row = saved | hard._asdict() | {"last": log.size, "promised": saved["promised"]}
         if hard.promised > saved["promised"]:
             row["promised"] = 2 * hard.promised  # so that it need not be written each time
-        elif overdue:  # a promise that was read when the node began must not grow
+        elif overdue:  # it may become less again, so that a start does not wait too long
             row["promised"] = min(2 * hard.promised, saved["promised"])
         if row == saved and log.stable == log.size and not overdue:
             return
@@ -1696,7 +1736,8 @@ class Storage:
     def _checkpoint(self, state: State) -> None:
         """Writes the part of the state that has changed since the last checkpoint.
 
-        A snapshot that was installed holds what this node would have: unchanged rows stay right.
+        Rows are never deleted, for neither keys nor sessions ever go. So this works, too, after a
+        snapshot has taken the place of the state.
         """
         items = state.map.changes_since(self._map)
         self._put("item", ((encode(key), [key, value]) for key, value in items))
@@ -1893,27 +1934,23 @@ def majority(count: int) -> int:
     return count // 2 + 1
 
 
-def median(values: Sequence[float]) -> float:
-    """The highest value that a majority has reached."""
-    return sorted(values)[-majority(len(values))]
-
-
 def main() -> None:
-    """The command line."""
+    """Runs the node that the command line asks for."""
     assert __doc__
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--unreplicated", action="store_true",
-        help="chapter 1: each node has a map of its own, and two of them are found out")
+        help="the tutorial's chapter 1: each node has a map of its own, so a two-node test fails")
     add("--reads", choices=("lease", "index", "log"), default="lease",
-        help="how a read is kept from being stale: by the promises of a majority to elect nobody "
-        "else, by asking a majority each time, or as an entry of the log (default: %(default)s)")
+        help="how a leader makes sure that a read is not stale: by the promises of a majority to "
+        "elect nobody else, by asking a majority each time, or by an entry of the log "
+        "(default: %(default)s)")
     add("--data-dir", metavar="DIR",
-        help="keep the state in a file there, DIR/n0.db for node n0; default: in memory")
+        help="keep the state in a file in this folder, DIR/n0.db for node n0; default: in memory")
     add("--log", choices=("roles", "debug"), default="roles",
-        help="on stderr: changes of role and term, or each message between servers, too")
+        help="what to write to stderr: changes of role and term, or messages between servers, too")
     args = parser.parse_args()
     if args.data_dir == "":
         parser.error("--data-dir needs the name of a folder")

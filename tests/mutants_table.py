@@ -58,6 +58,13 @@ SHAPES = {  # runs in which some kind of bug shows soon: the bench's options
         "--constants CHECKPOINT_BYTES=20000,KEPT_BYTES=5000,KEPT_ENTRIES=0 "
         "-- --data-dir {run}/data"
     ),
+    "wiped": (
+        "--time-limit 10 --rate 100 --node-count 3 --concurrency 2n --latency 20 "
+        "--latency-dist exponential --nemesis kill,partition,loss --nemesis-interval 0.7 "
+        "--kill-targets one,majority --wipe 1 --partition-kinds one,majority --loss 0.1 "
+        "--constants CHECKPOINT_BYTES=20000,KEPT_BYTES=5000,KEPT_ENTRIES=0 "
+        "-- --data-dir {run}/data"
+    ),
 }
 
 MUTANTS = [
@@ -99,7 +106,7 @@ MUTANTS = [
     Mutant(
         "a vote is kept across terms",
         "paper 5.2", "nobody is elected: a server votes once in its life",
-        [("        self.voted_for = None\n", "")],
+        [("        self.voted_for = self.voted_incarnation = None\n", "")],
         test="5_2_a_server_votes_again_in_a_later_term",
     ),
     Mutant(
@@ -107,7 +114,7 @@ MUTANTS = [
         "paper 5.2", "election safety",
         [("""\
             if (pre, term) in self.votes:
-                self.votes[pre, term][src] = members.get(src, 0)
+                self.votes[pre, term][src] = claim.get(src, 0)
                 self.count_votes(pre, term)
 """, """\
             for key in [key for key in self.votes if key[0] == pre]:
@@ -239,11 +246,11 @@ MUTANTS = [
             self.log.append([Entry(self.term, *key, batch.writes)])
             RULELESS[self, self.log.size] = batch.writes
 """),
-         ("            key = (entry.owner, entry.seq)  # an", """\
+         ("            key = (entry.owner, entry.seq)  # a r", """\
             owed = RULELESS.pop((self, self.last_applied), [])
             for client, msg_id, body in owed:
                 self.answer(client, msg_id, self.state_machine.apply(body)[1])
-            key = (entry.owner, entry.seq)  # an"""),
+            key = (entry.owner, entry.seq)  # a r"""),
          ("FIELDS: Final", "RULELESS = {}\nFIELDS: Final"),
          ("                    self.answer(*answer)\n", "                    pass\n")],
     ),
@@ -253,10 +260,10 @@ MUTANTS = [
         [("""\
         if self.role == "leader":
             self.accept_batch(batch)
-        elif leader not""", """\
+        elif leader and""", """\
         if self.log.size:
             self.accept_batch(batch)
-        elif leader not"""),
+        elif leader and"""),
          ("        if batch.reads or batch.writes:\n            return\n",
           "        if batch.reads or batch.writes or not self.leading.followers:\n"
           "            return\n")],
@@ -264,7 +271,7 @@ MUTANTS = [
     Mutant(
         "a batch is relayed for ever",
         "README, owners and relays", "messages without end between two followers",
-        [(" and owner == src:", ":")],
+        [("elif leader and leader != src == owner:", "elif leader and leader != src:")],
         test="forward_is_relayed_once",
     ),
     Mutant(
@@ -403,10 +410,23 @@ MUTANTS = [
         test="what_it_says_does_not_count_before",
     ),
     Mutant(
+        "a founder keeps its votes when it learns of members",
+        "paper 5.2 and figure 2", "a wiped first node founds again, with a majority",
+        [("            self.votes.clear()  # that this", "            pass  # that this")],
+        test="a_founder_that_learns_of_a_cluster_from_a_candidate",
+    ),
+    Mutant(
+        "a node is readmitted with an empty log",
+        "paper 5.2", "election safety: it votes twice in a term",
+        [("lacked = max(self.commit_index, self.leading.term_start)",
+          "lacked = self.commit_index")],
+        test="without_an_entry_of_the_leaders_term_is_not_readmitted",
+    ),
+    Mutant(
         "all incarnations of a node with a file are one",
         "paper 5.2 and figure 2", "a wiped node counts with entries that it has not got",
         [("HardState(incarnation=random.getrandbits(48)))\n", "HardState(incarnation=7))\n")],
-        test="a_node_whose_file_was_moved_away_is_readmitted",
+        shape="wiped",
     ),
     Mutant(
         "members are not stored",

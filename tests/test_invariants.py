@@ -32,7 +32,7 @@ class World:
         self.invariants = Invariants(self.loop, 1, self.told.append)
         self.machines: dict[str, Any] = {}
         for name in self.names:
-            self.machines[name] = SimpleNamespace(node_id=name, torn=0)
+            self.machines[name] = SimpleNamespace(node_id=name, torn=0, wiped=0)
             self.start(name)
 
     def start(self, name: str) -> None:

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.crashes import Killer, durable, replace_files
+from bench.directed import Report, running
 from test_runner import options
 from test_workbench import run
 from workbench.console.console import Console
 from workbench.network.nemesis import TARGETS
-from workbench.record import edn
+from workbench.record import edn, node_log
 from workbench.record.edn import Keyword
 from workbench.record.history import Op, to_edn
 from workbench.running.runner import Runner
@@ -153,10 +155,34 @@ def test_real_processes_are_killed_and_paused_and_come_back(tmp_path: Path) -> N
     assert found[Keyword("workload")][Keyword("valid?")] is True
     assert "Broken rule" not in done.stdout
     assert '{"n0" :started}' in done.stdout and '{"n0" :resumed}' in done.stdout
-    starts = (latest / "node-logs" / "n0.log").read_text().splitlines()
+    log = (latest / "node-logs" / "n0.log").read_bytes().splitlines()
+    starts = [*node_log.said(log)]
+    marks = [line for line in log if b"--- n0: start " in line]
+    assert len(marks) == 1 + done.stdout.count('{"n0" :started}')
     # One that is killed as soon as it has started may have had no time to speak.
     assert 2 < len(starts) <= 1 + done.stdout.count('{"n0" :started}')
     assert (latest / "data" / "n0").exists()
+
+
+def test_a_wiped_node_is_readmitted_and_then_it_counts_for_a_majority(tmp_path: Path) -> None:
+    report = Report()
+    with running(report, command=durable(tmp_path)) as bench:
+        killer = Killer(bench)
+        full = bench.leader
+        empty, _ = others = bench.others(full)
+        bench.closed_loop(3)
+        killer.kill(empty)
+        replace_files(tmp_path, empty)
+        killer.restart([empty])
+        killer.wait_for_returns()
+        killer.kill(full)
+        bench.until_written(others, everywhere=True)
+        before = len(bench.answers)
+        bench.wait(
+            lambda: any(one.f == "read" and one.type == "ok" for one in bench.answers[before:]),
+            "read",
+        )
+    assert not report.broken_in_all, report.broken_in_all
 
 
 # One machine

@@ -64,7 +64,7 @@ class Clone:
             env={"PATH": path or str(self.bin)} | environment,
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=600,
         )
         out = ran.stdout
         return ran.returncode, json.loads(out) if out[:1] == "[" else out.splitlines(), ran.stderr
@@ -307,7 +307,7 @@ def make_maelstrom(
 ) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of the installer."""
     process = start(clone, url, checksum, file_size)
-    out, said = process.communicate(timeout=10)
+    out, said = process.communicate(timeout=600)
     return process.returncode, out, said
 
 
@@ -417,9 +417,9 @@ def test_install_fails(clone: Clone, server: Server, fault: str, earlier: bool) 
 
 def test_install_is_interrupted(clone: Clone, server: Server) -> None:
     process = start(clone, f"{server.url}/stuck", sha256(GOOD))
-    assert server.stuck.wait(10)
+    assert server.stuck.wait(600)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=600)
     assert (process.returncode, said) == (130, "make maelstrom: interrupted; nothing was changed\n")
     assert not clone.home.exists()
 

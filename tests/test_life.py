@@ -317,7 +317,7 @@ def test_the_same_seed_gives_the_same_life(words: list[str], tmp_path: Path) -> 
         (tmp_path / name).mkdir()
         command = [sys.executable, str(ROOT / "maelstrom"), *SIMULATED, *words]
         subprocess.run(
-            command, cwd=tmp_path / name, check=True, capture_output=True, timeout=60
+            command, cwd=tmp_path / name, check=True, capture_output=True, timeout=600
         )
         return (tmp_path / name / "store" / "latest" / life.NAME).read_bytes()
 

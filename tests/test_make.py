@@ -25,7 +25,7 @@ def make(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: word for name, word in os.environ.items() if "MAKE" not in name}
     environment = {**inherited, "MAELSTROM": "workbench"}  # of a make that runs the tests
     return subprocess.run(
-        ["make", *words], cwd=clone, env=environment, capture_output=True, text=True, timeout=60
+        ["make", *words], cwd=clone, env=environment, capture_output=True, text=True, timeout=600
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import mean
 from typing import Any
@@ -266,6 +267,29 @@ def test_a_kill_is_of_one_of_the_targets_and_all_start_again() -> None:
         assert started == killed
         assert world.said[-1] == (0, "stop-kill", dict.fromkeys(killed, Keyword("started")))
     assert seen == {"one": {1}, "minority": {2}, "majority": {3}, "all": {5}}
+
+
+def test_of_killed_nodes_one_may_be_wiped_before_they_start_again() -> None:
+    wiped = set()
+    for seed in range(60):
+        events: list[str] = []
+
+        def wipe_one(node_ids: Sequence[str], events: list[str] = events) -> str:
+            events.append(f"wipe {node_ids[0]}")
+            return node_ids[0]
+
+        world = World(
+            "kill", seed=seed, kill=lambda node_id: None, restart=events.append, wipe=0.5,
+            wipe_one=wipe_one, targets=["minority"],
+        )  # fmt: skip
+        world.nemesis.start(SECOND)
+        assert not events
+        world.nemesis.heal()
+        (_, _, values) = world.said[-1]
+        lost = [node_id for node_id, what in values.items() if what == Keyword("wiped")]
+        assert events == [*(f"wipe {node_id}" for node_id in lost), *values]
+        wiped.add(len(lost))
+    assert wiped == {0, 1}
 
 
 def test_kills_are_of_the_targets_asked_for() -> None:

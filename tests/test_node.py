@@ -40,7 +40,7 @@ class Peer:
         )
         self.msg_id = 0
         # A test that waits in vain shall fail, not hang.
-        self.guard = threading.Timer(100, self.process.kill)
+        self.guard = threading.Timer(1000, self.process.kill)
         self.guard.daemon = True
         self.guard.start()
 

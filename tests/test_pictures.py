@@ -268,3 +268,26 @@ def test_hostile_values_stay_text() -> None:
     assert "<script>" in page.text
     assert "\x00" not in document
     assert all(len(hover) < 1500 for _, hover in page.boxes)
+
+
+def test_a_long_reason_stays_in_the_window() -> None:
+    history = [event(n % 2, type, "write", n, 2 * n + m) for n in range(16)
+               for m, type in enumerate(["invoke", "ok"])]
+    history += [event(3, "invoke", "read", None, 50), event(3, "ok", "read", 99, 51)]
+    root = draw(operations(history), check(history))
+    (label,) = (text for text in root.iter(f"{SVG}text") if (text.text or "").startswith("1. read"))
+    assert label.attrib["text-anchor"] == "end"
+    assert float(label.attrib["x"]) > linear.WIDE_CHARACTER * len(label.text or "")
+    edge = max(box.end for box in svg_boxes(root).values())
+    assert float(root.attrib["width"]) < max(edge, linear.WINDOW) + 100
+
+
+def test_the_drawing_has_a_dark_mode_and_tells_that_it_scrolls() -> None:
+    root = draw(operations(anomaly()), check(anomaly()))
+    style = root.findtext(f"{SVG}style") or ""
+    assert "prefers-color-scheme: dark" in style
+    for name in ("fill", "stroke", "stop-color"):
+        for colour in {part.get(name) for part in root.iter()} - {None, "url(#open)"}:
+            assert f'[{name}="{colour}"]' in style, "each colour has its dark one"
+    assert linear.HINT in visible(root)
+    assert re.search(r"max-width: (\d+)px", style)

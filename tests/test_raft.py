@@ -71,7 +71,7 @@ class Scene:
     def knows_latency(self, seconds: float) -> None:
         """The node has known for long how long a round trip takes."""
         self.raft.times._samples.extend([seconds] * 51)
-        self.raft.times.lead()
+        self.raft.times.set_timeout()
 
     def advance(self, seconds: float) -> None:
         self.world.advance(seconds)
@@ -150,7 +150,7 @@ def ask(
     index, last_term = last
     return {
         "type": "request_vote", "pre": pre, "term": term, "last_log_index": index,
-        "last_log_term": last_term, "sent": 0.0, "members": members or {"n0": 0, "n1": 0, "n2": 0},
+        "last_log_term": last_term, "sent": 0.0, "claim": members or {"n0": 0, "n1": 0, "n2": 0},
     }  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def vote(
     return {
         "type": "request_vote_res", "pre": pre, "term": term, "granted": granted,
         "leader": leader, "sent": sent,
-        "members": members or {"n0": 0, "n1": 0, "n2": 0},
+        "claim": members or {"n0": 0, "n1": 0, "n2": 0},
     }  # fmt: skip
 
 

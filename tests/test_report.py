@@ -20,9 +20,11 @@ from workbench.console.quantiles import quantile
 from workbench.record import edn, store
 from workbench.record.edn import Keyword
 from workbench.record.history import HistoryError, Op, clients, operations
+from workbench.record.journal import Sent
 from workbench.report import charts, reading, report
 from workbench.report.__main__ import main as report_main
-from workbench.report.plots import Chart
+from workbench.report.diagram import MOST_KINDS, kinds_of
+from workbench.report.plots import Chart, Fault, fault_legend
 from workbench.running.results import availability
 from workbench.soak import seeds
 from workbench.verdicts import Results, merge
@@ -469,7 +471,7 @@ def run(**environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "MAELSTROM": "workbench", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 
@@ -545,3 +547,22 @@ def test_bins_are_round_and_few(seconds: float, operations: int) -> None:
     assert f"{width:e}"[0] in "125" and float(f"{width:.0e}") == pytest.approx(width)
     assert seconds / width <= charts.BINS
     assert seconds / width > min(charts.BINS, max(10, operations / 8)) / 2.6
+
+
+def test_a_kind_of_message_has_one_colour_in_all_runs() -> None:
+    def sent(*types: str) -> list[Sent]:
+        return [Sent(n, "n0", "n1", n, type, "{}") for n, type in enumerate(types)]
+
+    one = kinds_of(sent("read", "read_ok", "append_entries", "gossip"))
+    other = kinds_of(sent("gossip", "gossip", "cas", "append_entries"))
+    assert {one[kind] == other[kind] for kind in ("append_entries", "gossip")} == {True}
+    many = kinds_of(sent(*(f"type{number}" for number in range(30))))
+    assert len(many) == MOST_KINDS + 1 and "others" in many
+
+
+def test_every_chart_has_a_legend() -> None:
+    faults = [Fault("kill", 0, 1, "", "#8E6FD1"), Fault("kill", 2, 3, "", "#8E6FD1")]
+    assert fault_legend(faults).count("during kill") == 1 and not fault_legend([])
+    drawn = page(kept(good()))
+    assert "ok failed unknown" in drawn.text
+    assert "A bar lasts from a request to its reply" in drawn.text

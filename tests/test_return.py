@@ -142,7 +142,7 @@ def test_a_founder_asks_again_for_the_votes_that_it_has_not() -> None:
     scene.sent("request_vote")
     asked = scene.until_sent("request_vote", "n2")
     assert (asked["pre"], asked["term"]) == (False, 1)
-    assert asked["members"] == {"n0": scene.raft.members.incarnation}
+    assert asked["claim"] == {"n0": scene.raft.members.incarnation}
     assert not scene.sent("request_vote", "n1")
     scene.says("n2", vote(1, members={"n2": N2}))
     assert scene.raft.role == "leader"
@@ -169,6 +169,15 @@ def test_one_that_hears_of_a_cluster_does_not_found_another() -> None:
     assert not scene.sent("request_vote") and scene.raft.term == 1
 
 
+def test_a_founder_that_learns_of_a_cluster_from_a_candidate_is_not_elected() -> None:
+    """Else n0, wiped, and n1, which lacks the first entry, found again: n2's writes are lost."""
+    scene = founder()
+    members = {"n0": scene.raft.members.incarnation - 1, "n1": N1, "n2": N2}
+    scene.says("n2", ask(2, last=(1, 1), pre=True, members=members))
+    scene.says("n1", vote(1, members={"n1": N1}))
+    assert scene.raft.role != "leader"
+
+
 def test_votes_that_were_given_to_the_founder_before_it_came_back_do_not_count() -> None:
     scene = founder()
     scene.says("n1", vote(1, members={"n1": N1}, sent=-1.0))
@@ -186,7 +195,7 @@ def test_a_new_node_votes_for_a_founder_and_says_its_start() -> None:
     scene = Scene("n1", forgets=True)
     scene.says("n0", ask(1, members=FOUNDER))
     (answer,) = scene.sent("request_vote_res", "n0")
-    assert (answer["granted"], answer["members"]) == (True, {"n1": scene.raft.members.incarnation})
+    assert (answer["granted"], answer["claim"]) == (True, {"n1": scene.raft.members.incarnation})
     assert not scene.raft.members.is_member  # others may have been asked in vain
 
 
@@ -227,7 +236,7 @@ def test_one_that_has_heard_of_the_founding_from_a_candidate_takes_part() -> Non
     scene.advance(LONG)
     members = {"n0": 1, "n1": scene.raft.members.incarnation, "n2": N2}
     assert is_granted(scene, ask(2, pre=True, members=members))
-    assert scene.until_sent("request_vote")["members"]["n2"] == N2
+    assert scene.until_sent("request_vote")["claim"]["n2"] == N2
 
 
 # Coming back
@@ -252,7 +261,7 @@ def test_it_votes_again_when_its_return_is_committed() -> None:
     assert not scene.sent("request_vote")
     scene.says("n0", append(1, (2, 1), commit=2))
     mine = {"n1": scene.raft.members.incarnation}
-    assert scene.until_sent("request_vote")["members"] == {**members, **mine}
+    assert scene.until_sent("request_vote")["claim"] == {**members, **mine}
     assert not scene.raft.sessions.records()  # it is no client's operation
 
 
@@ -407,6 +416,25 @@ def test_a_cluster_whose_nodes_come_back_one_at_a_time_keeps_what_it_had(victim:
     cluster.world.until(lambda: cluster[victim].members.is_member)
     cluster.kill(others[0])  # if the first one had not come back, only one would be left
     assert cluster.serves(others[1], READ) == {"type": "read_ok", "value": 7}
+
+
+def test_a_node_without_an_entry_of_the_leaders_term_is_not_readmitted() -> None:
+    """Else it might vote a second time in that term: nothing in its log would speak against it.
+
+    Five nodes: X was elected by X, F and A; Y has the votes of Y and C. F forgets that. If it is
+    readmitted with an empty log, and hears so from another node's claim before the first entry
+    comes, it may vote for Y, whose request is late. Then X and Y lead the same term.
+    """
+    scene = Scene("n1", nodes=5)
+    become_leader(scene)
+    assert scene.raft.commit_index == 0 and scene.raft.leading.term_start == 1
+    term, stamp = scene.raft.term, scene.raft.leading.stamp
+    scene.says("n0", appended(term, 0, stamp, start=AGAIN))
+    scene.advance(2 * TICK)
+    assert scene.raft.log.size == 1  # no entry readmits it
+    scene.says("n0", appended(term, 1, scene.raft.leading.stamp, start=AGAIN))
+    scene.advance(2 * TICK)
+    assert list(scene.raft.log.last.operations[0]) == ["n0", AGAIN, {}]
 
 
 # Nodes with files

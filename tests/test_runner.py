@@ -103,6 +103,7 @@ def options(**changes: Any) -> Options:
         "nemesis_rest": 0,
         "partition_kinds": ("one",),
         "kill_targets": ("one",),
+        "wipe": 0.0,
         "loss": 0.0,
         "duplicate": 0.0,
         "independent_delivery": False,

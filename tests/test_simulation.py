@@ -74,7 +74,7 @@ def run(folder: Path, python: str, seed: int, hash_seed: str) -> dict[str, bytes
         env={**os.environ, "MAELSTROM": "workbench", "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     latest = folder / "store" / "latest"

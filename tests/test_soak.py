@@ -38,7 +38,7 @@ def start(folder: Path, *words: object, root: Path = ROOT) -> subprocess.Popen[s
 
 def ended(soak: subprocess.Popen[str]) -> tuple[int, str]:
     """Its exit status and output. Its workers have its stdout: they, too, have ended."""
-    output, _ = soak.communicate(timeout=120)
+    output, _ = soak.communicate(timeout=600)
     return soak.returncode, output
 
 
@@ -88,7 +88,7 @@ def test_a_failure_comes_with_the_command_that_brings_it_back(tmp_path: Path, ha
         env={**os.environ, "MAELSTROM": "workbench"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
     why = found.partition(": ")[2]
     assert done.returncode == 1 and f"Broken rule: {why}" in done.stdout

@@ -807,7 +807,7 @@ def test_a_process_ends_with_status_1_and_says_which_file_and_what_to_do(tmp_pat
 
 def test_an_empty_name_is_no_folder() -> None:
     command = [sys.executable, str(ROOT / "raft.py"), "--data-dir", ""]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 2 and "--data-dir needs the name of a folder" in done.stderr
 
 

@@ -108,14 +108,14 @@ def test_a_send_from_another_thread_waits_for_no_turn() -> None:
 
     def sender() -> None:
         with lock:
-            assert turn_waits.wait(60)
+            assert turn_waits.wait(600)
             node.send("c1", {"type": "hello"})
             node.after(1.0, lambda: node.send("c1", {"type": "later"}))
         sent.set()
 
     def handler(msg: Any) -> None:
         turn_waits.set()
-        assert sent.wait(60), "the sender waits for the turn"
+        assert sent.wait(600), "the sender waits for the turn"
 
     node.on("wait", handler)
     thread = threading.Thread(target=sender)

@@ -51,7 +51,7 @@ def maelstrom(
         stdout=stdout,
         stderr=subprocess.PIPE,
         preexec_fn=prepare,
-        timeout=60,
+        timeout=600,
     )
     said = done.stderr.decode().splitlines()
     rest = [line for line in said if not line.startswith("maelstrom: running the workbench (")]
@@ -259,7 +259,11 @@ GOOD = "".join(
     [
         ("{:exceptions {:valid? true}, :valid? true}", True, "1 operation"),
         ('{:exceptions {:valid? false, :exceptions ["n0 lied"]}}', False, "n0 lied"),
-        ("{:stats {:valid? false}, :cut-short {:valid? :unknown}}", False, ":stats"),
+        ("{:stats {:valid? false}, :cut-short {:valid? :unknown}}", False, "stats: "),
+        ('{:exceptions {:valid? false, :exceptions ["n0 lied\\nBefore that:"]}}', False,
+         "Broken rule: n0 lied\nBefore that:"),
+        ('{:workload {:valid? false, :errors [["Expected" "a" "But received" "b"]]}}', False,
+         'An echo of "a" was expected, but "b" was received'),
         ('{:cut-short {:valid? :unknown, :why "cut"}}', None, "cut"),
         ("{:workload {:valid? false}}", True, "1 operation"),  # check's own judgement counts
         ("{", True, "results.edn cannot be read"),
@@ -317,7 +321,7 @@ REQUESTS = [
 def test_serve_refuses_what_is_hostile(site: tuple[int, IO[str]]) -> None:
     port, log = site
     for path, host, status in REQUESTS:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
         connection.request("GET", path, headers={"Host": host} if host else {})
         assert connection.getresponse().status == status, (path, host)
         connection.close()

@@ -48,7 +48,7 @@ def run(
         env={**os.environ, "MAELSTROM": "workbench"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
 
 
@@ -202,6 +202,7 @@ WRONG_WORDS = {
     "--nemesis earthquake": "unknown: earthquake; choose from partition, loss, duplicate",
     "--partition-kinds half": "unknown: half; choose from one, majority",
     "--partition-kinds ,": "needs at least one",
+    "--wipe 0.5": "--wipe needs the folder of the nodes' files: -- --data-dir FOLDER",
     "--kill-targets ,": "needs at least one of one, minority, majority, all",
     "--nemesis loss,pause,clock": "--nemesis clock needs --simulate",
     "--constants KEPT_ENTRIES=4": "--constants needs --simulate",

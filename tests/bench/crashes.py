@@ -7,7 +7,7 @@ machines may be shared and noisy; so each scenario also prints the load at its e
 
     python3 tests/bench/crashes.py [SCENARIO...]
 
-All scenarios take six minutes. The limits are meant for larger sizes, which take half an hour:
+All scenarios take eight minutes. The limits are meant for larger sizes, which take half an hour:
 
     --writes 2000000 --keys 1000000 --away-writes 100000 --trials 200
 """
@@ -57,10 +57,10 @@ raft.KEPT_ENTRIES = 0
 
 def telling(owner, name, begin, end):
     method = getattr(owner, name)
-    def told(*args):
+    def told(*args, **words):
         if begin:
             print(begin, file=sys.stderr, flush=True)
-        result = method(*args)
+        result = method(*args, **words)
         if end:
             print(end, file=sys.stderr, flush=True)
         return result
@@ -75,6 +75,7 @@ raft.main()
 BEGINS = re.compile("(checkpoint|install) begins")
 ENDS = {"saved": "checkpoint", "installed": "install"}
 CLIENTS = 10
+WIPED_CLIENTS = 6  # fewer, since the checker needs few unknown outcomes for each key
 WRITTEN_KEYS = 1000  # number of keys in the scenario `memory`
 MIB = 1 << 20
 
@@ -133,6 +134,8 @@ class Killer:
         elif line in ENDS:
             self._about[node_id].discard(ENDS[line])
         else:
+            if line.startswith("Traceback"):
+                self.bench.report.breaks("traceback", f"of {node_id}")
             if ", a member: " in line:
                 self.forgetful.discard(node_id)
             self._listen(node_id, line)
@@ -230,6 +233,122 @@ def one_round(bench: Bench, killer: Killer, target: str) -> float:
         bench.report.line(f"  {target} of {len(bench.node_ids)} nodes: {victims} {what}")
         bench.lines_since(start)
     return seconds
+
+
+def files(folder: Path, node_id: str) -> list[Path]:
+    """Returns a node's files: its database, SQLite's -wal file, and the count of commits."""
+    return sorted(folder.glob(f"{node_id}.*"))
+
+
+def replace_files(folder: Path, node_id: str, copy: Path | None = None) -> None:
+    """Removes a node's files. With a folder `copy`, copies of them take their place."""
+    for file in files(folder, node_id):
+        file.unlink()
+    for file in files(copy, node_id) if copy else []:
+        shutil.copy(file, folder)
+
+
+def wiped(report: Report, args: argparse.Namespace) -> None:
+    """Kills a node, removes its files, and once it is readmitted kills another: is a write lost?
+
+    Then the readmitted node is needed for a majority. How long until the two nodes serve?
+    """
+    times: list[tuple[float, float]] = []
+    roles: Counter[str] = Counter()
+    with temporary() as folder:
+        command = durable(folder, [sys.executable, "-c", TELLING])
+        with running(report, command=command) as bench:
+            killer = Killer(bench)
+            bench.closed_loop(WIPED_CLIENTS)
+            for _ in range(args.rounds):
+                times.append(one_wipe(bench, killer, folder, roles))
+            bench.rest()
+            shown = ", ".join(f"{count} times {what}" for what, count in sorted(roles.items()))
+            report.line(f"  {len(bench.answers):,} operations; {shown}")
+    readmitted, served = zip(*times, strict=True)
+    report.line(
+        f"  median: a wiped node is readmitted after {statistics.median(readmitted):.3f} s, "
+        f"and two nodes serve after {statistics.median(served):.3f} s"
+    )
+    report.limit("wiped, until the node is readmitted, max", max(readmitted), 5, "s")
+    report.limit("wiped, until two nodes serve, max", max(served), 2, "s")
+    lost = sum(report.broken.values())
+    report.limit("wiped, rules broken: lost, stale or twice", lost, 0, "")
+
+
+def one_wipe(
+    bench: Bench, killer: Killer, folder: Path, roles: Counter[str]
+) -> tuple[float, float]:
+    """Wipes a node and then kills another; returns how long until readmitted, and until served.
+
+    Counts the roles of the wiped node and of the killed node.
+    """
+    rng, now = bench.rng, bench.loop.now
+    bench.new_keys()
+    bench.run(rng.uniform(0.1, 0.4))
+    empty = rng.choice(bench.node_ids)
+    full = rng.choice(bench.others(empty))
+    roles["the leader wiped" if empty == bench.leader else "a follower wiped"] += 1
+    killer.kill(empty)
+    replace_files(folder, empty)
+    bench.run(rng.choice([0, rng.uniform(0, 0.6)]))
+    start = now()
+    killer.restart([empty])
+    killer.wait_for_returns()
+    readmitted = (now() - start) / SECOND
+    roles["then the leader killed" if full == bench.leader else "then a follower killed"] += 1
+    start = now()
+    killer.kill(full)
+    killer.forgetful.discard(full)  # it keeps its files
+    served = bench.until_written(bench.others(full), everywhere=True)
+    if served > 2:
+        bench.report.line(f"  {empty} was wiped, then {full} was killed:")
+        bench.lines_since(start)
+    bench.run(rng.uniform(0, 0.3))  # now reads find what is lost
+    waiting = killer.restart([full])
+    bench.wait(lambda: not waiting, "init_ok")
+    bench.until_written(bench.node_ids, everywhere=True)
+    return readmitted, served
+
+
+def older(report: Report, args: argparse.Namespace) -> None:
+    """Gives a follower an older copy of its files: does the leader's log say so?
+
+    Nothing can heal that, so the clients end before it.
+    """
+    found = [one_older(report) for _ in range(max(1, args.rounds // 20))]
+    report.line(f"  {len(found)} trials, the leader says so after {statistics.median(found):.3f} s")
+    report.limit("older, until the leader says so, max", max(found), 5, "s")
+
+
+def one_older(report: Report) -> float:
+    """Returns the seconds from the restart with an older copy until the leader's line."""
+    with (
+        temporary() as folder,
+        temporary() as copy,
+        running(report, command=durable(folder)) as bench,
+    ):
+        killer = Killer(bench)
+        follower = bench.rng.choice(bench.others(bench.leader))
+        killer.kill(follower)
+        for file in files(folder, follower):
+            shutil.copy(file, copy)
+        waiting = killer.restart([follower])
+        bench.wait(lambda: not waiting, "init_ok")
+        bench.closed_loop(WIPED_CLIENTS)
+        bench.run(1)
+        bench.until_written([follower])
+        bench.rest()
+        killer.kill(follower)
+        replace_files(folder, follower, copy)
+        start = bench.loop.now()
+        killer.restart([follower])
+        text = f": leader, {follower} has lost entries after"
+        bench.wait(
+            lambda: any(text in line for said, line in bench.said if said >= start),
+            f"line of the leader that {follower} has lost entries",
+        )
+        return (bench.loop.now() - start) / SECOND
 
 
 def resident(pid: int) -> float:
@@ -430,6 +549,8 @@ def longest(bench: Bench, report: Report, what: str, node_ids: Sequence[str], si
 SCENARIOS: Mapping[str, Callable[[Report, argparse.Namespace], None]] = {
     "rounds": rounds,
     "returns": returns,
+    "wiped": wiped,
+    "older": older,
     "memory": memory,
     "costs": costs,
     "away": away,
@@ -445,7 +566,7 @@ def main() -> None:
     add = parser.add_argument
     add("scenarios", metavar="SCENARIO", nargs="*", help=", ".join(SCENARIOS))
     for option, number, meaning in (
-        ("--rounds", 100, "rounds of kills in `rounds` and in `returns`"),
+        ("--rounds", 100, "rounds of kills in `rounds`, `returns` and `wiped`"),
         ("--writes", 400_000, "writes in `memory`"),
         ("--requests", 30_000, "requests in each run of `costs`"),
         ("--keys", 200_000, "keys in `away`"),

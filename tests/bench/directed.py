@@ -46,11 +46,11 @@ NODE = [sys.executable, str(ROOT / "raft.py")]
 KEYS = 3  # number of keys in use at a time
 PROBE = SECOND // 100  # time between two writes that probe whether a node serves
 SETTLE = 1.0  # seconds after which a process has loaded its modules and waits for init
-INIT_TIMEOUT = 10 * SECOND
+INIT_TIMEOUT = 100 * SECOND
 BUDGET = 300_000  # configurations for each key, after which the checker gives up
 SERVED = (Keyword("key-does-not-exist"), Keyword("precondition-failed"))
 LEADS = re.compile(r"(\w+) term (\d+): leader, elected by")
-PATIENCE = 30.0  # seconds to wait for an event, before the scenario counts as stuck
+PATIENCE = 100.0  # seconds to wait for an event, before the scenario counts as stuck
 Place = tuple[int, int]  # a key and a value; each value is written at most once
 
 

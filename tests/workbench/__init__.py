@@ -10,9 +10,10 @@ operations as a history in Jepsen's formats, and checks that history. Its packag
     checkers/     checkers of histories: one file for each property
     network/      the network between nodes and clients, and the nemesis, which injects faults
     services/     Maelstrom's services for nodes, one file for each; there are none yet
-    record/       the files of a run in store/: EDN, history, messages, the nodes' roles
+    record/       the files of a run in store/: EDN, history, messages, the nodes' roles and logs
     console/      the terminal's view of a run: log lines, progress, the final table
     report/       the browser's view of a run: report.html, timeline.html, linear.svg
     simulation/   the event loop, a cluster in virtual time, Raft's invariants
+    reasons       why a run is not valid, in words, for the terminal and the pages
     verdicts, units   names that all packages use
 """

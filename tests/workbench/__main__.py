@@ -13,6 +13,7 @@ from pathlib import Path
 from . import check
 from .console.console import GREEN, RED, YELLOW, Console
 from .console.summary import summary
+from .reasons import ABORTED, of_part
 from .record import edn, store
 from .record.edn import Keyword
 from .record.journal import Journal
@@ -86,9 +87,10 @@ def report(
             console.print(f"{analysis.why}.")
             if analysis.valid is False:
                 console.print(f"    drawn in {shown}/independent/{key}/linear.svg")
-    for f, counts in found[Keyword("stats")][Keyword("by-f")].items():
-        if not counts[VALID]:
-            console.print(f"No {f.name} operation was ok, so the test cannot be valid.")
+    if not workload.analyses and found[Keyword("workload")][VALID] is False:
+        console.print("\n".join(of_part("workload", found[Keyword("workload")])))
+    if found[Keyword("stats")][Keyword("by-f")] and found[Keyword("stats")][VALID] is not True:
+        console.print("\n".join(of_part("stats", found[Keyword("stats")])))
     if found[Keyword("availability")][VALID] is not True:
         console.print(f"Too few operations were ok for --availability {opts.availability:g}.")
     for complaint in store.complaints(folder):
@@ -107,7 +109,7 @@ def report(
         console.print(f"The run was {record.cut_short}; the verdict covers the recorded part.")
     console.print(f"The results are in {shown}; open its {page} in a browser.")
     if record.crash:
-        console.print(f"\nThe test was aborted: {record.crash}", RED)
+        console.print(f"\n{ABORTED}{record.crash}", RED)
         status = options.CRASHED
     else:
         status, colour, last_line = LAST_LINES[found[VALID]]

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from .checkers.linearizable import BUDGET, Analysis, check_history
 from .console.console import Console
+from .reasons import indented, reasons
 from .record import edn
+from .record.edn import Keyword
 from .record.history import HistoryError, read
 from .running.options import Parser, whole
-from .verdicts import UNKNOWN, VALID, VERDICTS
+from .verdicts import VALID, VERDICTS, get, merge
 
 
 def judge(path: Path, budget: int) -> tuple[bool | None, str]:
@@ -22,13 +24,14 @@ def judge(path: Path, budget: int) -> tuple[bool | None, str]:
         return verdict, why
     try:
         results = edn.loads((path / "results.edn").read_text("utf-8"))
-        parts = {name.name: part for name, part in results.items() if isinstance(part, dict)}
+        parts = {name: part for name, part in results.items() if isinstance(part, dict)}
     except (OSError, ValueError, AttributeError):
         return verdict, f"{why}; results.edn cannot be read, so only the history was checked"
-    for bad in (False, UNKNOWN):
-        for name, part in parts.items():
-            if name != "workload" and part.get(VALID) is bad:
-                return (None if bad else False), f"results.edn: :{name} {edn.dumps(part)[:1000]}"
+    if get(results, "workload", "errors") is None:  # a register, which was checked here
+        parts.pop(Keyword("workload"), None)
+    bad = merge(part.get(VALID, True) for part in parts.values())
+    if bad is not True:
+        return (None if bad else False), reasons(parts)[0]
     return verdict, why
 
 
@@ -53,7 +56,7 @@ def _first(bad: dict[object, Analysis]) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Prints path, verdict and reason in a line for each path.
+    """Prints path, verdict and reason for each path. Further lines of a reason are indented.
 
     Returns the exit status: 0 (all valid), 1 (one is invalid) or 2 (one is unknown).
     """
@@ -71,7 +74,7 @@ def main(argv: list[str]) -> int:
     for path in args.path:
         verdict, why = judge(path, args.budget)
         verdicts.add(verdict)
-        console.print("\t".join([str(path), VERDICTS[verdict], " ".join(why.split())]))
+        console.print("\t".join([str(path), VERDICTS[verdict], indented(why)]))
         console.flush()
     console.close()
     return 1 if False in verdicts else 2 if None in verdicts else 0

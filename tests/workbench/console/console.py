@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import lru_cache
 
@@ -24,11 +25,13 @@ class Console:
     """
 
     def __init__(self) -> None:
-        self._live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._out = sys.stdout  # a simulated node redirects sys.stdout during its turns
+        self._live = self._out.isatty() and os.environ.get("TERM") != "dumb"
         self._colours = self._live and not os.environ.get("NO_COLOR")  # https://no-color.org
         self._progress = ""
         self.progress_interval = SECOND // 5 if self._live else 5 * SECOND
         self.lost: OSError | None = None
+        self.clock: Callable[[], str] = wall_clock  # the time at the beginning of a log line
 
     def info(self, thread: str, text: str) -> None:
         """Prints a line like those of Jepsen's log."""
@@ -76,16 +79,19 @@ class Console:
         if self.lost:
             return
         try:
-            sys.stdout.write(text)
+            self._out.write(text)
             if flush:
-                sys.stdout.flush()
+                self._out.flush()
         except OSError as error:
             self.lost = error
 
     def _line(self, level: str, thread: str, text: str) -> None:
-        now = time.time()
-        millisecond = int(now % 1 * 1000)
-        self.print(f"{_clock(int(now))},{millisecond:03d}{{GMT}}\t{level}\t[{thread}] {text}")
+        self.print(f"{self.clock()}\t{level}\t[{thread}] {text}")
+
+
+def wall_clock() -> str:
+    now = time.time()
+    return f"{_clock(int(now))},{int(now % 1 * 1000):03d}{{GMT}}"
 
 
 @lru_cache(maxsize=1)  # a simulation prints thousands of lines a second

@@ -53,7 +53,9 @@ class Nemesis:
     - `kinds`: kinds of partition to draw from. `targets`: targets of a kill to draw from.
     - `loss`, `duplicate`: probability for each message while that fault is active.
     - `machines`: needed for the faults pause and clock.
-    - `kill(node_id)` ends a node, `restart(node_id)` starts it again.
+    - `kill(node_id)` ends a node, `restart(node_id)` starts it again. In between, with
+      probability `wipe`, `wipe_one(node_ids)` may remove the files of one of the killed nodes;
+      it returns that node or "".
     - `starting`: nodes whose init_ok is still missing. They are not paused: the real nemesis
       waits for init_ok, which has a time-out.
     """
@@ -76,6 +78,8 @@ class Nemesis:
         machines: Machines | None = None,
         kill: Callable[[str], object] = lambda node_id: None,
         restart: Callable[[str], object] = lambda node_id: None,
+        wipe: float = 0.0,
+        wipe_one: Callable[[Sequence[str]], str] = lambda node_ids: "",
         starting: Collection[str] = (),
     ) -> None:
         self.rng = rng
@@ -87,6 +91,7 @@ class Nemesis:
         self.machines = machines
         self.targets = list(targets)
         self.kill, self.restart, self.starting = kill, restart, starting
+        self.wipe, self.wipe_one = wipe, wipe_one
         self._loop = loop
         self._faults = list(faults)
         self._interval, self._rest = interval_seconds, rest_seconds
@@ -159,19 +164,25 @@ def duplicate(nemesis: Nemesis) -> Fault:
 
 
 def kill(nemesis: Nemesis) -> Fault:
-    """Kills random nodes, as many as a random target says. The end of the fault restarts them."""
+    """Kills random nodes, as many as a random target says. The end of the fault restarts them.
+
+    Before that, one of them may lose its files.
+    """
     rng, node_ids = nemesis.rng, nemesis.node_ids
     target = rng.choice(nemesis.targets)
     killed = sorted(rng.sample(node_ids, target_size(target, len(node_ids))))
     for node_id in killed:
         nemesis.kill(node_id)
+    started = dict.fromkeys(killed, Keyword("started"))
 
     def end() -> None:
+        if nemesis.wipe and killed and rng.random() < nemesis.wipe:
+            wiped = nemesis.wipe_one(rng.sample(killed, len(killed)))
+            started.update({wiped: Keyword("wiped")} if wiped else {})
         for node_id in killed:
             nemesis.restart(node_id)
 
     shown = " ".join([target, *killed])
-    started = dict.fromkeys(killed, Keyword("started"))
     return Fault(Keyword(target), dict.fromkeys(killed, Keyword("killed")), end, shown, started)
 
 

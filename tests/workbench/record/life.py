@@ -25,7 +25,8 @@ LARGEST = 50_000_000  # largest life.edn that is read, in bytes
 FORM = re.compile(r"(\S+) term ([0-9]{1,18}): ((follower|candidate|leader)(?:(?: of |, ).*)?)")
 ROLES = ("follower", "candidate", "leader")
 DOWN, PAUSED, SILENT = "down", "paused", "silent"
-CHANGES = ("killed", "started", "paused", "resumed")
+# Keywords of the nemesis. A wiped node starts without its files.
+CHANGES = {name: name for name in ("killed", "started", "paused", "resumed")} | {"wiped": "started"}
 
 
 class Line(NamedTuple):
@@ -157,7 +158,7 @@ def _changes(events: Iterable[Op]) -> Iterator[tuple[int, str, str]]:
         if op.process == "nemesis" and isinstance(op.value, dict):
             for node, what in op.value.items():
                 if isinstance(what, Keyword) and what.name in CHANGES and isinstance(node, str):
-                    yield op.time, node, what.name
+                    yield op.time, node, CHANGES[what.name]
 
 
 def _with_late_kills(events: list[_Event]) -> list[_Event]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..report import linear, timeline
 from ..verdicts import Results
 from ..workloads.workload import Workload
-from . import edn, journal, life
+from . import edn, journal, life, node_log
 from .history import HistoryError, Op, by_key, clients, operations, to_edn, to_txt
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -117,7 +117,7 @@ def complaints(folder: Path) -> list[str]:
     for log in sorted((folder / "node-logs").iterdir()):
         count, failed = 0, False
         with log.open("rb") as lines:  # read line by line: a log may exceed the memory
-            for line in lines:
+            for line in node_log.said(lines):
                 count, failed = count + 1, failed or line.startswith(b"Traceback")
         if failed:
             found.append(f"{log.stem} wrote {count} lines to node-logs/{log.name}")

@@ -22,9 +22,24 @@ from ..record import edn, life
 from ..record.edn import Keyword
 from ..record.history import OUTCOMES, Operation, shorten
 from ..units import MILLISECOND, SECOND
+from ..verdicts import get
 from .diagram import diagram
 from .drawing import by_number, describe, faults, markup, stops
-from .plots import GREY, TEXT, Chart, Fault, bars, hover, new_figure, places, plain, shade
+from .plots import (
+    GREY,
+    TEXT,
+    Chart,
+    Fault,
+    bars,
+    colour_of,
+    fault_legend,
+    hover,
+    legend,
+    new_figure,
+    places,
+    plain,
+    shade,
+)
 from .reading import Run, natural
 
 MOST = 50_000  # operations drawn
@@ -41,7 +56,11 @@ FLOOR = 0.01  # ms; least latency drawn, since a logarithmic axis has no 0
 COLOURS = {"ok": "#3B8FDB", "fail": "#D6569F", "info": "#E08A00"}
 MARKERS = {"read": "circle", "write": "square", "cas": "triangle"}
 MORE_MARKERS = ("diamond", "inverted_triangle", "hex", "star")
-FAULTS = ("#8E6FD1", "#2E9E6B", "#C9623F", "#7D8B2F", "#4F86A6", "#A65C7C")
+FAULTS = {  # a fault has the same colour in each run
+    "partition": "#2E9E6B", "kill": "#8E6FD1", "pause": "#C9623F", "loss": "#7D8B2F",
+    "duplicate": "#4F86A6", "clock": "#A65C7C",
+}  # fmt: skip
+LEADERS = ("#8E6FD1", "#2E9E6B", "#C9623F", "#7D8B2F", "#4F86A6", "#A65C7C")  # by place of node
 # For each state of a node: colour, opacity, hatching, and the colour of text on the band.
 STATES = {
     "follower": ("#A9BFD6", 1.0, " ", "#111111"),
@@ -100,11 +119,10 @@ def _moments(run: Run, faults: Sequence[Fault]) -> list[tuple[float, str]]:
 def _all_faults(run: Run) -> list[Fault]:
     nemesis = [op for op in run.events if op.process == "nemesis"]
     found: list[Fault] = []
-    colours: dict[str, str] = {}
     for events in islice(faults(nemesis), MOST_FAULTS):
         first, final = events[0], events[-1]
         kind = shorten(plain(first.f.removeprefix("start-")), 12)
-        colour = colours.setdefault(kind, FAULTS[len(colours) % len(FAULTS)])
+        colour = FAULTS.get(kind) or colour_of(kind, LEADERS)
         end = final.time if stops(final) else run.until
         details = "; ".join(f"{op.f} {shorten(edn.dumps(op.value), TEXT)}" for op in events)
         reach = next(filter(None, (_reach(op.value, run.nodes) for op in events)), "")
@@ -161,7 +179,9 @@ def lanes(time: Range1d, faults: Sequence[Fault]) -> Chart:
     times = "@left{0.000} s to @right{0.000} s"
     hover(plot, [drawn], "<b>@kind</b>", "<b>@reach</b>", times, "@details")
     plot.ygrid.visible = False
-    return Chart("faults", "Faults", plot)
+    words = legend({fault.kind: fault.colour for fault in faults})
+    note = '<p class="note">The other charts are shaded in these colours during a fault.</p>\n'
+    return Chart("faults", "Faults", plot, words + note)
 
 
 def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
@@ -220,7 +240,8 @@ def lives(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     if life.SILENT not in states:
         silent = ""
     words = (
-        f'<p class="states">{swatches}</p>\n<p class="note">{note}Roles are those that nodes '
+        f'<p class="states">{swatches}</p>\n{fault_legend(faults)}'
+        f'<p class="note">{note}Roles are those that nodes '
         "state on stderr, from the time at which the bench read the line. Hover over a band to "
         f"read the line.{silent}</p>\n"
     )
@@ -251,13 +272,14 @@ def commits(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart | None:
                 "leader": [f"{shorten(plain(leader), 20)} in term {term}"] * len(points),
             }
         )
-        colour = colours.setdefault(leader, FAULTS[len(colours) % len(FAULTS)])
+        place = run.nodes.index(leader) if leader in run.nodes else len(run.nodes)
+        colour = colours[shorten(plain(leader), 20)] = LEADERS[place % len(LEADERS)]
         plot.step("time", "index", source=source, mode="after", color=colour, line_width=2)
         renderers.append(plot.scatter("time", "index", source=source, color=colour, size=4))
     hover(plot, renderers, "<b>@leader</b> has committed up to @index", "at @time{0.000} s")
     words = (
-        '<p class="note">The commit index in the leaders\' append_entries; a colour for each '
-        "leader.</p>\n"
+        f"{legend(colours)}{fault_legend(faults)}"
+        '<p class="note">Each leader\'s commit index, from its append_entries messages.</p>\n'
     )
     return Chart("commits", "Commit index", plot, words)
 
@@ -374,6 +396,7 @@ def latency(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
         else ""
     )
     words = (
+        f"{fault_legend(faults)}"
         f'<p class="note">{note}Time goes to the right, in seconds. Drag to zoom in; all charts '
         "zoom together. The URL records the zoom, so you can share it. Click on a legend entry to "
         "hide its operations.</p>\n"
@@ -459,8 +482,16 @@ def rate(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     ]  # fmt: skip
     rates = [f"@{type}{{0,0.0}}/s {meaning}" for type, meaning in OUTCOMES.items()]
     hover(plot, renderers, "@left{0.000} s to @right{0.000} s", *rates)
-    words = f'<p class="note">Completed operations, in bins of {width:g} s.</p>\n'
+    words = (
+        f"{outcomes()}{fault_legend(faults)}"
+        f'<p class="note">Completed operations, in bins of {width:g} s.</p>\n'
+    )
     return Chart("rate", "Operations per second", plot, words)
+
+
+def outcomes() -> str:
+    """Returns the legend of the operations' outcomes."""
+    return legend({meaning: COLOURS[type] for type, meaning in OUTCOMES.items()})
 
 
 def bin_width(seconds: float, operations: int) -> float:
@@ -483,12 +514,20 @@ def processes(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     drawn = bars(plot, "process", BAR, source, fill_color="colour", fill_alpha=0.6)
     hover(plot, [drawn], *OPERATION)
     plot.ygrid.visible = False
+    keyless = get(run.results, "workload", "errors") is not None  # echo's operations have no key
+    label = (lambda name, verdict: "all operations") if keyless else _label
     options = "".join(
-        f'<option value="{place}">{markup(shorten(_label(name, verdict), 80))}</option>'
+        f'<option value="{place}">{markup(shorten(label(name, verdict), 80))}</option>'
         for place, (name, verdict) in enumerate(run.keys)
     )
-    words = f'<p><label>Key <select id="key">{options}</select></label></p>\n'
-    return Chart("processes", "Operations of each process on a key", plot, words)
+    words = (
+        f"{outcomes()}{fault_legend(faults)}"
+        f'<p><label>{"Show" if keyless else "Key"} '
+        f'<select id="key">{options}</select></label></p>\n'
+        '<p class="note">Each row is a process. A bar lasts from a request to its reply.</p>\n'
+    )
+    title = "Operations of each process" + ("" if keyless else " on a key")
+    return Chart("processes", title, plot, words)
 
 
 def _label(name: str, verdict: bool | None) -> str:

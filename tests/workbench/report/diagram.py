@@ -17,13 +17,29 @@ from bokeh.models import ColumnDataSource, FixedTicker, Range1d
 from ..record.history import shorten
 from ..record.journal import Sent
 from .drawing import markup
-from .plots import GREY, TEXT, Chart, Fault, hover, new_figure, plain, shade
+from .plots import (
+    GREY,
+    TEXT,
+    Chart,
+    Fault,
+    colour_of,
+    fault_legend,
+    hover,
+    new_figure,
+    plain,
+    shade,
+)
 
 TITLE = "Messages"
 CLIENTS = "clients"
 MOST_NODES = 50  # nodes with a lane
 MOST_LENGTH = 20_000_000  # characters of all bodies in the page
-COLOURS = ("#3B8FDB", "#E08A00", "#8E6FD1", "#2E9E6B", "#D6569F", "#7D8B2F", "#4F86A6")
+COLOURS = {  # a kind has the same colour in each run
+    "append_entries": "#3B8FDB", "read": "#E08A00", "forward": "#8E6FD1", "cas": "#2E9E6B",
+    "write": "#D6569F", "error": "#D0453E", "request_vote": "#7D8B2F", "echo": "#4F86A6",
+}  # fmt: skip
+MORE_COLOURS = ("#A65C7C", "#5B7FD1", "#9A7B2F", "#3C9A9A", "#C9623F", "#7A9A3C")
+MOST_KINDS = 10
 NOT_RECEIVED: Sequence[int | None] = (None,)
 REPLIES = ("_res", "_ok")  # suffixes of the types of replies
 
@@ -77,7 +93,7 @@ def diagram(
         else ""
     )
     words = (
-        f'<p class="states">{boxes}</p>\n{choice}'
+        f'<p class="states">{boxes}</p>\n{fault_legend(faults)}{choice}'
         '<p class="note"><span id="drawn"></span> Each line is a message, from its sender to the '
         "dot at its receiver. Replies are dashed, lost messages end in a cross. Hover over a line "
         "to read the message.</p>\n"
@@ -89,11 +105,12 @@ def diagram(
 def kinds_of(messages: Sequence[Sent]) -> dict[str, str]:
     """Returns the kinds of messages with their colours, the most frequent first.
 
-    A reply has the kind of its request.
+    A reply has the kind of its request. The colour depends on the kind alone, so that runs can be
+    compared.
     """
     counts = Counter(_kind(message.type) for message in messages)
-    ordered = [kind for kind, _ in counts.most_common(len(COLOURS))]
-    colours = dict(zip(ordered, COLOURS, strict=False))
+    ordered = [kind for kind, _ in counts.most_common(MOST_KINDS)]
+    colours = {kind: COLOURS.get(kind) or colour_of(kind, MORE_COLOURS) for kind in ordered}
     return colours | ({"others": GREY} if len(counts) > len(colours) else {})
 
 
@@ -126,7 +143,7 @@ def packed(messages: Sequence[Sent], lanes: Sequence[str], kinds: dict[str, str]
     }
     data["types"] = [plain(type) for type in types]
     data["replies"] = [type.endswith(REPLIES) or type == "error" for type in types]
-    data["kinds"] = [kind_of.get(_kind(type), len(COLOURS)) for type in types]
+    data["kinds"] = [kind_of.get(_kind(type), len(kinds) - 1) for type in types]
     data["colours"] = list(kinds.values())
     text = json.dumps(data, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()

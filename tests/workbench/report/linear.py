@@ -25,7 +25,8 @@ OPEN = 60  # width over which an operation without an end fades out
 STRIDE = 14  # between two steps at the same time
 CHARACTER = 7.5  # width of a character
 WIDE_CHARACTER = 8.6  # largest width of a bold character
-WHY = 110  # characters of a line of the verdict
+WHY = 110  # characters of a line of text above or below the tracks
+WINDOW = 1240  # width that a label beside a step should not exceed, unless the tracks are wider
 UNKNOWN_SHOWN = 5
 MEANINGS = {
     "ok": "ok",
@@ -36,11 +37,20 @@ PATHS = ("#444444", "#7B3294", "#1B7837", "#8C510A", "#01665E")
 RED = "#CC0000"
 # Texts have an outline in the background's colour, which keeps them readable across lines.
 STYLE = f"""
+svg {{ background: white; }}
 text {{ font: 13px system-ui, sans-serif; fill: #222; stroke: white; stroke-width: 4px;
        stroke-linejoin: round; paint-order: stroke; pointer-events: none; }}
 .bad {{ fill: {RED}; font-weight: 600; }}
 .step:hover {{ stroke-width: 5px; }}
+.hint {{ display: none; font-size: 11px; }}
 """
+DARK = {
+    "white": "#121212", COLOURS["ok"]: "#1F5F9E", COLOURS["info"]: "#8A5200",
+    COLOURS["fail"]: "#8E3A68", "#DDD": "#444", RED: "#FF7B72",
+    **dict(zip(PATHS, ("#CCCCCC", "#D3A4EA", "#7FD694", "#E5B567", "#6FD6CC"), strict=True)),
+}  # fmt: skip
+"""Colours in dark mode, by the colour that each replaces."""
+HINT = "The drawing is wider than the window: scroll to the right."
 
 Span = tuple[float, float]  # from an operation's invocation to its completion, in pixels
 
@@ -66,20 +76,27 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
     moments = _moments(paths, spans)
     at = moments[0][-1] + 8
     reasons = [f"{row}. {shorten(path[-1].problem, 120)}" for row, path in enumerate(paths, 1)]
-    reasons_right = at + WIDE_CHARACTER * max(map(len, reasons))
-    orders = [f"{number}. {_in_words(path)}" for number, path in enumerate(paths, 1)]
-    words = max(len(text) for text in (heading, *why, *orders))
-    width = MARGIN + max(right, legend_right, reasons_right, MARGIN + WIDE_CHARACTER * words)
+    labels = [_beside(reason, at, max(WINDOW, right)) for reason in reasons]
+    orders = [
+        (line, PATHS[(number - 1) % len(PATHS)])
+        for number, path in enumerate(paths, 1)
+        for line in wrap(f"{number}. {_in_words(path)}", WHY, subsequent_indent="\u2003")
+    ]
+    words = max(len(text) for text in (heading, *why, *(line for line, _ in orders)))
+    reasons_right = max(x + (0 if end else WIDE_CHARACTER * len(text)) for text, x, end in labels)
+    width = MARGIN + max(right, legend_right, reasons_right, MARGIN + CHARACTER * words)
     height = bottom + LINE * (len(orders) + 2)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" '
         f'viewBox="0 0 {width:.0f} {height}">',
-        f"<style>{STYLE}</style>",
+        f"<style>{STYLE}{_dark()}@media (max-width: {int(width) - 1}px) "
+        "{ .hint { display: inline; } }</style>",
         '<rect width="100%" height="100%" fill="white"/>',
         f'<linearGradient id="open" gradientUnits="userSpaceOnUse" x1="{right - OPEN:.0f}" '
         f'x2="{right:.0f}"><stop stop-color="{COLOURS["info"]}"/>'
         f'<stop offset="1" stop-color="{COLOURS["info"]}" stop-opacity="0"/></linearGradient>',
+        f'<text x="{MARGIN}" y="12" class="hint">{HINT}</text>',
         f'<text x="{MARGIN}" y="30" style="font-size:17px">{markup(heading)}</text>',
         *(
             f'<text x="{MARGIN}" y="{53 + LINE * row}" class="bad">{markup(line)}</text>'
@@ -110,9 +127,9 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
         parts += _path(path, points, PATHS[number % len(PATHS)])
     parts += [_text(op, spans[op.start_index], tops[op.process]) for op in shown]
     parts += [
-        f'<text x="{at:.1f}" y="{tops[failed.process] + BOX + LINE * row + 10}" '
-        f'class="bad">{markup(reason)}</text>'
-        for row, reason in enumerate(reasons)
+        f'<text x="{x:.1f}" y="{tops[failed.process] + BOX + LINE * row + 10}" '
+        f'class="bad" text-anchor="{"end" if end else "start"}">{markup(text)}</text>'
+        for row, (text, x, end) in enumerate(labels)
     ]
     parts.append(
         f'<text x="{MARGIN}" y="{bottom + 8}">The longest orders that the checker found, without '
@@ -120,10 +137,37 @@ def svg(operations: Sequence[Operation], analysis: Analysis, title: str) -> str:
     )
     parts += [
         f'<text x="{MARGIN}" y="{bottom + 8 + LINE * row}" '
-        f'style="fill:{PATHS[(row - 1) % len(PATHS)]}">{markup(order)}</text>'
-        for row, order in enumerate(orders, 1)
+        f'style="fill:{colour}">{markup(line)}</text>'
+        for row, (line, colour) in enumerate(orders, 1)
     ]
     return "\n".join([*parts, "</svg>\n"])
+
+
+def _beside(reason: str, at: float, limit: float) -> tuple[str, float, bool]:
+    """Places a label beside the impossible step: to its right if it fits there, else to its left.
+
+    Returns the text, its x, and whether x is its end. A label that fits nowhere is cut; the step's
+    tooltip has all of it.
+    """
+    right = int((limit - at) / WIDE_CHARACTER)
+    left = int((at - 24 - MARGIN) / WIDE_CHARACTER)
+    if len(reason) <= right or right >= left:
+        return shorten(reason, max(20, right)), at, False
+    return shorten(reason, max(20, left)), at - 24, True
+
+
+def _dark() -> str:
+    """Returns the style of dark mode, which replaces each colour."""
+    rules = [
+        f"svg {{ background: {DARK['white']}; }}",
+        f"text {{ fill: #DDD; stroke: {DARK['white']}; }}",
+        f".bad {{ fill: {DARK[RED]}; }}",
+    ]
+    for light, dark in DARK.items():
+        for name in ("fill", "stroke", "stop-color"):
+            rules.append(f'[{name}="{light}"] {{ {name}: {dark}; }}')
+            rules.append(f'[style="{name}:{light}"] {{ {name}: {dark} !important; }}')
+    return "@media (prefers-color-scheme: dark) {\n" + "\n".join(rules) + "\n}\n"
 
 
 def _that_matter(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from bokeh.plotting import figure
 from bokeh.themes import Theme
+
+from .drawing import markup
 
 TEXT = 200  # characters shown of a value or an error
 GREY = "#808080"
@@ -118,6 +121,25 @@ def hover(plot: figure, renderers: list[Any], *lines: str) -> None:
     style = "max-width:240px; white-space:normal; overflow-wrap:anywhere; color:#222"
     tooltips = f'<div style="{style}">{"".join(f"<div>{line}</div>" for line in lines)}</div>'
     plot.add_tools(HoverTool(renderers=renderers, tooltips=tooltips))
+
+
+def colour_of(name: str, colours: Sequence[str]) -> str:
+    """Returns one of the colours, the same for a name in each run."""
+    return colours[zlib.crc32(name.encode()) % len(colours)]
+
+
+def legend(colours: Mapping[str, str]) -> str:
+    """Returns a legend: a swatch for each name."""
+    swatches = "".join(
+        f'<span class="state"><i style="background:{colour}"></i>{markup(name)}</span>'
+        for name, colour in colours.items()
+    )
+    return f'<p class="states">{swatches}</p>\n' if swatches else ""
+
+
+def fault_legend(faults: Sequence[Fault]) -> str:
+    """Returns the legend of the shaded background: a pale swatch for each kind of fault."""
+    return legend({f"during {fault.kind}": f"{fault.colour}38" for fault in faults})
 
 
 def shade(plot: figure, faults: Sequence[Fault]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..checkers.linearizable import check_history
+from ..reasons import reasons
 from ..record import edn, history, journal, life
 from ..record.edn import Keyword
 from ..record.history import HistoryError, Op, Operation, clients
@@ -148,15 +149,15 @@ def _judged(
     They come from results.edn. The checker supplies a verdict or reasons that are missing there.
     """
     whys: list[str] = []
+    told = False  # the results name a reason for a key
     verdicts: dict[str, bool | None] = {}
     keys = get(results, "workload", "results")
     for key, found in keys.items() if isinstance(keys, dict) else ():
-        verdicts[edn.dumps(key)] = verdict = _verdict(get(found, "valid?"))
+        verdicts[edn.dumps(key)] = _verdict(get(found, "valid?"))
         why = get(found, "linearizable", "why")
-        if verdict is not True and isinstance(why, str):
-            whys.append(why)
+        told = told or (verdicts[edn.dumps(key)] is not True and isinstance(why, str))
     verdict = _verdict(get(results, "valid?"))
-    if not results or (not whys and verdict is not True and get(results, "workload", "results")):
+    if not results or (not told and verdict is not True and get(results, "workload", "results")):
         try:
             analyses = check_history(events)
         except HistoryError as error:
@@ -167,11 +168,9 @@ def _judged(
             verdicts = judged
             verdict = min(judged.values(), key=_interest, default=None)
             whys.append("The verdict is the checker's alone, because results.edn cannot be read")
-    for name, part in results.items():
-        told = name == Keyword("workload") and whys
-        if isinstance(part, dict) and get(part, "valid?") not in (None, True) and not told:
-            whys.append(f"{edn.dumps(name)} {edn.dumps(part)}")
-    return verdict, whys, verdicts
+    if whys:  # the checker's, in place of those of the workload
+        results = {name: part for name, part in results.items() if name != Keyword("workload")}
+    return verdict, whys + reasons(results), verdicts
 
 
 def _keys(events: list[Op]) -> tuple[list[str], dict[int, int]]:

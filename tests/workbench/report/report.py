@@ -34,14 +34,18 @@ STYLE = """\
 .verdict { color: #fff; padding: 2px 10px; border-radius: 4px; }
 .valid { background: var(--valid); } .invalid { background: var(--invalid); }
 .unknown { background: var(--unknown); }
+.why { white-space: pre-wrap; }
 pre { background: var(--soft); padding: 8px 10px; border-radius: 4px; margin: 8px 0;
       white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
 th:first-child, td:first-child { max-width: 30ch; overflow: hidden; text-overflow: ellipsis; }
 select { font: inherit; max-width: 60vw; }
 .states { font-size: 13px; }
 .state { display: inline-block; margin-right: 14px; white-space: nowrap; }
-.state i { display: inline-block; width: 22px; height: 11px; margin-right: 5px; }
+.state i { display: inline-block; width: 22px; height: 11px; margin-right: 5px;
+           outline: 1px solid var(--line); }
 .picture { overflow-x: auto; }
+.sideways { display: none; }
+@media (max-width: 1300px) { .sideways { display: block; } }
 .picture img { display: block; }
 @media (max-width: 600px) { body { padding: 10px; }
   table { font-size: 13px; } th, td { padding: 3px 5px; } }
@@ -183,7 +187,9 @@ def pictures(run: Run) -> str:
         )
     if not parts:
         return ""
-    return section("pictures", "Why the history is not linearizable", "\n".join(parts))
+    hint = '<p class="note sideways">A drawing that is wider than the window scrolls sideways.</p>'
+    content = "\n".join([hint, *parts])
+    return section("pictures", "Why the history is not linearizable", content)
 
 
 def _text(text: str, length: int = TEXT) -> str:

@@ -22,6 +22,8 @@ body {{ font: 13px/{row}px system-ui, sans-serif; margin: 0; height: 100vh; disp
 header {{ padding: 12px 16px; }}
 h1 {{ font-size: 17px; line-height: 1.2; margin: 0 0 8px; }}
 p {{ margin: 0; }}
+.sideways {{ display: none; }}
+@media (max-width: {width}px) {{ .sideways {{ display: inline; }} }}
 mark {{ padding: 1px 6px; border-radius: 3px; }}
 /* The run scrolls within the page, so that the processes' names stay visible. */
 main {{ flex: 1; min-height: 0; overflow: auto; padding: 0 16px; }}
@@ -41,7 +43,8 @@ main {{ flex: 1; min-height: 0; overflow: auto; padding: 0 16px; }}
 <header><h1>{title}</h1>
 <p>Time goes down, not to scale; each column is a process. <mark class="ok">ok</mark>
 <mark class="info">unknown</mark> <mark class="fail">failed</mark>
-{faults}Hover over an operation for details. {note}</p></header>
+{faults}Hover over an operation for details. {note}
+<span class="sideways">Scroll sideways to see all processes.</span></p></header>
 <main tabindex="0">
 <div class="names">
 {names}

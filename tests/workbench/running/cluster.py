@@ -14,8 +14,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
+from ..record.node_log import NodeLog
 from ..simulation.loop import RealLoop
 from ..units import SECOND
 
@@ -49,7 +50,7 @@ class NodeProcess:
         node_id: str,
         listener: Listener,
         process: subprocess.Popen[bytes],
-        log: IO[bytes],
+        log: NodeLog,
     ) -> None:
         assert process.stdin and process.stdout and process.stderr
         self.node_id = node_id
@@ -98,6 +99,9 @@ class Cluster(ABC):
     def stop(self) -> None:
         """Ends all nodes. Always call it; a second call does nothing."""
 
+    def wiped(self, node_id: str) -> None:  # noqa: B027 (only simulated machines need it)
+        """Called before a killed node's files are removed."""
+
     # Faults. A cluster implements the faults that it supports.
 
     def kill(self, node_id: str) -> None:
@@ -118,13 +122,14 @@ class Cluster(ABC):
 
 
 class Processes(Cluster):
-    """Nodes as processes. `command` starts a node; `logs` is the folder for stderr files."""
+    """Nodes as processes. `command` starts a node; `logs` is the folder for the nodes' logs."""
 
     def __init__(self, loop: RealLoop, command: Sequence[str], logs: Path) -> None:
         self._loop = loop
         self._command = list(command)
         self._logs = logs
         self._nodes: dict[str, NodeProcess] = {}
+        self._node_logs: dict[str, NodeLog] = {}
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", GUARD], stdin=subprocess.PIPE, start_new_session=True
         )
@@ -137,7 +142,11 @@ class Processes(Cluster):
         node has its own session, so that Ctrl-C reaches only the workbench, and the node's child
         processes can be killed with the node.
         """
-        log = (self._logs / f"{node_id}.log").open("ab", buffering=0)
+        log = self._node_logs.get(node_id)
+        if not log:
+            log = self._node_logs[node_id] = NodeLog(
+                self._logs, node_id, self._loop, lambda why: listener.on_exit(node_id, why)
+            )
         try:
             process = subprocess.Popen(
                 self._command,
@@ -151,6 +160,7 @@ class Processes(Cluster):
         except OSError as error:
             raise OSError(error.errno, _why_not(self._command[0], error)) from error
         self._tell_guard("started", process.pid)
+        log.started()
         node = self._nodes[node_id] = NodeProcess(node_id, listener, process, log)
         os.set_blocking(node.stdin, False)
         self._loop.watch(node.stdout, lambda: self._read_stdout(node))
@@ -169,6 +179,8 @@ class Processes(Cluster):
         for end in (self._find_ended, self._end):
             for node_id in list(self._nodes):
                 end(node_id)
+        for log in self._node_logs.values():
+            log.close()
         if self._guard.poll() is None and self._guard.stdin:
             self._tell_guard("done")
             with contextlib.suppress(OSError):
@@ -186,6 +198,7 @@ class Processes(Cluster):
                 while self._read_stdout(node):
                     pass
             self._end(node_id)
+            node.log.mark("killed")
 
     def pause(self, node_id: str) -> None:
         if node := self._nodes.get(node_id):
@@ -216,10 +229,11 @@ class Processes(Cluster):
             while self._read_stderr(node):
                 pass
         if node.unfinished_stderr:
+            node.log.write([node.unfinished_stderr])
             self._said(node, node.unfinished_stderr)
         for file in (node.stdin, node.stdout, node.stderr):
             self._loop.unwatch(file)
-        for pipe in (node.process.stdin, node.process.stdout, node.process.stderr, node.log):
+        for pipe in (node.process.stdin, node.process.stdout, node.process.stderr):
             assert pipe
             pipe.close()
 
@@ -247,12 +261,9 @@ class Processes(Cluster):
         chunk = os.read(node.stderr, READ_SIZE)
         if not chunk:
             self._loop.unwatch(node.stderr)
-        try:
-            node.log.write(chunk)
-        except OSError as error:
-            why = f"has a log that cannot be written: {error.strerror}"
-            node.listener.on_exit(node.node_id, why)
         *lines, node.unfinished_stderr = (node.unfinished_stderr + chunk).split(b"\n")
+        if lines:
+            node.log.write(lines)
         for line in lines:
             self._said(node, line)
         return chunk

@@ -42,6 +42,7 @@ class Options:
     nemesis_rest: float
     partition_kinds: tuple[str, ...]
     kill_targets: tuple[str, ...]
+    wipe: float
     loss: float
     duplicate: float
     independent_delivery: bool
@@ -173,6 +174,10 @@ def parser() -> Parser:
     add("--kill-targets", type=names(TARGETS), default=TARGETS, metavar="TARGETS",
         help=f"* number of nodes to kill at a time; comma-separated: {', '.join(TARGETS)}; "
         "default: all four")
+    add("--wipe", type=probability, default=0.0, metavar="P",
+        help="* probability that a kill also removes the files of one of its nodes, those in "
+        "--data-dir that begin with its id and a dot; another node loses its files only after this "
+        'one has written ", a member: " to stderr, as raft.py does; default: %(default)s')
     add("--loss", type=probability, default=0.03, metavar="P",
         help="* probability that --nemesis loss drops a message between servers; default: "
         "%(default)s")
@@ -234,6 +239,8 @@ def parse(argv: Sequence[str]) -> Options:
         p.error(f"--partition-kinds needs at least one of {', '.join(KINDS)}")
     if not given.kill_targets:
         p.error(f"--kill-targets needs at least one of {', '.join(TARGETS)}")
+    if given.wipe and "--data-dir" not in argv[split:-1]:
+        p.error("--wipe needs the folder of the nodes' files: -- --data-dir FOLDER")
 
     computed = {
         "bin": path,

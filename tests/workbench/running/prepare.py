@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..console.console import Console
-from ..simulation.loop import RealLoop, VirtualLoop
+from ..simulation.loop import Loop, RealLoop, VirtualLoop
 from ..simulation.raft_invariants import Invariants
 from ..simulation.simulated_cluster import SimulatedCluster
 from ..units import SECOND
@@ -24,11 +26,24 @@ def prepare(opts: Options, logs: Path, console: Console) -> Runner:
         console.progress_interval = SIMULATED_PROGRESS
         gc.set_threshold(50_000, 20, 100)  # a run creates no cycles, and keeps most of its objects
         virtual = VirtualLoop()
+        console.clock = partial(virtual_clock, virtual)
         invariants = Invariants(virtual, opts.seed, lambda text: runner.problem(text))
         cluster = SimulatedCluster(
             virtual, opts.bin, args, logs, opts.seed, invariants, opts.constants
         )
-        runner = Runner(opts, virtual, cluster, console)
+        runner = Runner(opts, virtual, cluster, console, data_dir(args))
         return runner
     real = RealLoop()
-    return Runner(opts, real, Processes(real, [str(opts.bin), *args], logs), console)
+    processes = Processes(real, [str(opts.bin), *args], logs)
+    return Runner(opts, real, processes, console, data_dir(args))
+
+
+def data_dir(args: Sequence[str]) -> Path | None:
+    """Returns the folder that the binary's --data-dir names, if there is one."""
+    words = [*args, ""]
+    return Path(words[words.index("--data-dir") + 1]) if "--data-dir" in words else None
+
+
+def virtual_clock(loop: Loop) -> str:
+    """Returns the time of a simulated run, as in its history and its node-logs."""
+    return "before 0 s" if loop.run_start is None else f"{loop.run_time() / SECOND:.6f} s"

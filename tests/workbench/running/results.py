@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..network.network import Network, Traffic
+from ..reasons import ABORTED
 from ..record.edn import Keyword
 from ..record.history import Op, clients
 from ..verdicts import UNKNOWN, VALID, Results, merge
@@ -45,7 +46,7 @@ def results(record: Record, network: Network, workload: Workload, options: Optio
 
 def exceptions(record: Record) -> Results:
     """Returns the protocol rules that nodes broke, and the reason if the run was aborted."""
-    found = [*record.problems, *filter(None, [record.crash])]
+    found = [*record.problems, *([ABORTED + record.crash] if record.crash else [])]
     return {VALID: not found, **({Keyword("exceptions"): found} if found else {})}
 
 

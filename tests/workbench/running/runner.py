@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..console.console import Console
@@ -31,6 +32,7 @@ INIT_TIMEOUT = 10 * SECOND
 # message from another node may arrive before it.
 LATE_INIT = SECOND // 5
 CATCH_UP = SECOND // 10  # after a longer delay, the schedule skips the operations that were due
+READMITTED = ", a member: "  # part of a line on stderr of a node that counts, as raft.py writes it
 RATE_KEPT = 0.97  # a run with a smaller share of the requested operations reports its rate
 
 
@@ -77,9 +79,12 @@ class Runner:
         loop: Loop,
         cluster: Cluster,
         console: Console,
+        data_dir: Path | None = None,
     ) -> None:
         self.loop = loop
         self.record = Record()
+        self._data_dir = data_dir  # folder of the nodes' files
+        self._wiped = ""  # node that lost its files and is not readmitted; "" if there is none
         self._options = options
         self._console = console
         self._node_ids = options.node_ids
@@ -113,6 +118,8 @@ class Runner:
             machines=cluster,
             kill=self._kill,
             restart=self._restart,
+            wipe=options.wipe,
+            wipe_one=self._wipe_one,
             starting=self._inits,
         )
         self._schedule = Schedule(options.rate, dice(options.seed, "schedule"))
@@ -121,7 +128,6 @@ class Runner:
         self._busy: set[int] = set()  # threads of workers that wait for a reply
         self._conns: list[Client] = []
         self._end = 0
-        self._start = 0
         self._healed = False  # the time limit has passed and the nemesis has ended all faults
         self._invoked = 0  # number of operations
         self._stalled = False  # an operation is due, but all workers are busy
@@ -137,7 +143,7 @@ class Runner:
                 self._start_nodes()
                 self._work()
             except Interrupted as interrupt:
-                seconds = self._time() / SECOND
+                seconds = self.loop.run_time() / SECOND
                 self.record.cut_short = f"cut short by {interrupt} after {seconds:.1f} s"
             except OSError as error:
                 self.record.crash = f"cannot run {self._options.bin}: {error.strerror or error}"
@@ -149,10 +155,11 @@ class Runner:
             if _in_main_thread():
                 signal.signal(signal.SIGINT, before)
             self._console.progress("")
+        start = self.loop.run_start or 0
         for time, node_id, line in self._ear.lines:
-            self.record.life.append(Line(time - self._start, node_id, line))
+            self.record.life.append(Line(time - start, node_id, line))
         if self.journal:
-            self.record.messages = self.journal.to_jsonl(self._start)
+            self.record.messages = self.journal.to_jsonl(start)
         return self.record
 
     def problem(self, text: str) -> None:
@@ -188,6 +195,20 @@ class Runner:
         if client := self._inits.pop(node_id, None):  # the restarted node gets a new init
             client.give_up()
             self._called_off.add(client.client_id)
+
+    def _wipe_one(self, node_ids: Sequence[str]) -> str:
+        """Removes the files of one of these killed nodes; returns the node, or "" if none may be.
+
+        A majority must not forget at once. So while a wiped node is not readmitted, no other node
+        loses its files.
+        """
+        found = next((node_id for node_id in node_ids if self._wiped in ("", node_id)), "")
+        if found and self._data_dir:
+            self._wiped = found
+            self._cluster.wiped(found)
+            for file in self._data_dir.glob(f"{found}.*"):
+                file.unlink()
+        return found
 
     def _restart(self, node_id: str) -> None:
         try:
@@ -231,6 +252,8 @@ class Runner:
     def on_stderr(self, node_id: str, line: str) -> None:
         """Records role changes in a node's line, and prints the line with --log-stderr."""
         self._ear.hear(self.loop.now(), node_id, line)
+        if node_id == self._wiped and READMITTED in line:
+            self._wiped = ""
         if self._options.log_stderr:
             self._console.info(f"{node_id} stderr", line)
 
@@ -250,16 +273,13 @@ class Runner:
 
     # Clients
 
-    def _time(self) -> int:
-        return self.loop.now() - self._start
-
     def _work(self) -> None:
         if self._broken():
             return
         options = self._options
         self._conns = [self._client() for _ in self._workers]
-        self._start = self.loop.now()
-        self._end = self._start + int(options.time_limit * SECOND)
+        self.loop.start_run()
+        self._end = self.loop.now() + int(options.time_limit * SECOND)
         if options.rate:  # with --rate 0 the clients do nothing, as in the real Maelstrom
             self._next_operation()
         self._nemesis.start(self._end)
@@ -276,7 +296,8 @@ class Runner:
         self._healed = True
 
     def _next_operation(self) -> None:
-        self.loop.at(self._start + self._schedule.next(self._time()), self._operate)
+        now = self.loop.run_time()
+        self.loop.after(self._schedule.next(now) - now, self._operate)
 
     def _operate(self) -> None:
         """Starts the operation that is due, or waits for a worker if all are busy."""
@@ -323,7 +344,7 @@ class Runner:
 
 
     def _note(self, process: int | str, type: str, f: str, value: Any, error: Any = None) -> None:
-        op = Op(process, type, f, value, self._time(), len(self.record.history), error)
+        op = Op(process, type, f, value, self.loop.run_time(), len(self.record.history), error)
         self.record.history.append(op)
         thread = process if isinstance(process, str) else f"worker {process % len(self._workers)}"
         self._console.op(thread, op)
@@ -346,7 +367,7 @@ class Runner:
             return
         if self._console.lost:  # nobody can read the output any more
             self._crash(f"stdout cannot be written to: {self._console.lost.strerror}")
-        self._console.progress(*self._progress.lines(self._time(), self._nemesis.active))
+        self._console.progress(*self._progress.lines(self.loop.run_time(), self._nemesis.active))
         self.loop.after(self._console.progress_interval, self._report_progress)
 
 

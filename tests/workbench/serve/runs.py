@@ -12,15 +12,14 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
+from ..reasons import reasons
 from ..record import edn
-from ..record.edn import Keyword
 from ..record.history import OUTCOMES, Op, shorten
 from ..record.store import NAMED_TIME, began, command
 from ..report.drawing import faults, markup, stops
@@ -29,7 +28,8 @@ from ..verdicts import VERDICTS, get
 
 MOST = 1_000  # maximum runs to show of a workload; the listing of its folder has all runs
 LARGEST = 64_000_000  # maximum bytes of a file to read; takes 1 s for a history, 10 s for results
-TEXT = 500  # maximum characters of a command, or of the reason why a run is not valid
+TEXT = 500  # maximum characters of a command
+WHY = 2_000  # maximum characters of the reason why a run is not valid
 ORDER = (*(VERDICTS[valid] for valid in (False, None, True)), "incomplete", "measured")
 # Files that a row is computed from. The row is recomputed only if one of them changes.
 PARTS = (
@@ -138,7 +138,7 @@ def read(folder: Path, parts: dict[str, tuple[int, int]]) -> Run:
     return Run(
         folder=folder,
         verdict=verdict,
-        why=shorten(why, TEXT),
+        why=shorten(why, WHY),
         counts=_counts(results) or {type: len(times) for type, times in scan.times.items()},
         nodes=sum(1 for _ in (folder / "node-logs").glob("*.log")) if "node-logs" in parts else 0,
         faults=sorted({op.f.partition("-")[2] or op.f for op in scan.nemesis}),
@@ -164,22 +164,8 @@ def _verdict(results: dict[Any, Any]) -> str:
 
 
 def _why(results: dict[Any, Any]) -> str:
-    """Returns the name of the first part that is not valid, with its first explanation."""
-    for name, part in results.items():
-        if get(part, "valid?") not in (None, True):
-            return ": ".join(filter(None, [str(name).lstrip(":"), next(_words(part), "")]))
-    return ""
-
-
-def _words(part: Any) -> Iterator[str]:
-    if isinstance(part, dict):
-        for name, item in part.items():
-            if name == Keyword("why") and isinstance(item, str):
-                yield item
-            elif name == Keyword("exceptions") and isinstance(item, list):
-                yield from (said if isinstance(said, str) else edn.dumps(said) for said in item)
-            elif get(item, "valid?") is not True:
-                yield from _words(item)
+    """Returns the first reason why a run is not valid; a broken rule has several lines."""
+    return next(iter(reasons(results)), "")
 
 
 def _counts(results: dict[Any, Any] | None) -> dict[str, int]:
@@ -297,7 +283,8 @@ path.fault, i.fault { fill: #8885; background: #8885; }
 i { display: inline-block; width: 11px; height: 11px; margin: 0 4px 0 10px; }
 .links a { margin-left: 12px; }
 .why, code { grid-column: 2 / -1; font-size: 13px; }
-.why { overflow-wrap: anywhere; color: light-dark(#A8241E, #FF8A80); }
+.why { overflow-wrap: anywhere; white-space: pre-wrap;
+       color: light-dark(#A8241E, #FF8A80); }
 .unknown .why { color: inherit; }
 code { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; opacity: .75; }
 code:hover, code:focus { white-space: normal; overflow-wrap: anywhere; }

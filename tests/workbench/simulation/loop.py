@@ -29,6 +29,22 @@ class Loop:
     def __init__(self) -> None:
         self._due: list[tuple[int, int, Action]] = []
         self._made = 0
+        self.run_start: int | None = None  # now() at the run's time 0, in ns; None before it
+        self._at_run_start: list[Action] = []
+
+    def start_run(self) -> None:
+        """Makes this moment the run's time 0, when the clients begin."""
+        self.run_start = self.now()
+        for action in self._at_run_start:
+            action()
+
+    def at_run_start(self, action: Action) -> None:
+        """Calls action() at the run's time 0."""
+        self._at_run_start.append(action)
+
+    def run_time(self) -> int:
+        """Returns the time on the history's clock, in ns; before time 0, that since the start."""
+        return self.now() - (self.run_start or 0)
 
     def now(self) -> int:
         """Returns the time since the start, in ns."""

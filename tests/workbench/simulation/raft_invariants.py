@@ -50,8 +50,10 @@ class Seen:
     log: list[Any] = field(default_factory=list)  # all entries from 1 on, compacted ones included
     start: int = 0  # last compacted index: the node itself has the entries after it
     last_look: tuple[Any, ...] = ()  # the attributes that changed() compared last
-    torn: int = 0  # Machine.torn when this incarnation began
-    forgotten: list[list[Any]] = field(default_factory=list)  # logs lost in kills without a disk
+    torn: int = 0  # Machine.torn when this process began
+    wiped: int = 0  # Machine.wiped when this process began
+    # Logs lost in kills without a disk, or with the node's files.
+    forgotten: list[list[Any]] = field(default_factory=list)
 
     def had(self, index: int, entry: Any) -> bool:
         """Tells whether the node has this entry, or had it in an incarnation without a disk.
@@ -139,7 +141,7 @@ class Invariants(Watcher):
         self._reference: Reference | None = None
         self._acknowledged = 0  # highest index whose effect was acknowledged to a client
         self._asked: dict[Id, int] = {}  # by read: _acknowledged when its request arrived
-        self._turns: deque[tuple[float, str, list[bytes]]] = deque(maxlen=EVENTS)
+        self._turns: deque[tuple[int, str, list[bytes]]] = deque(maxlen=EVENTS)
         self._done = False
 
     def arrived(self, machine: Machine, message: dict[str, Any]) -> None:
@@ -152,7 +154,7 @@ class Invariants(Watcher):
             return
         node_id = machine.node_id
         if lines:
-            self._turns.append((self._loop.now() / SECOND, node_id, lines))
+            self._turns.append((self._loop.now(), node_id, lines))
         try:
             if not (seen := self._seen(machine)):
                 return
@@ -167,21 +169,22 @@ class Invariants(Watcher):
                     self._check_answer(node_id, seen, json.loads(line.decode()))
         except Broken as broken:
             self._done = True
-            at = self._loop.now() / SECOND
+            at = self._loop.run_time() / SECOND
             before = "\n".join(["Before that:", *self._events()])
             self._tell(f"{broken} (--seed {self._seed}, at {at:.6f} s)\n{before}")
 
     def _events(self) -> list[str]:
         """Lists the last messages, the newest last."""
-        events: dict[tuple[float, str, str], list[str]] = {}  # by time, source and text: receivers
+        events: dict[tuple[int, str, str], list[str]] = {}  # by time, source and text: receivers
         for moment, node_id, lines in self._turns:
             for message in map(json.loads, lines):
                 if not (said := told(message["body"])):
                     continue
                 said = said if len(said) <= MAX_WORDS else said[:MAX_WORDS] + "..."
                 events.setdefault((moment, node_id, said), []).append(message["dest"])
+        start = self._loop.run_start or 0
         return [
-            f"    {moment:.6f}  {node_id} -> {' '.join(to)}  {said}"
+            f"    {(moment - start) / SECOND:.6f}  {node_id} -> {' '.join(to)}  {said}"
             for (moment, node_id, said), to in events.items()
         ][-EVENTS:]
 
@@ -193,9 +196,12 @@ class Invariants(Watcher):
             return None  # a restarted node may read its disk only after init
         if not all(hasattr(node.server, name) for name in LOOKED_AT):
             return None
-        seen = self._nodes[machine.node_id] = Seen(node.server, torn=machine.torn)
+        seen = self._nodes[machine.node_id] = Seen(
+            node.server, torn=machine.torn, wiped=machine.wiped
+        )
         self._reference = self._reference or Reference(seen.raft)
-        if before and node.server.storage.durable:
+        if before and node.server.storage.durable and before.wiped == seen.wiped:
+            seen.forgotten = before.forgotten
             self._check_kept(machine.node_id, before, seen)
         elif before:
             seen.forgotten = [*before.forgotten, before.log]

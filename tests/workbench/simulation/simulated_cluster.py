@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import errno
+import io
 import json
 import math
 import sqlite3
@@ -22,11 +23,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 from types import CodeType
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import node as node_module
 from node import Node, encode
 
+from ..record.node_log import NodeLog
 from ..running.cluster import Cluster, Listener
 from ..units import SECOND
 from .loop import VirtualLoop, dice
@@ -169,7 +171,7 @@ class Machine:
         turn_rng: Random,
         kill_rng: Random,
         listener: Listener,
-        log: IO[str],
+        log: NodeLog,
         watcher: Watcher,
     ) -> None:
         self.node_id = node_id
@@ -182,6 +184,9 @@ class Machine:
         self._listener = listener
         self._log = log
         self._watcher = watcher
+        self._stderr = Lines(self.note)
+        # A program may print before it makes its Node, which takes stdout for messages alone.
+        self._stdout = Lines(lambda line: listener.on_line(node_id, line.encode(errors="replace")))
         self._arrived: deque[list[dict[str, Any]]] = deque()  # the messages of each coming turn
         self._written: list[bytes] = []
         self._turn_at = self._wake_at = NEVER  # loop times of the next read and check of timers
@@ -191,6 +196,7 @@ class Machine:
         self._statements_left: int | None = None  # statements until a kill; None if none is due
         self._dies_writing = False
         self.torn = 0  # number of kills within a turn, whose writes may be partly on disk
+        self.wiped = 0  # number of times that its files were removed
 
     def node_class(self) -> type[VirtualNode]:
         """Returns the class that replaces Node, so that the binary makes this machine's node."""
@@ -202,6 +208,10 @@ class Machine:
                     machine.clock.now, machine._rng, machine._written.append, machine.note
                 )
                 machine.node = self
+
+            def _take_stdout(self) -> int:
+                sys.stdout = machine._stderr
+                return super()._take_stdout()
 
         return MachineNode
 
@@ -216,8 +226,10 @@ class Machine:
             self._rng = Random(self._kill_rng.getrandbits(64))
         self._lives += 1
         self._paused = False
+        self._log.started()
         try:
-            program()
+            with self._output(self._stdout):
+                program()
         except SystemExit as error:
             self.end(f"exit status {error.code}")
         except Exception as error:
@@ -251,6 +263,7 @@ class Machine:
         if not self.node:
             return
         self.node = None
+        self._log.mark("killed")
         self.torn += torn
         self._arrived.clear()
         self._written.clear()
@@ -280,9 +293,17 @@ class Machine:
 
     def note(self, text: str) -> None:
         """Writes one or more lines to the node's stderr."""
-        self._log.write(text + "\n")
-        for line in text.splitlines():
+        lines = text.splitlines()
+        self._log.write([line.encode(errors="replace") for line in lines])
+        for line in lines:
             self._listener.on_stderr(self.node_id, line)
+
+    def _output(self, stdout: Lines) -> contextlib.ExitStack:
+        """Redirects stdout and stderr of a program or a turn, within a `with` block."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(contextlib.redirect_stdout(stdout))
+        stack.enter_context(contextlib.redirect_stderr(self._stderr))
+        return stack
 
     def deliver(self, message: dict[str, Any]) -> None:
         """Takes a message that has arrived. It is lost if the node is dead."""
@@ -349,6 +370,8 @@ class Machine:
             self._loop.at(self._wake_at, partial(self._look, self._wake_at))
 
     def _turn(self, node: VirtualNode, turn: Callable[..., object], *args: object) -> None:
+        before = sys.stdout, sys.stderr
+        sys.stdout = sys.stderr = self._stderr
         try:
             turn(*args)
         except Ended as error:
@@ -357,6 +380,8 @@ class Machine:
         except Killed:
             self.die(torn=True)
             return
+        finally:
+            sys.stdout, sys.stderr = before
         written = self._written.copy()
         self._written.clear()
         dies = self._dies_writing and bool(written)
@@ -368,6 +393,24 @@ class Machine:
         if dies:
             self.die()
         self._look_soon()
+
+
+class Lines(io.TextIOBase):
+    """A text file that passes each line to `take`, without its line end."""
+
+    def __init__(self, take: Callable[[str], object]) -> None:
+        super().__init__()
+        self._take = take
+        self._unfinished = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in lines:
+            self._take(line)
+        return len(text)
 
 
 class Database(sqlite3.Connection):
@@ -420,7 +463,10 @@ class SimulatedCluster(Cluster):
         """Runs the binary on the node's machine. A restarted node keeps its machine."""
         machine = self.machines.get(node_id)
         if not machine:
-            log = self._files.enter_context((self._logs / f"{node_id}.log").open("w"))
+            log = NodeLog(
+                self._logs, node_id, self._loop, lambda why: listener.on_exit(node_id, why), 6
+            )
+            self._files.callback(log.close)
             rng, turns, kills = (
                 dice(self._seed, f"{what} {node_id}") for what in ("node", "turns", "kill")
             )
@@ -446,6 +492,11 @@ class SimulatedCluster(Cluster):
 
     def stop(self) -> None:
         self._files.close()
+
+    def wiped(self, node_id: str) -> None:
+        """Ends the node, if its kill is still due, so that it writes no file again."""
+        self.machines[node_id].die()
+        self.machines[node_id].wiped += 1
 
     def kill(self, node_id: str) -> None:
         self.machines[node_id].kill()

@@ -211,6 +211,27 @@ def returns(rng: Random) -> Choice:
     }
 
 
+def wiped(rng: Random) -> Choice:
+    """Kills nodes with files; one of them may lose its files, once the last one is readmitted."""
+    return {
+        "node-count": rng.choice([3, 3, 3, 5]),
+        "concurrency": "2n",
+        "rate": rng.choice([50, 200]),
+        "time-limit": 10,
+        "latency": rng.choice([0, 1, 10, 50]),
+        "latency-dist": distribution(rng),
+        "nemesis": ["kill", *some(rng, FAULTS, 0)],
+        "nemesis-interval": rng.uniform(0.3, 2),
+        "kill-targets": some(rng, TARGETS),
+        "wipe": rng.choice([0.5, 1.0]),
+        "partition-kinds": some(rng, KINDS),
+        "loss": rng.uniform(0.01, 0.2),
+        "duplicate": rng.uniform(0.01, 0.2),
+        "reads": rng.choice(["", "", "index", "log"]),
+        "data-dir": "{run}/data",
+    }
+
+
 def distribution(rng: Random) -> str:
     """Chooses a distribution of latencies."""
     return rng.choice(["constant", "uniform", "exponential"])
@@ -231,4 +252,5 @@ SHAPES: Mapping[str, Callable[[Random], Choice]] = {
     "starts": starts,
     "crashes": crashes,
     "returns": returns,
+    "wiped": wiped,
 }

@@ -1,0 +1,112 @@
+"""Why a run is not valid, in words: the same on the terminal, in the pages, and in `check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .record import edn
+from .record.edn import Keyword
+from .verdicts import Results, get
+
+ABORTED = "The test was aborted: "
+MOST = 10  # reasons of one kind
+FIRST = ("workload", "exceptions")  # parts whose reasons come before those of other parts
+
+
+def reasons(results: Results) -> list[str]:
+    """Returns the reasons of all parts that are not valid. A reason may have several lines.
+
+    Reasons for an invalid part come before those for an unknown one.
+    """
+    parts = [(name, part) for name, part in results.items() if isinstance(part, dict)]
+    found = []
+    for invalid in (True, False):
+        wanted = [
+            (name, part)
+            for name, part in parts
+            if get(part, "valid?") not in (None, True) and (get(part, "valid?") is False) is invalid
+        ]
+        wanted.sort(key=lambda item: _rank(_name(item[0])))
+        found += [reason for name, part in wanted for reason in of_part(_name(name), part)]
+    return found
+
+
+def _name(name: Any) -> str:
+    return name.name if isinstance(name, Keyword) else str(name)
+
+
+def _rank(name: str) -> int:
+    return FIRST.index(name) if name in FIRST else len(FIRST)
+
+
+def of_part(name: str, part: Results) -> list[str]:
+    """Returns the reasons of a part that is not valid, as its EDN if there are no words for it."""
+    found = [*(_WORDS[name](part) if name in _WORDS else ())]
+    if len(found) > MOST:
+        found = [*found[:MOST], f"And {len(found) - MOST:,} more of this kind."]
+    return found or [f"{name}: {edn.pretty(part)}"]
+
+
+def _of_workload(part: Results) -> Iterator[str]:
+    keys = get(part, "results")
+    for found in keys.values() if isinstance(keys, dict) else ():
+        why = get(found, "linearizable", "why")
+        if get(found, "valid?") is not True and isinstance(why, str):
+            yield why
+    errors = get(part, "errors")
+    for error in errors if isinstance(errors, list) else ():
+        if isinstance(error, list) and len(error) == 4:
+            yield f"An echo of {edn.dumps(error[1])} was expected, but {_received(error[3])}"
+
+
+def _received(received: Any) -> str:
+    if received in (Keyword("net-timeout"), None):
+        return "no reply came in time"
+    if isinstance(received, list) and received and isinstance(received[0], Keyword):
+        name, *text = received
+        words = "".join(f": {item}" for item in text if item)
+        return f"the reply was the error {name.name}{words}"
+    return f"{edn.dumps(received)} was received"
+
+
+def _of_exceptions(part: Results) -> Iterator[str]:
+    listed = get(part, "exceptions")
+    for found in listed if isinstance(listed, list) else ():
+        if not isinstance(found, str):
+            yield f"An exception: {edn.pretty(found)}"
+        else:
+            yield found if found.startswith(ABORTED) else f"Broken rule: {found}"
+
+
+def _of_stats(part: Results) -> Iterator[str]:
+    kinds = get(part, "by-f")
+    for kind, counts in kinds.items() if isinstance(kinds, dict) else ():
+        if get(counts, "valid?") not in (None, True):
+            yield f"No {_name(kind)} operation was ok, so the test cannot be valid."
+
+
+def _of_availability(part: Results) -> Iterator[str]:
+    share = get(part, "ok-fraction")
+    if isinstance(share, float):
+        yield f"Only {share:.1%} of the operations were ok, too few for --availability."
+
+
+def _of_cut_short(part: Results) -> Iterator[str]:
+    why = get(part, "why")
+    if isinstance(why, str):
+        yield f"The run was {why}."
+
+
+_WORDS = {
+    "workload": _of_workload,
+    "exceptions": _of_exceptions,
+    "stats": _of_stats,
+    "availability": _of_availability,
+    "cut-short": _of_cut_short,
+}
+
+
+def indented(reason: str) -> str:
+    """Indents all lines of a reason but the first, to print it in a list."""
+    return "\n    ".join(line.strip() for line in reason.splitlines())
