@@ -17,6 +17,7 @@ from workbench.record.history import (
     read,
     shorten,
     to_edn,
+    to_map,
     to_txt,
 )
 
@@ -42,7 +43,7 @@ OPS = [
     Op(0, "invoke", "write", [0, 2], 3331862, 0),
     Op(1, "invoke", "read", [0, None], 3340000, 1),
     Op("nemesis", "info", "start-partition", Keyword("majority"), 3350000, 2),
-    Op(0, "ok", "write", [0, 2], 4331862, 3),
+    Op(0, "ok", "write", [0, 2], 4331862, 3, extras={Keyword("node"): "n0"}),
     Op(1, "ok", "read", [0, 2], 4340000, 4),
     Op("nemesis", "info", "start-partition",
        [Keyword("isolated"), {"n0": frozenset({"n1"})}], 4350000, 5),
@@ -70,6 +71,7 @@ def test_writes_the_lines_of_jepsen() -> None:
     assert to_edn(OPS[7]).endswith(
         ':index 7, :error [:precondition-failed "expected 3, but had 2"]}'
     )
+    assert to_edn(OPS[3]).endswith(':process 0, :index 3, :node "n0"}')
     assert to_txt(OPS[2]) == ":nemesis\t:info\t:start-partition\t:majority"
     assert to_txt(OPS[9]) == "1\t:info\t:write\t[1 4]\t:net-timeout"
 
@@ -92,6 +94,19 @@ def test_writes_the_lines_of_jepsen() -> None:
 )
 def test_reads_history_edn(tmp_path: Path, text: str) -> None:
     assert read(written(tmp_path, "history.edn", text)) == OPS
+
+
+def test_keeps_the_other_entries_of_an_event(tmp_path: Path) -> None:
+    line = "{:type :invoke, :f :assign, :value nil, :time 5, :process 0, :index 0"
+    line += ', :final? true, :unseen {9 {:polled -1, :sent 0}}, :error ["a" nil]}'
+    op, *_ = read(written(tmp_path, "history.edn", line))
+    assert to_edn(op) == line
+    assert op.extra("final?") is True
+    assert op.extra("missing") is None
+    assert dumps(to_map(op)) == (
+        "{:index 0, :time 5, :type :invoke, :process 0, :f :assign, :value nil, :final? true, "
+        ':unseen {9 {:polled -1, :sent 0}}, :error ["a" nil]}'
+    )
 
 
 TXT = "".join(f"{to_txt(op)}\n" for op in OPS)

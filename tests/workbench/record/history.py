@@ -22,6 +22,11 @@ TYPES = ("invoke", "ok", "fail", "info")
 OUTCOMES = {"ok": "ok", "fail": "failed", "info": "unknown"}  # words for each completion type
 
 
+FIELDS = frozenset(
+    Keyword(name) for name in ("process", "type", "f", "value", "time", "index", "error")
+)  # entries of an event's map that have a field of their own
+
+
 class HistoryError(ValueError):
     """A file or a list of events is not a history. The text says where, why, and what to do."""
 
@@ -37,6 +42,11 @@ class Op:
     time: int  # ns since the start of the run; 0 if the history has no times
     index: int
     error: Any = None
+    extras: dict[Keyword, Any] | None = None  # other entries, such as `:final? true`; None if none
+
+    def extra(self, name: str) -> Any:
+        """Returns another entry of the event's map, such as `final?`; None if it is missing."""
+        return self.extras.get(Keyword(name)) if self.extras else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +172,7 @@ def by_key(ops: Iterable[Op]) -> dict[Any, list[Op]]:
             key, value = op.value
             text = key_of[op.process] = edn.dumps(key, sort_keys=True)
             names[text] = key if type(key) in (int, str) else edn.Symbol(text)
-        keyed = Op(op.process, op.type, op.f, value, op.time, op.index, op.error)
+        keyed = Op(op.process, op.type, op.f, value, op.time, op.index, op.error, op.extras)
         keys.setdefault(key_of.get(op.process, "nil"), []).append(keyed)
     return {names.get(text): events for text, events in keys.items()}
 
@@ -180,10 +190,26 @@ def to_edn(op: Op) -> str:
     # Faster than edn.dumps() of a map, which takes five times as long (3 % of a simulation).
     process = f":{op.process}" if isinstance(op.process, str) else op.process
     error = "" if op.error is None else f", :error {edn.dumps(op.error)}"
+    extras = f", {edn.dumps(op.extras)[1:-1]}" if op.extras else ""
     return (
         f"{{:type :{op.type}, :f :{op.f}, :value {edn.dumps(op.value)}, "
-        f":time {op.time}, :process {process}, :index {op.index}{error}}}"
+        f":time {op.time}, :process {process}, :index {op.index}{extras}{error}}}"
     )
+
+
+def to_map(op: Op) -> dict[Keyword, Any]:
+    """Returns an event as the map that results hold, with its entries in Jepsen's order."""
+    process = Keyword(op.process) if isinstance(op.process, str) else op.process
+    entries = {
+        Keyword("index"): op.index,
+        Keyword("time"): op.time,
+        Keyword("type"): Keyword(op.type),
+        Keyword("process"): process,
+        Keyword("f"): Keyword(op.f),
+        Keyword("value"): op.value,
+        **(op.extras or {}),
+    }
+    return entries if op.error is None else {**entries, Keyword("error"): op.error}
 
 
 def to_txt(op: Op) -> str:
@@ -216,7 +242,7 @@ def read(path: Path) -> list[Op]:
     except OSError as error:
         raise HistoryError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        ops = list(_from_edn(text) if EDN.match(text) else _from_log(text))
+        ops = list(from_edn(text) if EDN.match(text) else _from_log(text))
     except (edn.EDNError, HistoryError) as error:
         raise HistoryError(f"{path}: {error}") from error
     if any(later.index <= earlier.index for earlier, later in pairwise(ops)):
@@ -229,7 +255,8 @@ def read(path: Path) -> list[Op]:
     return ops
 
 
-def _from_edn(text: str) -> Iterator[Op]:
+def from_edn(text: str) -> Iterator[Op]:
+    """Yields the events in a text: maps, or sequences of maps. Raises HistoryError or EDNError."""
     for index, form in enumerate(_forms(text)):
         try:
             yield _event(form, index)
@@ -263,6 +290,7 @@ def _event(form: Any, index: int) -> Op:
         time=get("time", int, 0),
         index=get("index", int, index),
         error=form.get(Keyword("error")),
+        extras={key: item for key, item in form.items() if key not in FIELDS} or None,
     )
 
 

@@ -1,0 +1,51 @@
+"""The verdict of a checker, and helpers to word it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..record import edn
+from ..record.edn import Keyword
+from ..record.history import Op, shorten
+from ..units import SECOND
+from ..verdicts import UNKNOWN, VALID, Results
+
+REASONS_KEPT = 8
+SHOWN = 60  # characters shown of a value
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of a checker on a history."""
+
+    valid: bool | None  # None if unknown
+    results: Results  # the map that Maelstrom prints under :workload
+    # Sentences for people: why the history is invalid or unknown. Empty if it is valid.
+    why: list[str] = field(default_factory=list)
+    # Sentences on faults that Jepsen's checker overlooks. They do not change `valid`.
+    warnings: list[str] = field(default_factory=list)
+
+
+def results(valid: bool | None, entries: dict[str, Any]) -> Results:
+    """Builds a map of results: `:valid?`, then the entries in their order."""
+    word = UNKNOWN if valid is None else valid
+    return {VALID: word, **{Keyword(name): item for name, item in entries.items()}}
+
+
+def limited(sentences: Sequence[str]) -> list[str]:
+    """Keeps the first sentences, and says how many there are beyond them."""
+    more = len(sentences) - REASONS_KEPT
+    return [*sentences[:REASONS_KEPT], *([f"and {more} more"] if more > 0 else [])]
+
+
+def show(value: Any) -> str:
+    """Shows a value as text, shortened."""
+    return shorten(edn.dumps(value), SHOWN)
+
+
+def at(op: Op) -> str:
+    """Gives an event's time, if the history has times, and its index."""
+    index = f"index {op.index}"
+    return f"at {op.time / SECOND:.3f} s ({index})" if op.time else f"at {index}"
