@@ -1,0 +1,873 @@
+"""Finds cycles in the dependencies of transactions, and says what they mean: Elle's method.
+
+Transactions are serializable if they have an order in which each one sees the effects of those
+before it. A history proves that a transaction comes before another in five ways, which are the
+edges of a graph:
+
+| edge     | T1 comes before T2 because                                          |
+|----------|---------------------------------------------------------------------|
+| ww       | T2 overwrote (or appended after) a version that T1 wrote            |
+| wr       | T2 read a version that T1 wrote                                     |
+| rw       | T2 overwrote (or appended after) a version that T1 read             |
+| process  | one process ran T1, then T2                                         |
+| realtime | T1 ended before T2 began                                            |
+
+A cycle is a contradiction: each of its transactions would have to come before itself. The edges of
+a cycle decide its type, and so the consistency models that it rules out (A. Adya, Weak consistency,
+1999). `-process` or `-realtime` is added to a type if the cycle needs such an edge.
+
+| type              | edges of the cycle                                        |
+|-------------------|-----------------------------------------------------------|
+| G0                | ww only                                                   |
+| G1c               | ww, and at least one wr                                   |
+| G-single-item     | exactly one rw                                            |
+| G-nonadjacent-item| several rw, never two in a row                            |
+| G2-item           | several rw, two of them in a row                          |
+
+list_append.py and rw_register.py find the edges, and the anomalies that show without a cycle. This
+file follows Elle 0.2.2, which Maelstrom uses (https://github.com/jepsen-io/elle), also where Elle
+makes a choice: which cycle is an example of a type, and the type of an edge with several reasons.
+The search works on one strongly connected component at a time, since a cycle cannot leave it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final
+
+from ..record import edn
+from ..record.edn import Keyword, Symbol
+from ..record.history import Op, clients, shorten
+from ..verdicts import UNKNOWN
+from . import consistency
+
+WW, WR, RW, PROCESS, REALTIME = 1, 2, 4, 8, 16
+ANY: Final = WW | WR | RW | PROCESS | REALTIME
+NAMES: Final = {WW: "ww", WR: "wr", RW: "rw", PROCESS: "process", REALTIME: "realtime"}
+
+BUDGET: Final = 3_000_000
+"""Steps of a search, for the whole history: some 5 s."""
+SIMPLE_PATHS: Final = 20_000
+"""Steps of one search for a path that visits no transaction twice."""
+EXPLAINED: Final = 8
+"""Anomalies of each type that are explained in words."""
+SHOWN: Final = 120
+"""Characters shown of a transaction."""
+
+
+# Transactions
+
+
+@dataclass(frozen=True, slots=True)
+class Mop:
+    """A micro-operation of a transaction: a read, a write or an append."""
+
+    f: str  # "r", "w" or "append"
+    key: Any  # can be hashed
+    value: Any  # can be hashed; None for an unknown result, and for a read of nothing
+    form: list[Any]  # as in the history
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Txn:
+    """A transaction: the completion of an operation."""
+
+    number: int  # vertex in the graph
+    op: Op
+    mops: tuple[Mop, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if the transaction committed, so its reads are known."""
+        return self.op.type == "ok"
+
+    def __str__(self) -> str:
+        text = shorten(edn.dumps(self.op.value), SHOWN)
+        return f"{text} (process {self.op.process}, index {self.op.index}, {self.op.type})"
+
+
+class Unanalysable(ValueError):
+    """A history cannot be judged. The text says why."""
+
+
+def hashable(value: Any) -> Any:
+    """Returns a value that can be hashed, and equals another only if their EDN does: in Python 1
+    equals True and 1.0."""
+    if value is None or type(value) in (int, str) or isinstance(value, (Keyword, Symbol)):
+        return value
+    return Symbol(edn.dumps(value, sort_keys=True))
+
+
+def mops_of(op: Op, known: Iterable[str]) -> tuple[Mop, ...]:
+    """Splits the value of an operation. Raises Unanalysable for other micro-operations."""
+    if not isinstance(op.value, (list, tuple)):
+        raise Unanalysable(f"the value at index {op.index} is not a transaction: {shown(op.value)}")
+    mops = []
+    for form in op.value:
+        f = str(getattr(form[0], "name", form[0])) if isinstance(form, (list, tuple)) else ""
+        if f not in known or len(form) != 3:
+            raise Unanalysable(
+                f"the transaction at index {op.index} has the micro-operation {shown(form)}; "
+                f"known are {' and '.join(f':{name}' for name in known)}, with a key and a value"
+            )
+        value = form[2]
+        if f == "r" and isinstance(value, (list, tuple)):
+            value = tuple(map(hashable, value))
+        else:
+            value = hashable(value)
+        mops.append(Mop(f, hashable(form[1]), value, form))
+    return tuple(mops)
+
+
+def shown(value: Any) -> str:
+    """Returns a short text of a value, as EDN."""
+    if isinstance(value, tuple):
+        value = list(value)
+    return shorten(edn.dumps(value), SHOWN)
+
+
+@dataclass(frozen=True)
+class Transactions:
+    """The transactions of a history."""
+
+    events: list[Txn]  # all events of clients, invocations too; numbers are positions
+    possible: list[Txn]  # ok and info completions; numbers are vertices
+    failed: list[Txn]
+    open: list[Txn]  # invocations without a completion
+    begin: dict[int, int]  # vertex to the index of the invocation
+
+    @property
+    def oks(self) -> Iterator[Txn]:
+        """Yields the committed transactions."""
+        return (txn for txn in self.possible if txn.ok)
+
+
+def transactions(ops: Iterable[Op], known: Iterable[str]) -> Transactions:
+    """Reads the transactions of a history. Raises Unanalysable if it holds anything else."""
+    found = Transactions([], [], [], [], {})
+    under_way: dict[int | str, Txn] = {}
+    for position, op in enumerate(clients(ops)):
+        event = Txn(position, op, mops_of(op, known))
+        found.events.append(event)
+        if op.type == "invoke":
+            if op.process in under_way:
+                found.open.append(under_way[op.process])
+            under_way[op.process] = event
+            continue
+        begun = under_way.pop(op.process, None)
+        if op.type == "fail":
+            found.failed.append(event)
+            continue
+        vertex = len(found.possible)
+        found.possible.append(Txn(vertex, op, event.mops))
+        found.begin[vertex] = begun.op.index if begun else op.index
+    found.open.extend(under_way.values())
+    return found
+
+
+# The graph
+
+
+class Graph:
+    """Which transaction comes before which, and why. An edge is a set of reasons: a sum of WW, WR,
+    RW, PROCESS and REALTIME."""
+
+    def __init__(self, size: int) -> None:
+        self.out: list[dict[int, int]] = [{} for _ in range(size)]
+        self.empty = True
+
+    def link(self, before: int, after: int, reason: int) -> None:
+        """Adds an edge. Edges from a transaction to itself are left out."""
+        if before != after:
+            self.out[before][after] = self.out[before].get(after, 0) | reason
+            self.empty = False
+
+
+def link_processes(graph: Graph, found: Transactions) -> None:
+    """Links the consecutive committed transactions of each process."""
+    last: dict[int | str, int] = {}
+    for txn in found.oks:
+        if txn.op.process in last:
+            graph.link(last[txn.op.process], txn.number, PROCESS)
+        last[txn.op.process] = txn.number
+
+
+def link_realtime(graph: Graph, found: Transactions) -> None:
+    """Links each committed transaction to those that began after its end.
+
+    Links that follow from others are left out: an ended transaction is dropped from `ended` when
+    one that began after it ends too. Failed and open transactions have no vertex. An edge to one
+    cannot be part of a cycle, but makes the graph not empty.
+    """
+    vertex_at = {txn.op.index: txn.number for txn in found.possible}
+    vertex_of: dict[int, int] = {}  # index of an invocation to vertex
+    for vertex, index in found.begin.items():
+        vertex_of[index] = vertex
+    ended: dict[int, None] = {}  # a set in order of insertion
+    before: dict[int, list[int]] = {}
+    for event in found.events:
+        if event.op.type == "invoke":
+            vertex = vertex_of.get(event.op.index, -1)
+            if vertex < 0:
+                graph.empty = graph.empty and not ended
+                continue
+            before[vertex] = list(ended)
+            for earlier in ended:
+                graph.link(earlier, vertex, REALTIME)
+        elif event.op.type == "ok":
+            vertex = vertex_at[event.op.index]
+            for earlier in before.get(vertex, ()):
+                ended.pop(earlier, None)
+            ended[vertex] = None
+
+
+class Budget:
+    """Counts the steps of searches."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def spend(self, steps: int) -> None:
+        """Raises TimeoutError if fewer steps are left."""
+        self.left -= steps
+        if self.left < 0:
+            raise TimeoutError
+
+
+Vertex = Any
+
+
+def components(
+    vertices: Iterable[Vertex], successors: Callable[[Vertex], Iterable[Vertex]]
+) -> Iterator[list[Vertex]]:
+    """Yields the strongly connected components, each after those that it leads to: Tarjan's
+    algorithm, with a stack in place of recursion (R. Tarjan, Depth-first search and linear graph
+    algorithms, 1972)."""
+    number: dict[Vertex, int] = {}
+    low: dict[Vertex, int] = {}
+    path: list[Vertex] = []  # visited vertices whose component is not complete
+    on_path: set[Vertex] = set()
+    for root in vertices:
+        if root in number:
+            continue
+        number[root] = low[root] = len(number)
+        path.append(root)
+        on_path.add(root)
+        work = [(root, iter(successors(root)))]
+        while work:
+            vertex, rest = work[-1]
+            for after in rest:
+                if after not in number:
+                    number[after] = low[after] = len(number)
+                    path.append(after)
+                    on_path.add(after)
+                    work.append((after, iter(successors(after))))
+                    break
+                if after in on_path:
+                    low[vertex] = min(low[vertex], number[after])
+            else:
+                work.pop()
+                if work:
+                    outer = work[-1][0]
+                    low[outer] = min(low[outer], low[vertex])
+                if low[vertex] == number[vertex]:
+                    component = []
+                    while True:
+                        member = path.pop()
+                        on_path.discard(member)
+                        component.append(member)
+                        if member == vertex:
+                            break
+                    yield component
+
+
+Out = dict[int, dict[int, int]]
+"""The edges inside a component, by their first vertex."""
+
+
+def cyclic_parts(out: Out, mask: int) -> Iterator[Out]:
+    """Yields the components of more than one vertex, of the edges with a reason in `mask`."""
+
+    def successors(vertex: int) -> Iterable[int]:
+        return [after for after, reasons in out[vertex].items() if reasons & mask]
+
+    for component in components(sorted(out), successors):
+        if len(component) > 1:
+            members = set(component)
+            yield {
+                vertex: {
+                    after: reasons & mask
+                    for after, reasons in out[vertex].items()
+                    if after in members and reasons & mask
+                }
+                for vertex in sorted(component)
+            }
+
+
+# Does a cycle exist?
+
+# The edges whose cycles rule out a model. If the last entry is True, an rw edge may follow each of
+# these edges. Models are in Elle's order.
+EXISTENCE: Final = (
+    ("PL-1", "read-uncommitted", WW, False),
+    ("PL-2", "read-committed", WW | WR, False),
+    ("PL-SI", "snapshot-isolation", WW | WR, True),
+    ("PL-2.99", "repeatable-read", WW | WR | RW, False),
+    ("PL-3", "serializable", WW | WR | RW, False),
+    ("strong-session-PL-1", "strong-session-read-uncommitted", WW | PROCESS, False),
+    ("strong-session-PL-2", "strong-session-read-committed", WW | WR | PROCESS, False),
+    (
+        "strong-session-snapshot-isolation",
+        "strong-session-snapshot-isolation",
+        WW | WR | PROCESS,
+        True,
+    ),
+    (
+        "strong-session-serializable",
+        "strong-session-serializable",
+        WW | WR | RW | PROCESS,
+        False,
+    ),
+    ("strong-PL-1", "strong-read-uncommitted", WW | REALTIME, False),
+    ("strong-PL-2", "strong-read-committed", WW | WR | REALTIME, False),
+    ("strong-snapshot-isolation", "strong-snapshot-isolation", WW | WR | REALTIME, True),
+    ("PL-SS", "strong-serializable", WW | WR | RW | REALTIME, False),
+)
+
+
+def cyclic_models(out: Out) -> dict[str, str]:
+    """Returns each weakest model whose edges have a cycle, with the type of that finding."""
+    found: dict[str, str] = {}
+    redundant: set[str] = set()
+    for name, model, mask, extended in EXISTENCE:
+        if model not in redundant and _has_cycle(out, mask, extended):
+            found[model] = f"{name}-cycle-exists"
+            redundant |= {
+                other
+                for other in consistency.MODELS
+                if other == model or model in consistency.weaker(other)
+            }
+    return found
+
+
+def _has_cycle(out: Out, mask: int, extended: bool) -> bool:
+    if not extended:
+        return next(cyclic_parts(out, mask), None) is not None
+
+    # A vertex (v, True) was reached by an edge of the mask, so an rw edge may follow.
+    def successors(vertex: tuple[int, bool]) -> Iterator[tuple[int, bool]]:
+        for after, reasons in out[vertex[0]].items():
+            if reasons & mask:
+                yield after, True
+            if vertex[1] and reasons & RW:
+                yield after, False
+
+    start = [(vertex, False) for vertex in out]
+    return any(len(component) > 1 for component in components(start, successors))
+
+
+# The search for a cycle of a type
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a path still needs in order to close into a cycle of the wanted type."""
+
+    want: int  # reasons that must still occur
+    want_rw: int  # number of rw edges that must still occur
+    rw: str  # "legal", "no", "once" (one more), "free" (one may follow), "taken" (just taken)
+
+    @property
+    def done(self) -> bool:
+        """True if the path may close here."""
+        return not self.want and not self.want_rw and self.rw != "taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A type of cycles, as a machine that accepts their paths."""
+
+    type: str
+    legal: int  # reasons of edges that are always allowed
+    start: Stage
+    strict: bool  # a found cycle counts only if its explanation has this type
+
+    @property
+    def mask(self) -> int:
+        """All reasons of edges that can occur."""
+        return self.legal | (RW if self.start.want_rw else 0)
+
+
+def _shapes() -> list[Shape]:
+    """Returns all types in the order in which Elle searches for them."""
+    order = (
+        "G-single-item G0 G-nonadjacent-item G-single-item-process G1c G-nonadjacent-item-process "
+        "G-single-item-realtime G2-item G-nonadjacent-item-realtime G0-process G1c-process "
+        "G2-item-process G0-realtime G1c-realtime G2-item-realtime"
+    )
+    bases: dict[str, tuple[int, int, int, str]] = {  # legal, wanted, rw edges wanted, mode
+        "G0": (WW, 0, 0, "no"),
+        "G1c": (WW | WR, WR, 0, "no"),
+        "G-single-item": (WW | WR, 0, 1, "once"),
+        "G-nonadjacent-item": (WW | WR, 0, 2, "free"),
+        "G2-item": (WW | WR | RW, 0, 2, "legal"),
+    }
+    shapes = []
+    for name in order.split():
+        base, extra = name, 0
+        for suffix, reason in (("-process", PROCESS), ("-realtime", REALTIME)):
+            if name.endswith(suffix):
+                base, extra = name.removesuffix(suffix), reason
+        legal, want, want_rw, mode = bases[base]
+        start = Stage(want | extra, want_rw, mode)
+        shapes.append(Shape(name, legal | extra, start, strict=bool(want_rw)))
+    return shapes
+
+
+SHAPES: Final = _shapes()
+
+
+@cache
+def steps(shape: Shape, stage: Stage, reasons: int, first: bool) -> tuple[Stage, ...]:
+    """Returns the stages after an edge, which counts for one of its reasons.
+
+    A cycle begins with an rw edge if it needs one, or else with another wanted edge. That loses no
+    cycle, and saves most starts.
+    """
+    after: list[Stage] = []
+    rw_matters = stage.want_rw > 0 or stage.rw in ("once", "free")
+    if rw_matters and reasons & RW:
+        left = max(0, stage.want_rw - 1)
+        if stage.rw == "legal":
+            after.append(Stage(stage.want, left, "legal"))
+        elif stage.rw == "once":
+            after.append(Stage(stage.want, 0, "no"))
+        elif stage.rw == "free":
+            after.append(Stage(stage.want, left, "taken"))
+    if first and stage.want_rw:
+        return tuple(after)
+    mode = "free" if stage.rw == "taken" else stage.rw
+    for reason in NAMES:
+        if reasons & reason & stage.want:
+            after.append(Stage(stage.want & ~reason, stage.want_rw, mode))
+    if first and stage.want:
+        return tuple(after)
+    if reasons & shape.legal & ~stage.want & ~(RW if rw_matters else 0):
+        after.append(Stage(stage.want, stage.want_rw, mode))
+    return tuple(after)
+
+
+def find_cycle(out: Out, shape: Shape, budget: Budget) -> list[int] | None:
+    """Returns a short cycle of a shape, without its first vertex at the end; None if there is
+    none. Raises TimeoutError if the budget runs out."""
+    for part in cyclic_parts(out, shape.mask):
+        budget.spend(len(part))
+        reach = _closing(part, shape, budget)
+        for start in part:
+            bit = 1 << start
+            first = [
+                (after, stage)
+                for after, reasons in part[start].items()
+                for stage in steps(shape, shape.start, reasons, True)
+                if reach[after, stage] & bit
+            ]
+            if first:
+                cycle = _shortest(part, shape, start, first, reach, budget)
+                if cycle:
+                    return cycle
+    return None
+
+
+Position = tuple[int, Stage]
+
+
+def _closing(part: Out, shape: Shape, budget: Budget) -> dict[Position, int]:
+    """Returns, for each position of a path, the bit set of vertices at which the path can close.
+
+    A path can repeat a vertex here, so this is a necessary condition for a cycle. It makes a
+    fruitless search linear.
+    """
+
+    def successors(position: Position) -> list[Position]:
+        vertex, stage = position
+        budget.spend(len(part[vertex]))
+        return [
+            (after, later)
+            for after, reasons in part[vertex].items()
+            for later in steps(shape, stage, reasons, False)
+        ]
+
+    starts = [
+        (after, stage)
+        for vertex in part
+        for after, reasons in part[vertex].items()
+        for stage in steps(shape, shape.start, reasons, True)
+    ]
+    reach: dict[Position, int] = {}
+    for component in components(starts, successors):
+        bits = 0
+        for vertex, stage in component:
+            if stage.done:
+                bits |= 1 << vertex
+            for position in successors((vertex, stage)):
+                bits |= reach.get(position, 0)
+        for position in component:
+            reach[position] = bits
+    return reach
+
+
+def _shortest(
+    part: Out,
+    shape: Shape,
+    start: int,
+    first: list[Position],
+    reach: dict[Position, int],
+    budget: Budget,
+) -> list[int] | None:
+    """Searches breadth-first for the shortest cycle through a start."""
+    bit = 1 << start
+    came_from: dict[Position, Position | None] = dict.fromkeys(first)
+    queue = deque(first)
+    while queue:
+        position = queue.popleft()
+        vertex, stage = position
+        if vertex == start:
+            if stage.done:
+                cycle = []
+                step = came_from[position]
+                while step is not None:
+                    cycle.append(step[0])
+                    step = came_from[step]
+                cycle = [start, *reversed(cycle)]
+                if len(set(cycle)) == len(cycle):
+                    return cycle
+                return _without_repeats(part, shape, start, first, reach, budget)
+            continue
+        budget.spend(len(part[vertex]))
+        for after, reasons in part[vertex].items():
+            for later in steps(shape, stage, reasons, False):
+                if (after, later) not in came_from and reach[after, later] & bit:
+                    came_from[after, later] = position
+                    queue.append((after, later))
+    return None
+
+
+def _without_repeats(
+    part: Out,
+    shape: Shape,
+    start: int,
+    first: list[Position],
+    reach: dict[Position, int],
+    budget: Budget,
+) -> list[int] | None:
+    """Searches for a cycle that visits no vertex twice, where the shortest one does."""
+    bit = 1 << start
+    queue: deque[tuple[tuple[int, ...], Stage]] = deque(
+        ((start, vertex), stage) for vertex, stage in first
+    )
+    left = SIMPLE_PATHS
+    while queue:
+        path, stage = queue.popleft()
+        if path[-1] == start:
+            if stage.done:
+                return list(path[:-1])
+            continue
+        left -= 1
+        if not left:
+            raise TimeoutError
+        budget.spend(len(part[path[-1]]))
+        for after, reasons in part[path[-1]].items():
+            if after not in path[1:]:
+                for later in steps(shape, stage, reasons, False):
+                    if reach[after, later] & bit:
+                        queue.append(((*path, after), later))
+    return None
+
+
+# What is found, and what it means
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An anomaly."""
+
+    data: Any  # as in Elle's results
+    words: str  # for people
+
+
+Findings = dict[str, list[Finding]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict on a history."""
+
+    valid: Any  # True, False or UNKNOWN
+    why: str  # a sentence for people
+    anomaly_types: list[str] = field(default_factory=list)  # the reported types
+    anomalies: dict[str, Any] = field(default_factory=dict)  # type to Elle's data
+    not_: list[str] = field(default_factory=list)  # the weakest models that are ruled out
+    also_not: list[str] = field(default_factory=list)  # all other models that are ruled out
+    explanations: dict[str, list[str]] = field(default_factory=dict)  # type to texts for people
+
+    def results(self) -> dict[Keyword, Any]:
+        """Returns Elle's map of results."""
+        if self.valid is True and not self.anomaly_types:
+            return {Keyword("valid?"): True}
+        found: dict[Keyword, Any] = {Keyword("valid?"): self.valid}
+        if self.anomaly_types:
+            found[Keyword("anomaly-types")] = list(map(Keyword, self.anomaly_types))
+            found[Keyword("anomalies")] = {
+                Keyword(type_): data for type_, data in self.anomalies.items()
+            }
+            found[Keyword("not")] = frozenset(map(Keyword, self.not_))
+            found[Keyword("also-not")] = frozenset(map(Keyword, self.also_not))
+        if self.valid is UNKNOWN:
+            found[Keyword("error")] = self.why
+        return found
+
+    def __str__(self) -> str:
+        """Returns the verdict and each explanation, as paragraphs."""
+        texts = [text for found in self.explanations.values() for text in found]
+        return "\n\n".join([self.why, *texts])
+
+
+def unknown(why: str) -> Result:
+    """Returns the result of a history that cannot be judged."""
+    return Result(UNKNOWN, why)
+
+
+def op_data(op: Op) -> dict[Keyword, Any]:
+    """Returns an event as Elle writes it in results."""
+    data = {
+        Keyword("index"): op.index,
+        Keyword("time"): op.time,
+        Keyword("type"): Keyword(op.type),
+        Keyword("process"): Keyword(op.process) if isinstance(op.process, str) else op.process,
+        Keyword("f"): Keyword(op.f),
+        Keyword("value"): op.value,
+    }
+    if op.error is not None:
+        data[Keyword("error")] = op.error
+    return data
+
+
+def data_of(**entries: Any) -> dict[Keyword, Any]:
+    """Returns a map with keywords as keys. `value_` stands for `:value'`, and `-` for `_`."""
+    return {
+        Keyword(f"{name[:-1]}'" if name.endswith("_") else name.replace("_", "-")): entry
+        for name, entry in entries.items()
+    }
+
+
+Explain = Callable[[Txn, Txn, int, str, str], tuple[dict[Keyword, Any], str]]
+"""Explains an edge: takes two transactions, the reason (WW, WR or RW) and two names; returns Elle's
+data and a sentence."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a checker finds in a history before the search for cycles."""
+
+    found: Transactions
+    graph: Graph  # without edges of processes and time
+    labels: tuple[int, ...]  # reasons in order: an edge is named after its first one
+    explain: Explain
+    findings: Findings  # anomalies that show without a cycle
+    doubt: str = ""  # why the history is not valid even without an anomaly; "" if it is
+
+
+def judge(analysis: Analysis, models: Iterable[str], budget: int = BUDGET) -> Result:
+    """Searches for cycles, and returns the verdict. Raises HistoryError for an unknown model."""
+    models = list(models)
+    bad = consistency.forbidden(models)
+    graph = analysis.graph
+    if any(type_.endswith("-realtime") for type_ in bad):
+        link_realtime(graph, analysis.found)
+    elif any(type_.endswith("-process") for type_ in bad):
+        link_processes(graph, analysis.found)
+    findings = {type_: found for type_, found in analysis.findings.items() if found}
+    if graph.empty:
+        words = "No transaction depends on another one, so there is nothing to judge."
+        findings["empty-transaction-graph"] = [Finding(True, words)]
+    for cycle in _cycles(analysis, Budget(budget)):
+        findings.setdefault(cycle[0], []).append(cycle[1])
+    reported = _without_redundant(
+        {type_ for type_ in findings if type_ in bad | consistency.UNKNOWN_TYPES}
+    )
+    types = sorted(reported)
+    forbidden = [type_ for type_ in types if type_ in bad]
+    unclear = analysis.doubt or " ".join(
+        findings[type_][0].words for type_ in types if type_ in consistency.UNKNOWN_TYPES
+    )
+    wanted = " and ".join(consistency.model_name(model) for model in models)
+    if forbidden:
+        valid, why = False, f"The history is not {wanted}: it has {', '.join(forbidden)}."
+    elif unclear:
+        valid, why = UNKNOWN, unclear
+    else:
+        return Result(True, f"No anomaly shows that the history is not {wanted}.")
+    weakest, stronger = consistency.ruled_out(findings)
+    return Result(
+        valid,
+        why,
+        types,
+        {
+            type_: True
+            if type_ == "empty-transaction-graph"
+            else [finding.data for finding in findings[type_]]
+            for type_ in types
+        },
+        weakest,
+        stronger,
+        {
+            type_: [finding.words for finding in findings[type_][:EXPLAINED]]
+            for type_ in types
+            if type_ != "empty-transaction-graph"
+        },
+    )
+
+
+def _without_redundant(types: set[str]) -> set[str]:
+    """Drops the mere existence of a cycle where another anomaly rules out the same model."""
+    shown = {type_ for type_ in types if not type_.endswith("-cycle-exists")}
+    models = consistency.impossible(shown)
+    return types - {f"{name}-cycle-exists" for name, model, *_ in EXISTENCE if model in models}
+
+
+def _cycles(analysis: Analysis, budget: Budget) -> Iterator[tuple[str, Finding]]:
+    """Yields the anomalies of each component: one example for each type of cycle."""
+    out = dict(enumerate(analysis.graph.out))
+    for part in cyclic_parts(out, ANY):
+        existing = cyclic_models(part)
+        for model, type_ in existing.items():
+            yield type_, _existence(analysis, part, model)
+        ruled_out = set(existing).union(
+            *(
+                (other for other in consistency.MODELS if model in consistency.weaker(other))
+                for model in existing
+            )
+        )
+        # A model without a cycle among its edges forbids no type that can be found.
+        skip = consistency.forbidden(
+            model for _, model, *_ in EXISTENCE if model not in ruled_out
+        )
+        try:
+            for shape in SHAPES:
+                if shape.type in skip:
+                    continue
+                cycle = find_cycle(part, shape, budget)
+                if cycle is None:
+                    continue
+                type_ = type_of(label(analysis, part, cycle))
+                if type_ == shape.type or not shape.strict:
+                    yield type_, explain_cycle(analysis, part, cycle)
+                    skip |= consistency.implied(shape.type)
+        except TimeoutError:
+            words = (
+                f"{len(part)} transactions form a tangle of cycles. The search for the types of "
+                f"these cycles ended with its budget, before {shape.type}."
+            )
+            data = data_of(
+                type=Keyword("cycle-search-timeout"),
+                anomaly_spec_type=Keyword(shape.type),
+                scc_size=len(part),
+            )
+            yield "cycle-search-timeout", Finding(data, words)
+            cycle = any_cycle(part)
+            yield type_of(label(analysis, part, cycle)), explain_cycle(analysis, part, cycle)
+
+
+def any_cycle(part: Out) -> list[int]:
+    """Returns a cycle of a component: its shortest cycle through its first vertex."""
+    start = next(iter(part))
+    came_from: dict[int, int] = {}
+    queue = deque([start])
+    while True:
+        vertex = queue.popleft()
+        for after in part[vertex]:
+            if after == start:
+                cycle = [vertex]
+                while cycle[-1] != start:
+                    cycle.append(came_from[cycle[-1]])
+                return cycle[::-1]
+            if after not in came_from:
+                came_from[after] = vertex
+                queue.append(after)
+
+
+def label(analysis: Analysis, part: Out, cycle: Sequence[int]) -> list[int]:
+    """Returns the reason after which each edge of a cycle is named."""
+    labels = (*analysis.labels, PROCESS, REALTIME)
+    edges = zip(cycle, [*cycle[1:], cycle[0]], strict=True)
+    return [
+        next(reason for reason in labels if part[before][after] & reason)
+        for before, after in edges
+    ]
+
+
+def type_of(reasons: Sequence[int]) -> str:
+    """Returns the type of a cycle with these edges."""
+    rw = reasons.count(RW)
+    if rw == 1:
+        base = "G-single-item"
+    elif rw:
+        pairs = zip(reasons, [*reasons[1:], reasons[0]], strict=True)
+        base = "G2-item" if (RW, RW) in pairs else "G-nonadjacent-item"
+    else:
+        base = "G1c" if WR in reasons else "G0"
+    suffix = "-realtime" if REALTIME in reasons else "-process" if PROCESS in reasons else ""
+    return base + suffix
+
+
+def explain_cycle(analysis: Analysis, part: Out, cycle: Sequence[int]) -> Finding:
+    """Returns Elle's data on a cycle, and a numbered list of its steps."""
+    reasons = label(analysis, part, cycle)
+    type_ = type_of(reasons)
+    txns = [analysis.found.possible[vertex] for vertex in cycle]
+    lines = [f"{type_}: these {len(txns)} transactions have no possible order."]
+    lines += [f"  T{number} is {txn}" for number, txn in enumerate(txns, 1)]
+    all_steps: list[dict[Keyword, Any]] = []
+    for number, reason in enumerate(reasons):
+        follow = (number + 1) % len(txns)
+        a, b = txns[number], txns[follow]
+        a_name, b_name = f"T{number + 1}", f"T{follow + 1}"
+        if reason == PROCESS:
+            data = data_of(type=Keyword("process"), process=a.op.process)
+            words = f"process {a.op.process} ran {a_name} before {b_name}"
+        elif reason == REALTIME:
+            begin = analysis.found.begin[b.number]
+            data = data_of(type=Keyword("realtime"), a_=op_data(a.op), b=begin)
+            words = f"{a_name} ended (index {a.op.index}) before {b_name} began (index {begin})"
+        else:
+            data, words = analysis.explain(a, b, reason, a_name, b_name)
+        all_steps.append(data)
+        lines.append(f"  {number + 1}. {a_name} comes before {b_name}, since {words}.")
+    lines.append("  So T1 would come before itself, which is impossible.")
+    ops = [op_data(txn.op) for txn in txns]
+    return Finding(
+        data_of(cycle=[*ops, ops[0]], steps=all_steps, type=Keyword(type_)), "\n".join(lines)
+    )
+
+
+def _existence(analysis: Analysis, part: Out, model: str) -> Finding:
+    indices = sorted(analysis.found.possible[vertex].op.index for vertex in part)
+    name, mask, extended = next(
+        (name, mask, extended) for name, other, mask, extended in EXISTENCE if other == model
+    )
+    kinds = " ".join(NAMES[reason] for reason in NAMES if mask & reason)
+    after = ", each of which an rw edge may follow," if extended else ""
+    words = (
+        f"{name}-cycle-exists: the edges {kinds}{after} form a cycle among the transactions with "
+        f"the indices {shown(indices)}. So the history is not {model}."
+    )
+    data = data_of(
+        type=Keyword(f"{name}-cycle-exists"),
+        scc_size=len(indices),
+        scc=frozenset(indices),
+    )
+    data[Keyword("not")] = Keyword(model)
+    return Finding(data, words)
