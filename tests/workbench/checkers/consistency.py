@@ -143,6 +143,12 @@ def weaker(model: str) -> frozenset[str]:
     return frozenset(direct).union(*map(weaker, direct))
 
 
+def with_stronger(models: Iterable[str]) -> set[str]:
+    """Returns the models and all that are stronger: if one does not hold, none of them does."""
+    found = set(models)
+    return found | {model for model in MODELS if found & weaker(model)}
+
+
 def impossible(anomalies: Iterable[str]) -> set[str]:
     """Returns the models that forbid at least one of the anomalies."""
     found = set(anomalies)

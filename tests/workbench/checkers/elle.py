@@ -179,9 +179,9 @@ class Graph:
         self.out: list[dict[int, int]] = [{} for _ in range(size)]
         self.empty = True
 
-    def link(self, before: int, after: int, reason: int) -> None:
-        """Adds an edge. Edges from a transaction to itself are left out."""
-        if before != after:
+    def link(self, before: int, after: int, reason: int, loops: bool = False) -> None:
+        """Adds an edge. Leaves out edges from a transaction to itself, unless `loops` is True."""
+        if before != after or loops:
             self.out[before][after] = self.out[before].get(after, 0) | reason
             self.empty = False
 
@@ -288,14 +288,18 @@ Out = dict[int, dict[int, int]]
 """The edges inside a component, by their first vertex."""
 
 
-def cyclic_parts(out: Out, mask: int) -> Iterator[Out]:
-    """Yields the components of more than one vertex, of the edges with a reason in `mask`."""
+def cyclic_parts(out: Out, mask: int, loops: bool = True) -> Iterator[Out]:
+    """Yields the components that have a cycle of edges with a reason in `mask`.
+
+    Without `loops`, an edge from a vertex to itself is no cycle.
+    """
 
     def successors(vertex: int) -> Iterable[int]:
         return [after for after, reasons in out[vertex].items() if reasons & mask]
 
     for component in components(sorted(out), successors):
-        if len(component) > 1:
+        vertex = component[0]
+        if len(component) > 1 or (loops and out[vertex].get(vertex, 0) & mask):
             members = set(component)
             yield {
                 vertex: {
@@ -345,11 +349,7 @@ def cyclic_models(out: Out) -> dict[str, str]:
     for name, model, mask, extended in EXISTENCE:
         if model not in redundant and _has_cycle(out, mask, extended):
             found[model] = f"{name}-cycle-exists"
-            redundant |= {
-                other
-                for other in consistency.MODELS
-                if other == model or model in consistency.weaker(other)
-            }
+            redundant |= consistency.with_stronger([model])
     return found
 
 
@@ -366,7 +366,10 @@ def _has_cycle(out: Out, mask: int, extended: bool) -> bool:
                 yield after, False
 
     start = [(vertex, False) for vertex in out]
-    return any(len(component) > 1 for component in components(start, successors))
+    return any(
+        len(component) > 1 or component[0] in successors(component[0])
+        for component in components(start, successors)
+    )
 
 
 # The search for a cycle of a type
@@ -741,16 +744,11 @@ def _without_redundant(types: set[str]) -> set[str]:
 def _cycles(analysis: Analysis, budget: Budget) -> Iterator[tuple[str, Finding]]:
     """Yields the anomalies of each component: one example for each type of cycle."""
     out = dict(enumerate(analysis.graph.out))
-    for part in cyclic_parts(out, ANY):
+    for part in cyclic_parts(out, ANY, loops=False):
         existing = cyclic_models(part)
         for model, type_ in existing.items():
             yield type_, _existence(analysis, part, model)
-        ruled_out = set(existing).union(
-            *(
-                (other for other in consistency.MODELS if model in consistency.weaker(other))
-                for model in existing
-            )
-        )
+        ruled_out = consistency.with_stronger(existing)
         # A model without a cycle among its edges forbids no type that can be found.
         skip = consistency.forbidden(
             model for _, model, *_ in EXISTENCE if model not in ruled_out

@@ -81,7 +81,8 @@ def analyse(ops: Iterable[Op]) -> elle.Analysis:
     }
     graph = Graph(len(found.possible))
     for before, after, reason in registers.edges():
-        graph.link(before.number, after.number, reason)
+        # Elle keeps the edge of a transaction that reads its own later write.
+        graph.link(before.number, after.number, reason, loops=reason == WR)
     return elle.Analysis(found, graph, (WR, WW, RW), registers.explain, findings)
 
 
