@@ -33,9 +33,9 @@ The search works on one strongly connected component at a time, since a cycle ca
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from ..record import edn
@@ -75,9 +75,13 @@ class Mop:
 class Txn:
     """A transaction: the completion of an operation."""
 
-    number: int  # vertex in the graph
     op: Op
     mops: tuple[Mop, ...]
+
+    @property
+    def vertex(self) -> int:
+        """Returns the vertex in the graph: the index of the completion."""
+        return self.op.index
 
     @property
     def ok(self) -> bool:
@@ -133,8 +137,8 @@ def shown(value: Any) -> str:
 class Transactions:
     """The transactions of a history."""
 
-    events: list[Txn]  # all events of clients, invocations too; numbers are positions
-    possible: list[Txn]  # ok and info completions; numbers are vertices
+    events: list[Txn]  # all events of clients, invocations too
+    possible: dict[int, Txn]  # ok and info completions by index, which is the vertex
     failed: list[Txn]
     open: list[Txn]  # invocations without a completion
     begin: dict[int, int]  # vertex to the index of the invocation
@@ -142,15 +146,15 @@ class Transactions:
     @property
     def oks(self) -> Iterator[Txn]:
         """Yields the committed transactions."""
-        return (txn for txn in self.possible if txn.ok)
+        return (txn for txn in self.possible.values() if txn.ok)
 
 
 def transactions(ops: Iterable[Op], known: Iterable[str]) -> Transactions:
     """Reads the transactions of a history. Raises Unanalysable if it holds anything else."""
-    found = Transactions([], [], [], [], {})
+    found = Transactions([], {}, [], [], {})
     under_way: dict[int | str, Txn] = {}
-    for position, op in enumerate(clients(ops)):
-        event = Txn(position, op, mops_of(op, known))
+    for op in clients(ops):
+        event = Txn(op, mops_of(op, known))
         found.events.append(event)
         if op.type == "invoke":
             if op.process in under_way:
@@ -161,9 +165,8 @@ def transactions(ops: Iterable[Op], known: Iterable[str]) -> Transactions:
         if op.type == "fail":
             found.failed.append(event)
             continue
-        vertex = len(found.possible)
-        found.possible.append(Txn(vertex, op, event.mops))
-        found.begin[vertex] = begun.op.index if begun else op.index
+        found.possible[op.index] = event
+        found.begin[op.index] = begun.op.index if begun else op.index
     found.open.extend(under_way.values())
     return found
 
@@ -175,8 +178,8 @@ class Graph:
     """Which transaction comes before which, and why. An edge is a set of reasons: a sum of WW, WR,
     RW, PROCESS and REALTIME."""
 
-    def __init__(self, size: int) -> None:
-        self.out: list[dict[int, int]] = [{} for _ in range(size)]
+    def __init__(self, vertices: Iterable[int]) -> None:
+        self.out: Out = {vertex: {} for vertex in vertices}
         self.empty = True
 
     def link(self, before: int, after: int, reason: int, loops: bool = False) -> None:
@@ -191,8 +194,8 @@ def link_processes(graph: Graph, found: Transactions) -> None:
     last: dict[int | str, int] = {}
     for txn in found.oks:
         if txn.op.process in last:
-            graph.link(last[txn.op.process], txn.number, PROCESS)
-        last[txn.op.process] = txn.number
+            graph.link(last[txn.op.process], txn.vertex, PROCESS)
+        last[txn.op.process] = txn.vertex
 
 
 def link_realtime(graph: Graph, found: Transactions) -> None:
@@ -202,10 +205,7 @@ def link_realtime(graph: Graph, found: Transactions) -> None:
     one that began after it ends too. Failed and open transactions have no vertex. An edge to one
     cannot be part of a cycle, but makes the graph not empty.
     """
-    vertex_at = {txn.op.index: txn.number for txn in found.possible}
-    vertex_of: dict[int, int] = {}  # index of an invocation to vertex
-    for vertex, index in found.begin.items():
-        vertex_of[index] = vertex
+    vertex_of = {index: vertex for vertex, index in found.begin.items()}
     ended: dict[int, None] = {}  # a set in order of insertion
     before: dict[int, list[int]] = {}
     for event in found.events:
@@ -218,7 +218,7 @@ def link_realtime(graph: Graph, found: Transactions) -> None:
             for earlier in ended:
                 graph.link(earlier, vertex, REALTIME)
         elif event.op.type == "ok":
-            vertex = vertex_at[event.op.index]
+            vertex = event.vertex
             for earlier in before.get(vertex, ()):
                 ended.pop(earlier, None)
             ended[vertex] = None
@@ -238,6 +238,8 @@ class Budget:
 
 
 Vertex = Any
+Out = dict[int, dict[int, int]]
+"""Edges by their first and second vertex, with the reasons."""
 
 
 def components(
@@ -284,10 +286,6 @@ def components(
                     yield component
 
 
-Out = dict[int, dict[int, int]]
-"""The edges inside a component, by their first vertex."""
-
-
 def cyclic_parts(out: Out, mask: int, loops: bool = True) -> Iterator[Out]:
     """Yields the components that have a cycle of edges with a reason in `mask`.
 
@@ -309,6 +307,64 @@ def cyclic_parts(out: Out, mask: int, loops: bool = True) -> Iterator[Out]:
                 }
                 for vertex in sorted(component)
             }
+
+
+# Which of several cycles is found first?
+
+# A found cycle of the wrong type ends the search for a type. So the types reported depend on the
+# order of the search. Elle's order is that of its hash maps: tries with 32 children per node, whose
+# hash is that of the operation's index. A node's own entries come before its subtrees.
+
+
+def in_hash_order(vertices: Collection[int]) -> list[int]:
+    """Sorts vertices as Elle's hash maps do."""
+    if len(vertices) < 2:
+        return list(vertices)
+    found: list[int] = []
+    nodes: deque[tuple[int, Collection[int]]] = deque([(0, vertices)])
+    while nodes:
+        shift, members = nodes.popleft()
+        slots: dict[int, list[int]] = {}
+        for vertex in members:
+            slots.setdefault(_trie_hash(vertex) >> shift & 31, []).append(vertex)
+        for slot in sorted(slots):
+            if len(slots[slot]) == 1:
+                found += slots[slot]
+            else:
+                nodes.append((shift + 5, slots[slot]))
+    return found
+
+
+@lru_cache(maxsize=100_000)
+def _trie_hash(index: int) -> int:
+    found = murmur3(index)
+    if found >> 31:  # folding a negative number's 64 bits to 32 inverts them
+        found ^= 0xFFFFFFFF
+    found ^= found >> 20 ^ found >> 12
+    return found ^ found >> 7 ^ found >> 4
+
+
+def murmur3(number: int) -> int:
+    """Returns the hash of a 64-bit number in Clojure: MurmurHash3 (A. Appleby) in 32 bits."""
+    if not number:
+        return 0
+    found = 0
+    for half in (number & 0xFFFFFFFF, number >> 32 & 0xFFFFFFFF):
+        half = _rotate(half * 0xCC9E2D51 & 0xFFFFFFFF, 15) * 0x1B873593 & 0xFFFFFFFF
+        found = (_rotate(found ^ half, 13) * 5 + 0xE6546B64) & 0xFFFFFFFF
+    return murmur3_end(found, 8)
+
+
+def murmur3_end(found: int, length: int) -> int:
+    """Returns the hash of `length` bytes, given the state after the last one."""
+    found ^= length
+    found = (found ^ found >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+    found = (found ^ found >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
+    return found ^ found >> 16
+
+
+def _rotate(number: int, bits: int) -> int:
+    return (number << bits | number >> (32 - bits)) & 0xFFFFFFFF
 
 
 # Does a cycle exist?
@@ -466,21 +522,35 @@ def steps(shape: Shape, stage: Stage, reasons: int, first: bool) -> tuple[Stage,
 def find_cycle(out: Out, shape: Shape, budget: Budget) -> list[int] | None:
     """Returns a short cycle of a shape, without its first vertex at the end; None if there is
     none. Raises TimeoutError if the budget runs out."""
-    for part in cyclic_parts(out, shape.mask):
-        budget.spend(len(part))
-        reach = _closing(part, shape, budget)
-        for start in part:
-            bit = 1 << start
-            first = [
-                (after, stage)
-                for after, reasons in part[start].items()
-                for stage in steps(shape, shape.start, reasons, True)
-                if reach[after, stage] & bit
-            ]
-            if first:
-                cycle = _shortest(part, shape, start, first, reach, budget)
-                if cycle:
-                    return cycle
+    edges = {
+        vertex: {after: reasons & shape.mask for after, reasons in afters.items()}
+        for vertex, afters in out.items()
+    }
+    members = {
+        vertex
+        for before, afters in edges.items()
+        for after, reasons in afters.items()
+        if reasons
+        for vertex in (before, after)
+    }
+    parts = {vertex: part for part in cyclic_parts(out, shape.mask) for vertex in part}
+    reach: dict[Position, int] = {}
+    for part in {id(part): part for part in parts.values()}.values():
+        reach |= _closing(part, shape, budget)
+    for start in in_hash_order(members):
+        if start not in parts:
+            continue
+        part = parts[start]
+        bit = 1 << start
+        first = [
+            (after, stage)
+            for after in in_hash_order(part[start])
+            for stage in steps(shape, shape.start, part[start][after], True)
+            if reach[after, stage] & bit
+        ]
+        cycle = _shortest(part, shape, start, first, reach, budget) if first else None
+        if cycle:
+            return cycle
     return None
 
 
@@ -550,8 +620,8 @@ def _shortest(
                 return _without_repeats(part, shape, start, first, reach, budget)
             continue
         budget.spend(len(part[vertex]))
-        for after, reasons in part[vertex].items():
-            for later in steps(shape, stage, reasons, False):
+        for after in in_hash_order(part[vertex]):
+            for later in steps(shape, stage, part[vertex][after], False):
                 if (after, later) not in came_from and reach[after, later] & bit:
                     came_from[after, later] = position
                     queue.append((after, later))
@@ -582,9 +652,9 @@ def _without_repeats(
         if not left:
             raise TimeoutError
         budget.spend(len(part[path[-1]]))
-        for after, reasons in part[path[-1]].items():
+        for after in in_hash_order(part[path[-1]]):
             if after not in path[1:]:
-                for later in steps(shape, stage, reasons, False):
+                for later in steps(shape, stage, part[path[-1]][after], False):
                     if reach[after, later] & bit:
                         queue.append(((*path, after), later))
     return None
@@ -743,8 +813,7 @@ def _without_redundant(types: set[str]) -> set[str]:
 
 def _cycles(analysis: Analysis, budget: Budget) -> Iterator[tuple[str, Finding]]:
     """Yields the anomalies of each component: one example for each type of cycle."""
-    out = dict(enumerate(analysis.graph.out))
-    for part in cyclic_parts(out, ANY, loops=False):
+    for part in cyclic_parts(analysis.graph.out, ANY, loops=False):
         existing = cyclic_models(part)
         for model, type_ in existing.items():
             yield type_, _existence(analysis, part, model)
@@ -837,7 +906,7 @@ def explain_cycle(analysis: Analysis, part: Out, cycle: Sequence[int]) -> Findin
             data = data_of(type=Keyword("process"), process=a.op.process)
             words = f"process {a.op.process} ran {a_name} before {b_name}"
         elif reason == REALTIME:
-            begin = analysis.found.begin[b.number]
+            begin = analysis.found.begin[b.vertex]
             data = data_of(type=Keyword("realtime"), a_=op_data(a.op), b=begin)
             words = f"{a_name} ended (index {a.op.index}) before {b_name} began (index {begin})"
         else:
@@ -852,7 +921,7 @@ def explain_cycle(analysis: Analysis, part: Out, cycle: Sequence[int]) -> Findin
 
 
 def _existence(analysis: Analysis, part: Out, model: str) -> Finding:
-    indices = sorted(analysis.found.possible[vertex].op.index for vertex in part)
+    indices = sorted(part)
     name, mask, extended = next(
         (name, mask, extended) for name, other, mask, extended in EXISTENCE if other == model
     )

@@ -69,11 +69,11 @@ def analyse(ops: Iterable[Op]) -> elle.Analysis:
         "dirty-update": list(_dirty_updates(found, orders)),
         "lost-update": lost_updates(found, "append"),
     }
-    graph = Graph(len(found.possible))
-    for txn in found.possible:
+    graph = Graph(found.possible)
+    for txn in found.possible.values():
         for mop in txn.mops:
             for before, reason in orders.before(txn, mop):
-                graph.link(before.number, txn.number, reason)
+                graph.link(before.vertex, txn.vertex, reason)
     return elle.Analysis(
         found, graph, (WW, WR, RW), orders.explain, findings, _unwritten(found, orders)
     )
@@ -115,8 +115,8 @@ def _adopt(found: Transactions) -> None:
             op = Op(
                 event.op.process, "info", event.op.f, event.op.value, event.op.time, event.op.index
             )
-            found.begin[len(found.possible)] = op.index
-            found.possible.append(Txn(len(found.possible), op, event.mops))
+            found.begin[op.index] = op.index
+            found.possible[op.index] = Txn(op, event.mops)
 
 
 class Orders:
@@ -128,7 +128,7 @@ class Orders:
         self.reads: dict[Key, list[tuple[Element, ...]]] = {}  # distinct reads, by length
         appends: dict[Key, list[Element]] = {}
         distinct: dict[Key, dict[tuple[Element, ...], None]] = {}
-        for txn in found.possible:
+        for txn in found.possible.values():
             for mop in txn.mops:
                 if mop.f == "append":
                     self.writer[mop.key, mop.value] = txn
@@ -339,7 +339,7 @@ def _dirty_updates(found: Transactions, orders: Orders) -> Iterator[Finding]:
         return
     writers = {
         (mop.key, mop.value): txn
-        for txn in (*found.possible, *found.failed)
+        for txn in (*found.possible.values(), *found.failed)
         for mop in txn.mops
         if mop.f == "append"
     }

@@ -79,10 +79,10 @@ def analyse(ops: Iterable[Op]) -> elle.Analysis:
         "lost-update": lost_updates(found, "w"),
         "cyclic-versions": registers.cyclic,
     }
-    graph = Graph(len(found.possible))
+    graph = Graph(found.possible)
     for before, after, reason in registers.edges():
         # Elle keeps the edge of a transaction that reads its own later write.
-        graph.link(before.number, after.number, reason, loops=reason == WR)
+        graph.link(before.vertex, after.vertex, reason, loops=reason == WR)
     return elle.Analysis(found, graph, (WR, WW, RW), registers.explain, findings)
 
 
@@ -121,9 +121,9 @@ class Registers:
         self.writers: dict[tuple[Key, Value], list[Txn]] = {}
         self.versions: Versions = {}
         later: list[tuple[Key, Value, Value]] = []  # a transaction read the first, wrote the other
-        for txn in found.possible:
-            writes = self.writes[txn.number] = external_writes(txn)
-            reads = self.reads[txn.number] = external_reads(txn) if txn.ok else {}
+        for txn in found.possible.values():
+            writes = self.writes[txn.vertex] = external_writes(txn)
+            reads = self.reads[txn.vertex] = external_reads(txn) if txn.ok else {}
             for key, value in (*writes.items(), *reads.items()):
                 if value is not None:
                     self.versions.setdefault(key, {}).setdefault(None, {})[value] = None
@@ -176,8 +176,8 @@ class Registers:
         self, a: Txn, b: Txn, reason: int, a_name: str, b_name: str
     ) -> tuple[dict[Keyword, Any], str]:
         """Explains an edge from `a` to `b`: returns Elle's data and a sentence."""
-        mine = self.reads[a.number] if reason == RW else self.writes[a.number]
-        theirs = self.reads[b.number] if reason == WR else self.writes[b.number]
+        mine = self.reads[a.vertex] if reason == RW else self.writes[a.vertex]
+        theirs = self.reads[b.vertex] if reason == WR else self.writes[b.vertex]
         key, value = next(
             (key, value)
             for key, value in mine.items()
