@@ -50,6 +50,8 @@ NAMES: Final = {WW: "ww", WR: "wr", RW: "rw", PROCESS: "process", REALTIME: "rea
 
 BUDGET: Final = 3_000_000
 """Steps of a search, for the whole history: some 5 s."""
+ALL_PATHS: Final = 20_000
+"""Steps of the search for one type of cycle during which it tries all paths."""
 SIMPLE_PATHS: Final = 20_000
 """Steps of one search for a path that visits no transaction twice."""
 EXPLAINED: Final = 8
@@ -521,36 +523,79 @@ def steps(shape: Shape, stage: Stage, reasons: int, first: bool) -> tuple[Stage,
 
 def find_cycle(out: Out, shape: Shape, budget: Budget) -> list[int] | None:
     """Returns a short cycle of a shape, without its first vertex at the end; None if there is
-    none. Raises TimeoutError if the budget runs out."""
+    none. Raises TimeoutError if the budget runs out.
+
+    Elle tries all paths, whose number grows exponentially with their length. This search does so
+    too at first, since then it finds the same cycle. After `ALL_PATHS` steps it continues with a
+    search that visits each position once.
+    """
     edges = {
-        vertex: {after: reasons & shape.mask for after, reasons in afters.items()}
+        vertex: {
+            after: afters[after] & shape.mask
+            for after in in_hash_order([w for w in afters if afters[w] & shape.mask])
+        }
         for vertex, afters in out.items()
     }
-    members = {
-        vertex
-        for before, afters in edges.items()
-        for after, reasons in afters.items()
-        if reasons
-        for vertex in (before, after)
-    }
-    parts = {vertex: part for part in cyclic_parts(out, shape.mask) for vertex in part}
+    parts: Out = {}
     reach: dict[Position, int] = {}
-    for part in {id(part): part for part in parts.values()}.values():
+    for part in cyclic_parts(edges, shape.mask):
+        part = {
+            vertex: {after: edges[vertex][after] for after in edges[vertex] if after in part}
+            for vertex in part
+        }
+        parts |= part
         reach |= _closing(part, shape, budget)
-    for start in in_hash_order(members):
-        if start not in parts:
-            continue
-        part = parts[start]
-        bit = 1 << start
-        first = [
+    firsts = {
+        start: [
             (after, stage)
-            for after in in_hash_order(part[start])
-            for stage in steps(shape, shape.start, part[start][after], True)
-            if reach[after, stage] & bit
+            for after, reasons in afters.items()
+            for stage in steps(shape, shape.start, reasons, True)
+            if reach[after, stage] >> start & 1
         ]
-        cycle = _shortest(part, shape, start, first, reach, budget) if first else None
+        for start, afters in parts.items()
+    }
+    if not any(firsts.values()):
+        return None
+    after_any = {after for afters in edges.values() for after in afters}
+    try_all = Budget(ALL_PATHS)
+    for start in in_hash_order([v for v in edges if edges[v] or v in after_any]):
+        try:
+            cycle = _first_loop(edges, shape, start, try_all)
+        except TimeoutError:
+            try_all.left = 0
+            cycle = _shortest(parts, shape, start, firsts.get(start, []), reach, budget)
         if cycle:
             return cycle
+    return None
+
+
+def _first_loop(
+    edges: Out, shape: Shape, start: int, budget: Budget, within: frozenset[int] | None = None
+) -> list[int] | None:
+    """Searches all paths from a start, the shortest first, for one that closes.
+
+    A path may close at a later vertex. Then the search continues among the vertices of that loop.
+    """
+    paths: deque[tuple[tuple[int, ...], Stage]] = deque([((start,), shape.start)])
+    while paths:
+        path, stage = paths.popleft()
+        tip = path[-1]
+        if len(path) > 1 and tip in path[:-1]:
+            loop = path[path.index(tip) : -1]
+            if stage.done and tip == start:
+                return list(loop)
+            if stage.done:
+                members = frozenset(loop) & within if within else frozenset(loop)
+                for vertex in (*loop, tip):
+                    found = _first_loop(edges, shape, vertex, budget, members)
+                    if found:
+                        return found
+            continue
+        budget.spend(1 + len(edges[tip]))
+        for after, reasons in edges[tip].items():
+            if within is None or after in within:
+                for later in steps(shape, stage, reasons, len(path) == 1):
+                    paths.append(((*path, after), later))
     return None
 
 
@@ -620,8 +665,8 @@ def _shortest(
                 return _without_repeats(part, shape, start, first, reach, budget)
             continue
         budget.spend(len(part[vertex]))
-        for after in in_hash_order(part[vertex]):
-            for later in steps(shape, stage, part[vertex][after], False):
+        for after, reasons in part[vertex].items():
+            for later in steps(shape, stage, reasons, False):
                 if (after, later) not in came_from and reach[after, later] & bit:
                     came_from[after, later] = position
                     queue.append((after, later))
@@ -652,9 +697,9 @@ def _without_repeats(
         if not left:
             raise TimeoutError
         budget.spend(len(part[path[-1]]))
-        for after in in_hash_order(part[path[-1]]):
+        for after, reasons in part[path[-1]].items():
             if after not in path[1:]:
-                for later in steps(shape, stage, part[path[-1]][after], False):
+                for later in steps(shape, stage, reasons, False):
                     if reach[after, later] & bit:
                         queue.append(((*path, after), later))
     return None
