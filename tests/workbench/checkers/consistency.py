@@ -72,9 +72,7 @@ strong-serializable | strong-session-serializable strong-snapshot-isolation line
 
 MODELS: Final[dict[str, tuple[tuple[str, ...], frozenset[str]]]] = {
     name.strip(): (tuple(below.split()), frozenset(forbids.split()))
-    for name, below, forbids in (
-        row.split("|") for row in _ROWS.strip().split("\n")
-    )
+    for name, below, forbids in (row.split("|") for row in _ROWS.strip().split("\n"))
 }
 """Each model with the directly weaker models, and with the anomalies that it adds to theirs."""
 

@@ -350,15 +350,23 @@ def murmur3(number: int) -> int:
     """Returns the hash of a 64-bit number in Clojure: MurmurHash3 (A. Appleby) in 32 bits."""
     if not number:
         return 0
+    return _murmur3((number & 0xFFFFFFFF, number >> 32 & 0xFFFFFFFF), 8)
+
+
+def list_order(value: tuple[Any, ...]) -> tuple[int, ...]:
+    """Returns a key that sorts lists as Clojure's hash sets do, if their elements are integers."""
+    found = 1
+    for element in value:
+        found = (31 * found + (murmur3(element) if isinstance(element, int) else 0)) & 0xFFFFFFFF
+    found = _murmur3((found,), len(value))
+    return tuple(found >> shift & 31 for shift in range(0, 35, 5))
+
+
+def _murmur3(words: Iterable[int], length: int) -> int:
     found = 0
-    for half in (number & 0xFFFFFFFF, number >> 32 & 0xFFFFFFFF):
-        half = _rotate(half * 0xCC9E2D51 & 0xFFFFFFFF, 15) * 0x1B873593 & 0xFFFFFFFF
-        found = (_rotate(found ^ half, 13) * 5 + 0xE6546B64) & 0xFFFFFFFF
-    return murmur3_end(found, 8)
-
-
-def murmur3_end(found: int, length: int) -> int:
-    """Returns the hash of `length` bytes, given the state after the last one."""
+    for word in words:
+        word = _rotate(word * 0xCC9E2D51 & 0xFFFFFFFF, 15) * 0x1B873593 & 0xFFFFFFFF
+        found = (_rotate(found ^ word, 13) * 5 + 0xE6546B64) & 0xFFFFFFFF
     found ^= length
     found = (found ^ found >> 16) * 0x85EBCA6B & 0xFFFFFFFF
     found = (found ^ found >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
@@ -864,9 +872,7 @@ def _cycles(analysis: Analysis, budget: Budget) -> Iterator[tuple[str, Finding]]
             yield type_, _existence(analysis, part, model)
         ruled_out = consistency.with_stronger(existing)
         # A model without a cycle among its edges forbids no type that can be found.
-        skip = consistency.forbidden(
-            model for _, model, *_ in EXISTENCE if model not in ruled_out
-        )
+        skip = consistency.forbidden(model for _, model, *_ in EXISTENCE if model not in ruled_out)
         try:
             for shape in SHAPES:
                 if shape.type in skip:
@@ -916,8 +922,7 @@ def label(analysis: Analysis, part: Out, cycle: Sequence[int]) -> list[int]:
     labels = (*analysis.labels, PROCESS, REALTIME)
     edges = zip(cycle, [*cycle[1:], cycle[0]], strict=True)
     return [
-        next(reason for reason in labels if part[before][after] & reason)
-        for before, after in edges
+        next(reason for reason in labels if part[before][after] & reason) for before, after in edges
     ]
 
 

@@ -31,9 +31,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any, Final
 
-from ..record.edn import Keyword
+from ..record.edn import Keyword, Symbol
 from ..record.history import Op
 from . import elle
 from .elle import RW, WR, WW, Finding, Findings, Graph, Mop, Result, Transactions, Txn, shown
@@ -142,7 +143,11 @@ class Orders:
             if len(elements) == 1:
                 self.reads[key] = [tuple(elements)]
         for key, reads in distinct.items():
-            self.reads[key] = sorted(reads, key=len)
+            by_length = sorted(reads, key=len)
+            if any(len(a) == len(b) for a, b in pairwise(by_length)):
+                # Reads of one length contradict each other; which one is the order is arbitrary.
+                by_length.sort(key=lambda read: (len(read), elle.list_order(read)))
+            self.reads[key] = by_length
         self.order: dict[Key, list[Element]] = {
             key: list(dict.fromkeys(reads[-1])) for key, reads in self.reads.items()
         }
@@ -179,9 +184,7 @@ class Orders:
     ) -> tuple[dict[Keyword, Any], str]:
         """Explains an edge from `a` to `b`: returns Elle's data and a sentence."""
         b_index, mop = next(
-            (index, mop)
-            for index, mop in enumerate(b.mops)
-            if (a, reason) in self.before(b, mop)
+            (index, mop) for index, mop in enumerate(b.mops) if (a, reason) in self.before(b, mop)
         )
         key = shown(mop.key)
         if reason == WR:
@@ -212,7 +215,7 @@ class Orders:
     def incompatible(self) -> Iterator[Finding]:
         """Yields a pair of reads for each key whose reads are not versions of one list."""
         for key, reads in self.reads.items():
-            for shorter, longer in zip(reads, reads[1:], strict=False):
+            for shorter, longer in pairwise(reads):
                 if longer[: len(shorter)] != shorter:
                     words = (
                         f"incompatible-order: one transaction read {shown(shorter)} in key "
@@ -236,10 +239,7 @@ def _reads(found: Transactions) -> Iterator[tuple[Txn, Mop]]:
 
 def _aborted_reads(found: Transactions) -> Iterator[Finding]:
     failed = {
-        (mop.key, mop.value): txn
-        for txn in found.failed
-        for mop in txn.mops
-        if mop.f == "append"
+        (mop.key, mop.value): txn for txn in found.failed for mop in txn.mops if mop.f == "append"
     }
     for txn, mop in _reads(found) if failed else ():
         for element in mop.value:
@@ -266,9 +266,7 @@ def _intermediate_reads(found: Transactions) -> Iterator[Finding]:
             yield _read_finding(txn, mop, words, writer, element)
 
 
-def _read_finding(
-    txn: Txn, mop: Mop, words: str, writer: Txn | None, element: Element
-) -> Finding:
+def _read_finding(txn: Txn, mop: Mop, words: str, writer: Txn | None, element: Element) -> Finding:
     data = elle.data_of(op=elle.op_data(txn.op), mop=mop.form)
     if writer is not None:
         data |= elle.data_of(writer=elle.op_data(writer.op))
@@ -289,7 +287,7 @@ def _internal(txn: Txn) -> Iterator[Finding]:
         if value is not None and (
             mop.value != value if whole else read[max(0, len(read) - len(value)) :] != value
         ):
-            expected = list(value) if whole else [elle.Symbol("..."), *value]
+            expected = list(value) if whole else [Symbol("..."), *value]
             words = (
                 f"internal: T1 read {shown(mop.value)} in key {shown(mop.key)}; but after its own "
                 f"earlier reads and appends the list must be {shown(expected)}.\n  T1 is {txn}"
@@ -361,7 +359,7 @@ def _dirty_updates(found: Transactions, orders: Orders) -> Iterator[Finding]:
                         f"an append of T1, {shown(since[0])}; but T1 failed, so its append must "
                         f"not be in the list.\n  T1 is {failed}\n  T2 is {writer}"
                     )
-                    txns = [elle.op_data(failed.op), elle.Symbol("..."), elle.op_data(writer.op)]
+                    txns = [elle.op_data(failed.op), Symbol("..."), elle.op_data(writer.op)]
                     yield Finding(elle.data_of(key=key, values=since, txns=txns), words)
                 failed, since = None, []
 

@@ -228,15 +228,11 @@ def _cyclic(key: Key, graph: dict[Value, dict[Value, None]]) -> Iterator[Finding
                 "order: transactions read each of them and then wrote another one of them."
             )
             sources = list(map(Keyword, SOURCES))
-            yield Finding(
-                elle.data_of(key=key, scc=frozenset(component), sources=sources), words
-            )
+            yield Finding(elle.data_of(key=key, scc=frozenset(component), sources=sources), words)
 
 
 def _aborted_reads(found: Transactions) -> Iterator[Finding]:
-    failed = {
-        (mop.key, mop.value): txn for txn in found.failed for mop in txn.mops if mop.f == "w"
-    }
+    failed = {(mop.key, mop.value): txn for txn in found.failed for mop in txn.mops if mop.f == "w"}
     for txn in found.oks if failed else ():
         for mop in txn.mops:
             writer = failed.get((mop.key, mop.value)) if mop.f == "r" else None
