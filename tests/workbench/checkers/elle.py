@@ -36,7 +36,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..record import edn
 from ..record.edn import Keyword, Symbol
@@ -56,6 +56,8 @@ SIMPLE_PATHS: Final = 20_000
 """Steps of one search for a path that visits no transaction twice."""
 EXPLAINED: Final = 8
 """Anomalies of each type that are explained in words."""
+WORD: Final = 0xFFFFFFFF
+"""Mask of 32 bits."""
 SHOWN: Final = 120
 """Characters shown of a transaction."""
 
@@ -320,17 +322,28 @@ def cyclic_parts(out: Out, mask: int, loops: bool = True) -> Iterator[Out]:
 
 def in_hash_order(vertices: Collection[int]) -> list[int]:
     """Sorts vertices as Elle's hash maps do."""
-    if len(vertices) < 2:
-        return list(vertices)
-    found: list[int] = []
-    nodes: deque[tuple[int, Collection[int]]] = deque([(0, vertices)])
+    return trie_order(vertices, _index_hash) if len(vertices) > 1 else list(vertices)
+
+
+def in_list_order(lists: Collection[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Sorts lists of integers as Elle's hash sets do."""
+    return trie_order(lists, _list_hash)
+
+
+Member = TypeVar("Member")
+
+
+def trie_order(members: Collection[Member], hash_of: Callable[[Member], int]) -> list[Member]:
+    """Returns the members of a trie in order."""
+    found: list[Member] = []
+    nodes: deque[tuple[int, Collection[Member]]] = deque([(0, members)])
     while nodes:
-        shift, members = nodes.popleft()
-        slots: dict[int, list[int]] = {}
-        for vertex in members:
-            slots.setdefault(_trie_hash(vertex) >> shift & 31, []).append(vertex)
+        shift, inside = nodes.popleft()
+        slots: dict[int, list[Member]] = {}
+        for member in inside:
+            slots.setdefault(hash_of(member) >> shift & 31, []).append(member)
         for slot in sorted(slots):
-            if len(slots[slot]) == 1:
+            if len(slots[slot]) == 1 or shift > 30:
                 found += slots[slot]
             else:
                 nodes.append((shift + 5, slots[slot]))
@@ -338,43 +351,37 @@ def in_hash_order(vertices: Collection[int]) -> list[int]:
 
 
 @lru_cache(maxsize=100_000)
-def _trie_hash(index: int) -> int:
-    found = murmur3(index)
+def _index_hash(index: int) -> int:
+    """Returns the hash of an operation: MurmurHash3 of its index (A. Appleby), in 32 bits."""
+    found = 0
+    for word in (index & WORD, index >> 32 & WORD) if index else ():
+        word = _rotate(word * 0xCC9E2D51 & WORD, 15) * 0x1B873593 & WORD
+        found = (_rotate(found ^ word, 13) * 5 + 0xE6546B64) & WORD
+    found ^= 8 if index else 0
+    found = (found ^ found >> 16) * 0x85EBCA6B & WORD
+    found = (found ^ found >> 13) * 0xC2B2AE35 & WORD
+    return _spread(found ^ found >> 16)
+
+
+def _list_hash(value: tuple[Any, ...]) -> int:
+    """Returns the hash of a list in Java; elements that are no integers count as 0."""
+    found = 1
+    for element in value:
+        number = element if isinstance(element, int) else 0
+        found = (31 * found + (number ^ number >> 32)) & WORD
+    return _spread(found)
+
+
+def _spread(found: int) -> int:
+    """Mixes the high bits of a hash into the low ones, which choose the slots near the root."""
     if found >> 31:  # folding a negative number's 64 bits to 32 inverts them
-        found ^= 0xFFFFFFFF
+        found ^= WORD
     found ^= found >> 20 ^ found >> 12
     return found ^ found >> 7 ^ found >> 4
 
 
-def murmur3(number: int) -> int:
-    """Returns the hash of a 64-bit number in Clojure: MurmurHash3 (A. Appleby) in 32 bits."""
-    if not number:
-        return 0
-    return _murmur3((number & 0xFFFFFFFF, number >> 32 & 0xFFFFFFFF), 8)
-
-
-def list_order(value: tuple[Any, ...]) -> tuple[int, ...]:
-    """Returns a key that sorts lists as Clojure's hash sets do, if their elements are integers."""
-    found = 1
-    for element in value:
-        found = (31 * found + (murmur3(element) if isinstance(element, int) else 0)) & 0xFFFFFFFF
-    found = _murmur3((found,), len(value))
-    return tuple(found >> shift & 31 for shift in range(0, 35, 5))
-
-
-def _murmur3(words: Iterable[int], length: int) -> int:
-    found = 0
-    for word in words:
-        word = _rotate(word * 0xCC9E2D51 & 0xFFFFFFFF, 15) * 0x1B873593 & 0xFFFFFFFF
-        found = (_rotate(found ^ word, 13) * 5 + 0xE6546B64) & 0xFFFFFFFF
-    found ^= length
-    found = (found ^ found >> 16) * 0x85EBCA6B & 0xFFFFFFFF
-    found = (found ^ found >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
-    return found ^ found >> 16
-
-
 def _rotate(number: int, bits: int) -> int:
-    return (number << bits | number >> (32 - bits)) & 0xFFFFFFFF
+    return (number << bits | number >> (32 - bits)) & WORD
 
 
 # Does a cycle exist?

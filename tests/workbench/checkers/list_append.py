@@ -145,8 +145,8 @@ class Orders:
         for key, reads in distinct.items():
             by_length = sorted(reads, key=len)
             if any(len(a) == len(b) for a, b in pairwise(by_length)):
-                # Reads of one length contradict each other; which one is the order is arbitrary.
-                by_length.sort(key=lambda read: (len(read), elle.list_order(read)))
+                # These reads contradict each other. Which one counts as the longest is arbitrary.
+                by_length = sorted(elle.in_list_order(reads), key=len)
             self.reads[key] = by_length
         self.order: dict[Key, list[Element]] = {
             key: list(dict.fromkeys(reads[-1])) for key, reads in self.reads.items()
