@@ -36,8 +36,9 @@ from typing import Any, Final
 
 from ..record.edn import Keyword, Symbol
 from ..record.history import Op
-from . import elle
-from .elle import RW, WR, WW, Finding, Findings, Graph, Mop, Result, Transactions, Txn, shown
+from .cycles import RW, WR, WW, Graph, in_list_order
+from .elle import BUDGET, Analysis, Finding, Findings, Result, data_of, judge, op_data, unknown
+from .transactions import Mop, Transactions, Txn, Unanalysable, shown, transactions
 
 INITIAL: Final = object()
 """Stands for the empty list before the first append."""
@@ -46,17 +47,21 @@ Key = Any
 Element = Any
 
 
-def check(ops: Iterable[Op], models: Iterable[str] = ("strict-serializable",)) -> Result:
+def check(
+    ops: Iterable[Op],
+    models: Iterable[str] = ("strict-serializable",),
+    budget: int = BUDGET,
+) -> Result:
     """Judges a history. Raises HistoryError for a consistency model that does not exist."""
     try:
-        return elle.judge(analyse(ops), models)
-    except elle.Unanalysable as problem:
-        return elle.unknown(f"The history cannot be judged: {problem}.")
+        return judge(analyse(ops), models, budget)
+    except Unanalysable as problem:
+        return unknown(f"The history cannot be judged: {problem}.")
 
 
-def analyse(ops: Iterable[Op]) -> elle.Analysis:
+def analyse(ops: Iterable[Op]) -> Analysis:
     """Finds the edges of the graph, and all anomalies without a cycle."""
-    found = elle.transactions(ops, ("r", "append"))
+    found = transactions(ops, ("r", "append"))
     _verify(found)
     _adopt(found)
     orders = Orders(found)
@@ -75,9 +80,7 @@ def analyse(ops: Iterable[Op]) -> elle.Analysis:
         for mop in txn.mops:
             for before, reason in orders.before(txn, mop):
                 graph.link(before.vertex, txn.vertex, reason)
-    return elle.Analysis(
-        found, graph, (WW, WR, RW), orders.explain, findings, _unwritten(found, orders)
-    )
+    return Analysis(found, graph, (WW, WR, RW), orders.explain, findings, _unwritten(found, orders))
 
 
 def _verify(found: Transactions) -> None:
@@ -87,12 +90,12 @@ def _verify(found: Transactions) -> None:
         for mop in event.mops:
             if mop.f == "r":
                 if not (mop.value is None or isinstance(mop.value, tuple)):
-                    raise elle.Unanalysable(
+                    raise Unanalysable(
                         f"the read {shown(mop.form)} at index {event.op.index} is not a list"
                     )
             elif event.op.type == "invoke":
                 if (mop.key, mop.value) in appended:
-                    raise elle.Unanalysable(
+                    raise Unanalysable(
                         f"{shown(mop.value)} is appended to key {shown(mop.key)} more than once, "
                         f"the last time at index {event.op.index}; so its place says nothing"
                     )
@@ -146,7 +149,7 @@ class Orders:
             by_length = sorted(reads, key=len)
             if any(len(a) == len(b) for a, b in pairwise(by_length)):
                 # These reads contradict each other. Which one counts as the longest is arbitrary.
-                by_length = sorted(elle.in_list_order(reads), key=len)
+                by_length = sorted(in_list_order(reads), key=len)
             self.reads[key] = by_length
         self.order: dict[Key, list[Element]] = {
             key: list(dict.fromkeys(reads[-1])) for key, reads in self.reads.items()
@@ -190,13 +193,13 @@ class Orders:
         if reason == WR:
             last = mop.value[-1]
             where = [m.f == "append" and (m.key, m.value) == (mop.key, last) for m in a.mops]
-            data = elle.data_of(type=Keyword("wr"), key=mop.key, value=last)
+            data = data_of(type=Keyword("wr"), key=mop.key, value=last)
             words = f"{b_name} read {shown(last)}, which {a_name} appended, in key {key}"
         else:
             previous = self.predecessor(mop.key, mop.value)
             value = Keyword("elle.list-append/init") if previous is INITIAL else previous
             kind = Keyword("ww" if reason == WW else "rw")
-            data = elle.data_of(type=kind, key=mop.key, value=value, value_=mop.value)
+            data = data_of(type=kind, key=mop.key, value=value, value_=mop.value)
             appended = f"{b_name} appended {shown(mop.value)}"
             if reason == WW:
                 where = [
@@ -209,7 +212,7 @@ class Orders:
                 words = f"{a_name} read key {key} {saw}, before {appended} to it"
             if mop.value not in self.position.get(mop.key, {}):
                 words += " (no read shows this append, so it comes after all that are read)"
-        data |= elle.data_of(a_mop_index=where.index(True), b_mop_index=b_index)
+        data |= data_of(a_mop_index=where.index(True), b_mop_index=b_index)
         return data, words
 
     def incompatible(self) -> Iterator[Finding]:
@@ -222,9 +225,7 @@ class Orders:
                         f"{shown(key)}, another one {shown(longer)}. Neither is the beginning of "
                         "the other, so they are no versions of one list."
                     )
-                    yield Finding(
-                        elle.data_of(key=key, values=[list(shorter), list(longer)]), words
-                    )
+                    yield Finding(data_of(key=key, values=[list(shorter), list(longer)]), words)
                     break
 
 
@@ -267,10 +268,10 @@ def _intermediate_reads(found: Transactions) -> Iterator[Finding]:
 
 
 def _read_finding(txn: Txn, mop: Mop, words: str, writer: Txn | None, element: Element) -> Finding:
-    data = elle.data_of(op=elle.op_data(txn.op), mop=mop.form)
+    data = data_of(op=op_data(txn.op), mop=mop.form)
     if writer is not None:
-        data |= elle.data_of(writer=elle.op_data(writer.op))
-    return Finding(data | elle.data_of(element=element), words)
+        data |= data_of(writer=op_data(writer.op))
+    return Finding(data | data_of(element=element), words)
 
 
 def _internal(txn: Txn) -> Iterator[Finding]:
@@ -292,9 +293,7 @@ def _internal(txn: Txn) -> Iterator[Finding]:
                 f"internal: T1 read {shown(mop.value)} in key {shown(mop.key)}; but after its own "
                 f"earlier reads and appends the list must be {shown(expected)}.\n  T1 is {txn}"
             )
-            yield Finding(
-                elle.data_of(op=elle.op_data(txn.op), mop=mop.form, expected=expected), words
-            )
+            yield Finding(data_of(op=op_data(txn.op), mop=mop.form, expected=expected), words)
             return
         state[mop.key] = True, mop.value
 
@@ -323,9 +322,7 @@ def _duplicates(found: Transactions) -> Iterator[Finding]:
                 f"duplicate-elements: T1 read {shown(mop.value)} in key {shown(mop.key)}; but each "
                 f"element is appended once.\n  T1 is {txn}"
             )
-            yield Finding(
-                elle.data_of(op=elle.op_data(txn.op), mop=mop.form, duplicates=twice), words
-            )
+            yield Finding(data_of(op=op_data(txn.op), mop=mop.form, duplicates=twice), words)
 
 
 def _dirty_updates(found: Transactions, orders: Orders) -> Iterator[Finding]:
@@ -359,8 +356,8 @@ def _dirty_updates(found: Transactions, orders: Orders) -> Iterator[Finding]:
                         f"an append of T1, {shown(since[0])}; but T1 failed, so its append must "
                         f"not be in the list.\n  T1 is {failed}\n  T2 is {writer}"
                     )
-                    txns = [elle.op_data(failed.op), Symbol("..."), elle.op_data(writer.op)]
-                    yield Finding(elle.data_of(key=key, values=since, txns=txns), words)
+                    txns = [op_data(failed.op), Symbol("..."), op_data(writer.op)]
+                    yield Finding(data_of(key=key, values=since, txns=txns), words)
                 failed, since = None, []
 
 
@@ -416,6 +413,6 @@ def lost_updates(found: Transactions, write: str) -> list[Finding]:
             ]
             lines += [f"  T{number} is {txn}" for number, txn in enumerate(txns, 1)]
             value = list(value) if isinstance(value, tuple) else value
-            data = elle.data_of(key=key, value=value, txns=[elle.op_data(txn.op) for txn in txns])
+            data = data_of(key=key, value=value, txns=[op_data(txn.op) for txn in txns])
             findings.append(Finding(data, "\n".join(lines)))
     return findings

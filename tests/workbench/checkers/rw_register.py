@@ -33,9 +33,10 @@ from typing import Any, Final
 
 from ..record.edn import Keyword
 from ..record.history import Op
-from . import elle
-from .elle import RW, WR, WW, Finding, Findings, Graph, Result, Transactions, Txn, shown
+from .cycles import NAMES, RW, WR, WW, Graph, components
+from .elle import BUDGET, Analysis, Finding, Findings, Result, data_of, judge, op_data, unknown
 from .list_append import intermediate_writes, lost_updates
+from .transactions import Transactions, Txn, Unanalysable, shown, transactions
 
 SOURCES: Final = ("initial-state", "wfr-keys")
 
@@ -45,17 +46,21 @@ Versions = dict[Key, dict[Value, dict[Value, None]]]
 """For each key and version, the next versions known."""
 
 
-def check(ops: Iterable[Op], models: Iterable[str] = ("strict-serializable",)) -> Result:
+def check(
+    ops: Iterable[Op],
+    models: Iterable[str] = ("strict-serializable",),
+    budget: int = BUDGET,
+) -> Result:
     """Judges a history as Maelstrom does. Raises HistoryError for a model that does not exist.
 
     Unlike in list-append, a history without any edge is invalid, not unknown.
     """
     try:
-        result = elle.judge(analyse(ops), models)
-    except elle.Unanalysable as problem:
-        return elle.unknown(f"The history cannot be judged: {problem}.")
+        result = judge(analyse(ops), models, budget)
+    except Unanalysable as problem:
+        return unknown(f"The history cannot be judged: {problem}.")
     if "empty-transaction-graph" in result.anomaly_types and result.valid is not False:
-        return elle.Result(
+        return Result(
             False,
             result.why,
             result.anomaly_types,
@@ -67,9 +72,9 @@ def check(ops: Iterable[Op], models: Iterable[str] = ("strict-serializable",)) -
     return result
 
 
-def analyse(ops: Iterable[Op]) -> elle.Analysis:
+def analyse(ops: Iterable[Op]) -> Analysis:
     """Finds the edges of the graph, and all anomalies without a cycle."""
-    found = elle.transactions(ops, ("r", "w"))
+    found = transactions(ops, ("r", "w"))
     _verify(found)
     registers = Registers(found)
     findings: Findings = {
@@ -83,7 +88,7 @@ def analyse(ops: Iterable[Op]) -> elle.Analysis:
     for before, after, reason in registers.edges():
         # Elle keeps the edge of a transaction that reads its own later write.
         graph.link(before.vertex, after.vertex, reason, loops=reason == WR)
-    return elle.Analysis(found, graph, (WR, WW, RW), registers.explain, findings)
+    return Analysis(found, graph, (WR, WW, RW), registers.explain, findings)
 
 
 def _verify(found: Transactions) -> None:
@@ -91,7 +96,7 @@ def _verify(found: Transactions) -> None:
     types = {type(mop.key): mop.key for event in found.events for mop in event.mops}
     if len(types) > 1:
         examples = " and ".join(map(shown, types.values()))
-        raise elle.Unanalysable(f"keys have several types, such as {examples}")
+        raise Unanalysable(f"keys have several types, such as {examples}")
 
 
 def external_reads(txn: Txn) -> dict[Key, Value]:
@@ -152,7 +157,7 @@ class Registers:
         """Raises Unanalysable if a value that was read has several writers."""
         for (key, value), writers in self.writers.items():
             if len(writers) > 1 and (key, value) in self.readers:
-                raise elle.Unanalysable(
+                raise Unanalysable(
                     f"{len(writers)} transactions wrote {shown(value)} to key {shown(key)}, so a "
                     "read of it does not tell its writer"
                 )
@@ -192,12 +197,12 @@ class Registers:
         name = shown(key)
         a_index = _index(a, "r" if reason == RW else "w", key, value)
         b_index = _index(b, "r" if reason == WR else "w", key, after)
-        kind = Keyword(elle.NAMES[reason])
+        kind = Keyword(NAMES[reason])
         if reason == WR:
-            data = elle.data_of(type=kind, key=key, value=value)
+            data = data_of(type=kind, key=key, value=value)
             words = f"{b_name} read {shown(value)} in key {name}, which {a_name} wrote"
         else:
-            data = elle.data_of(type=kind, key=key, value=value, value_=after)
+            data = data_of(type=kind, key=key, value=value, value_=after)
             verb = "read" if reason == RW else "wrote"
             words = (
                 f"{a_name} {verb} {shown(value)} in key {name}, a version before the "
@@ -205,7 +210,7 @@ class Registers:
             )
             if value is None:
                 words = f"{a_name} read key {name} before any write, and {b_name} wrote it"
-        return data | elle.data_of(a_mop_index=a_index, b_mop_index=b_index), words
+        return data | data_of(a_mop_index=a_index, b_mop_index=b_index), words
 
 
 def _index(txn: Txn, f: str, key: Key, value: Value) -> int:
@@ -220,7 +225,7 @@ def _cyclic(key: Key, graph: dict[Value, dict[Value, None]]) -> Iterator[Finding
     def successors(value: Value) -> Iterable[Value]:
         return graph.get(value, ())
 
-    for component in elle.components(list(graph), successors):
+    for component in components(list(graph), successors):
         if len(component) > 1:
             values = sorted(component, key=shown)
             words = (
@@ -228,7 +233,7 @@ def _cyclic(key: Key, graph: dict[Value, dict[Value, None]]) -> Iterator[Finding
                 "order: transactions read each of them and then wrote another one of them."
             )
             sources = list(map(Keyword, SOURCES))
-            yield Finding(elle.data_of(key=key, scc=frozenset(component), sources=sources), words)
+            yield Finding(data_of(key=key, scc=frozenset(component), sources=sources), words)
 
 
 def _aborted_reads(found: Transactions) -> Iterator[Finding]:
@@ -259,7 +264,7 @@ def _intermediate_reads(found: Transactions) -> Iterator[Finding]:
 
 
 def _read_finding(txn: Txn, form: list[Any], writer: Txn, words: str) -> Finding:
-    data = elle.data_of(op=elle.op_data(txn.op), mop=form, writer=elle.op_data(writer.op))
+    data = data_of(op=op_data(txn.op), mop=form, writer=op_data(writer.op))
     return Finding(data, words)
 
 
@@ -273,8 +278,6 @@ def _internal(txn: Txn) -> Iterator[Finding]:
                 f"internal: T1 read {shown(mop.value)} in key {shown(mop.key)}; but after its own "
                 f"earlier reads and writes the value must be {shown(expected)}.\n  T1 is {txn}"
             )
-            yield Finding(
-                elle.data_of(op=elle.op_data(txn.op), mop=mop.form, expected=expected), words
-            )
+            yield Finding(data_of(op=op_data(txn.op), mop=mop.form, expected=expected), words)
             return
         state[mop.key] = mop.value
