@@ -303,7 +303,8 @@ def explain_cycle(analysis: Analysis, part: Out, cycle: Sequence[int]) -> Findin
     reasons = label(analysis, part, cycle)
     type_ = type_of(reasons)
     txns = [analysis.found.possible[vertex] for vertex in cycle]
-    lines = [f"{type_}: these {len(txns)} transactions have no possible order."]
+    who = f"these {len(txns)} transactions have" if len(txns) > 1 else "this transaction has"
+    lines = [f"{type_}: {who} no possible order."]
     lines += [f"  T{number} is {txn}" for number, txn in enumerate(txns, 1)]
     all_steps: list[dict[Keyword, Any]] = []
     for number, reason in enumerate(reasons):

@@ -1,7 +1,7 @@
 """Checks histories of transactions that append to lists and read them: Elle's list-append.
 
-    >>> from ..record.edn import Keyword as K
-    >>> read, append = [K("r"), 1, [5]], [K("append"), 1, 5]
+    [[:append 1 5] [:r 2 nil]]      appends 5 to the list of key 1, and reads that of key 2
+    [[:append 1 5] [:r 2 [7 8]]]    the same, completed: the read shows 7, then 8
 
 A read shows all appends to its key, in their order. The longest read of a key thus is the order of
 its versions, and each append has a predecessor: the element before it in that order. An append that
@@ -194,7 +194,7 @@ class Orders:
             last = mop.value[-1]
             where = [m.f == "append" and (m.key, m.value) == (mop.key, last) for m in a.mops]
             data = data_of(type=Keyword("wr"), key=mop.key, value=last)
-            words = f"{b_name} read {shown(last)}, which {a_name} appended, in key {key}"
+            words = f"{b_name} read {shown(last)} in key {key}, which {a_name} appended"
         else:
             previous = self.predecessor(mop.key, mop.value)
             value = Keyword("elle.list-append/init") if previous is INITIAL else previous
@@ -208,8 +208,8 @@ class Orders:
                 words = f"{a_name} appended {shown(previous)} to key {key}, and {appended} after it"
             else:
                 where = [m.f == "r" and m.key == mop.key and _ends(m, previous) for m in a.mops]
-                saw = "empty" if previous is INITIAL else f"up to {shown(previous)}"
-                words = f"{a_name} read key {key} {saw}, before {appended} to it"
+                saw = "as empty" if previous is INITIAL else f"up to {shown(previous)}"
+                words = f"{a_name} read key {key} {saw}, so before {appended}"
             if mop.value not in self.position.get(mop.key, {}):
                 words += " (no read shows this append, so it comes after all that are read)"
         data |= data_of(a_mop_index=where.index(True), b_mop_index=b_index)

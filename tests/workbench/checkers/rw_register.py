@@ -1,5 +1,8 @@
 """Checks histories of transactions that read and write registers: Elle's rw-register.
 
+    [[:w 1 5] [:r 2 nil]]    writes 5 to key 1, and reads key 2
+    [[:w 1 5] [:r 2 7]]      the same, completed: the read returns 7
+
 A register shows only its last write, so the order of versions is known in part, from two sources:
 
 - Nil is the first version of each key.
@@ -70,6 +73,12 @@ def check(
             result.explanations,
         )
     return result
+
+
+def results(result: Result) -> dict[Keyword, Any]:
+    """Returns Maelstrom's map of results, which names the types even if there are none."""
+    none: dict[Keyword, Any] = {Keyword("anomaly-types"): [], Keyword("anomalies"): None}
+    return result.results() | (none if result.valid is True else {})
 
 
 def analyse(ops: Iterable[Op]) -> Analysis:
@@ -201,6 +210,8 @@ class Registers:
         if reason == WR:
             data = data_of(type=kind, key=key, value=value)
             words = f"{b_name} read {shown(value)} in key {name}, which {a_name} wrote"
+            if a is b:
+                words = f"{a_name} read {shown(value)} in key {name} before it wrote this value"
         else:
             data = data_of(type=kind, key=key, value=value, value_=after)
             verb = "read" if reason == RW else "wrote"

@@ -107,14 +107,16 @@ def transactions(ops: Iterable[Op], known: Iterable[str]) -> Transactions:
     found = Transactions([], {}, [], [], {})
     under_way: dict[int | str, Txn] = {}
     for op in clients(ops):
-        event = Txn(op, mops_of(op, known))
+        begun = under_way.pop(op.process, None)
+        # In a log, the error of a transaction may stand in the place of its value.
+        lost = begun and op.type in ("fail", "info") and not isinstance(op.value, (list, tuple))
+        event = Txn(op, begun.mops if begun and lost else mops_of(op, known))
         found.events.append(event)
         if op.type == "invoke":
-            if op.process in under_way:
-                found.open.append(under_way[op.process])
+            if begun:
+                found.open.append(begun)
             under_way[op.process] = event
             continue
-        begun = under_way.pop(op.process, None)
         if op.type == "fail":
             found.failed.append(event)
             continue
