@@ -264,21 +264,23 @@ def _has_cycle(out: Out, mask: int, extended: bool) -> bool:
 # The search for a cycle of a type
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity, which is fast
 class Stage:
-    """What a path still needs in order to close into a cycle of the wanted type."""
+    """The needs of a path that is to close into a cycle of the wanted type. Made by stage_of()."""
 
     want: int  # reasons that must still occur
     want_rw: int  # number of rw edges that must still occur
     rw: str  # "legal", "no", "once" (one more), "free" (one may follow), "taken" (just taken)
-
-    @property
-    def done(self) -> bool:
-        """True if the path may close here."""
-        return not self.want and not self.want_rw and self.rw != "taken"
+    done: bool  # True if the path may close here
 
 
-@dataclass(frozen=True, slots=True)
+@cache
+def stage_of(want: int, want_rw: int, rw: str) -> Stage:
+    """Returns the only stage with these needs."""
+    return Stage(want, want_rw, rw, not want and not want_rw and rw != "taken")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Shape:
     """A type of cycles, as a machine that accepts their paths."""
 
@@ -314,7 +316,7 @@ def _shapes() -> list[Shape]:
             if name.endswith(suffix):
                 base, extra = name.removesuffix(suffix), reason
         legal, want, want_rw, mode = bases[base]
-        start = Stage(want | extra, want_rw, mode)
+        start = stage_of(want | extra, want_rw, mode)
         shapes.append(Shape(name, legal | extra, start, strict=bool(want_rw)))
     return shapes
 
@@ -334,21 +336,21 @@ def steps(shape: Shape, stage: Stage, reasons: int, first: bool) -> tuple[Stage,
     if rw_matters and reasons & RW:
         left = max(0, stage.want_rw - 1)
         if stage.rw == "legal":
-            after.append(Stage(stage.want, left, "legal"))
+            after.append(stage_of(stage.want, left, "legal"))
         elif stage.rw == "once":
-            after.append(Stage(stage.want, 0, "no"))
+            after.append(stage_of(stage.want, 0, "no"))
         elif stage.rw == "free":
-            after.append(Stage(stage.want, left, "taken"))
+            after.append(stage_of(stage.want, left, "taken"))
     if first and stage.want_rw:
         return tuple(after)
     mode = "free" if stage.rw == "taken" else stage.rw
     for reason in NAMES:
         if reasons & reason & stage.want:
-            after.append(Stage(stage.want & ~reason, stage.want_rw, mode))
+            after.append(stage_of(stage.want & ~reason, stage.want_rw, mode))
     if first and stage.want:
         return tuple(after)
     if reasons & shape.legal & ~stage.want & ~(RW if rw_matters else 0):
-        after.append(Stage(stage.want, stage.want_rw, mode))
+        after.append(stage_of(stage.want, stage.want_rw, mode))
     return tuple(after)
 
 
@@ -440,14 +442,17 @@ def _closing(part: Out, shape: Shape, budget: Budget) -> dict[Position, int]:
     fruitless search linear.
     """
 
+    following: dict[Position, list[Position]] = {}
+
     def successors(position: Position) -> list[Position]:
         vertex, stage = position
         budget.spend(len(part[vertex]))
-        return [
+        following[position] = [
             (after, later)
             for after, reasons in part[vertex].items()
             for later in steps(shape, stage, reasons, False)
         ]
+        return following[position]
 
     starts = [
         (after, stage)
@@ -458,11 +463,12 @@ def _closing(part: Out, shape: Shape, budget: Budget) -> dict[Position, int]:
     reach: dict[Position, int] = {}
     for component in components(starts, successors):
         bits = 0
-        for vertex, stage in component:
+        for position in component:
+            vertex, stage = position
             if stage.done:
                 bits |= 1 << vertex
-            for position in successors((vertex, stage)):
-                bits |= reach.get(position, 0)
+            for later in following.pop(position):
+                bits |= reach.get(later, 0)
         for position in component:
             reach[position] = bits
     return reach
