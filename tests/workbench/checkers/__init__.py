@@ -2,4 +2,11 @@
 
 A checker needs only a history. So `./maelstrom check` can run a workload's checker on any recorded
 history.
+
+    linearizable    registers: does one order of the operations explain all reads?
+    list_append     transactions on lists: Elle's list-append
+    rw_register     transactions on registers: Elle's rw-register
+
+The last two share elle (verdict and explanations), cycles (search), consistency (models) and
+transactions (reading a history).
 """

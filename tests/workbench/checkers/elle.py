@@ -64,6 +64,9 @@ BUDGET: Final = 3_000_000
 EXPLAINED: Final = 8
 """Anomalies of each type that are explained in words."""
 
+STEPS_SHOWN: Final = 40
+"""Transactions and steps shown of a cycle; the middle of a longer one is left out."""
+
 
 # Edges that hold for all kinds of transactions
 
@@ -304,8 +307,8 @@ def explain_cycle(analysis: Analysis, part: Out, cycle: Sequence[int]) -> Findin
     type_ = type_of(reasons)
     txns = [analysis.found.possible[vertex] for vertex in cycle]
     who = f"these {len(txns)} transactions have" if len(txns) > 1 else "this transaction has"
-    lines = [f"{type_}: {who} no possible order."]
-    lines += [f"  T{number} is {txn}" for number, txn in enumerate(txns, 1)]
+    names = [f"  T{number} is {txn}" for number, txn in enumerate(txns, 1)]
+    lines = []
     all_steps: list[dict[Keyword, Any]] = []
     for number, reason in enumerate(reasons):
         follow = (number + 1) % len(txns)
@@ -322,11 +325,23 @@ def explain_cycle(analysis: Analysis, part: Out, cycle: Sequence[int]) -> Findin
             data, words = analysis.explain(a, b, reason, a_name, b_name)
         all_steps.append(data)
         lines.append(f"  {number + 1}. {a_name} comes before {b_name}, since {words}.")
-    lines.append("  So T1 would come before itself, which is impossible.")
     ops = [op_data(txn.op) for txn in txns]
-    return Finding(
-        data_of(cycle=[*ops, ops[0]], steps=all_steps, type=Keyword(type_)), "\n".join(lines)
+    words = "\n".join(
+        [
+            f"{type_}: {who} no possible order.",
+            *_without_middle(names),
+            *_without_middle(lines),
+            "  So T1 would come before itself, which is impossible.",
+        ]
     )
+    return Finding(data_of(cycle=[*ops, ops[0]], steps=all_steps, type=Keyword(type_)), words)
+
+
+def _without_middle(lines: list[str]) -> list[str]:
+    if len(lines) <= STEPS_SHOWN:
+        return lines
+    half = STEPS_SHOWN // 2
+    return [*lines[:half], f"  ... {len(lines) - 2 * half} more ...", *lines[-half:]]
 
 
 def _existence(analysis: Analysis, part: Out, model: str) -> Finding:
