@@ -231,20 +231,23 @@ EXISTENCE: Final = (
 )
 
 
-def cyclic_models(out: Out) -> dict[str, str]:
-    """Returns each weakest model whose edges have a cycle, with the type of that finding."""
-    found: dict[str, str] = {}
+def cyclic_models(out: Out) -> dict[str, list[int]]:
+    """Returns each weakest model whose edges have a cycle, with the smallest such component."""
+    found: dict[str, list[int]] = {}
     redundant: set[str] = set()
-    for name, model, mask, extended in EXISTENCE:
-        if model not in redundant and _has_cycle(out, mask, extended):
-            found[model] = f"{name}-cycle-exists"
+    for _, model, mask, extended in EXISTENCE:
+        if model in redundant:
+            continue
+        cyclic = _extended(out, mask) if extended else map(list, cyclic_parts(out, mask))
+        smallest = min(cyclic, key=len, default=None)
+        if smallest:
+            found[model] = sorted(smallest)
             redundant |= consistency.with_stronger([model])
     return found
 
 
-def _has_cycle(out: Out, mask: int, extended: bool) -> bool:
-    if not extended:
-        return next(cyclic_parts(out, mask), None) is not None
+def _extended(out: Out, mask: int) -> Iterator[list[int]]:
+    """Yields the components of the edges of a mask, each of which an rw edge may follow."""
 
     # A vertex (v, True) was reached by an edge of the mask, so an rw edge may follow.
     def successors(vertex: tuple[int, bool]) -> Iterator[tuple[int, bool]]:
@@ -254,11 +257,9 @@ def _has_cycle(out: Out, mask: int, extended: bool) -> bool:
             if vertex[1] and reasons & RW:
                 yield after, False
 
-    start = [(vertex, False) for vertex in out]
-    return any(
-        len(component) > 1 or component[0] in successors(component[0])
-        for component in components(start, successors)
-    )
+    for component in components([(vertex, False) for vertex in out], successors):
+        if len(component) > 1 or component[0] in successors(component[0]):
+            yield list({vertex for vertex, _ in component})
 
 
 # The search for a cycle of a type

@@ -87,7 +87,7 @@ def link_realtime(graph: Graph, found: Transactions) -> None:
     one that began after it ends too. Failed and open transactions have no vertex. An edge to one
     cannot be part of a cycle, but makes the graph not empty.
     """
-    vertex_of = {index: vertex for vertex, index in found.begin.items()}
+    vertex_of = {begin.index: vertex for vertex, begin in found.begin.items()}
     ended: dict[int, None] = {}  # a set in order of insertion
     before: dict[int, list[int]] = {}
     for event in found.events:
@@ -261,8 +261,8 @@ def _cycles(analysis: Analysis, budget: Budget) -> Iterator[tuple[str, Finding]]
     """Yields the anomalies of each component: one example for each type of cycle."""
     for part in cyclic_parts(analysis.graph.out, ANY, loops=False):
         existing = cyclic_models(part)
-        for model, type_ in existing.items():
-            yield type_, _existence(analysis, part, model)
+        for model, vertices in existing.items():
+            yield _existence(model, vertices)
         ruled_out = consistency.with_stronger(existing)
         # A model without a cycle among its edges forbids no type that can be found.
         skip = consistency.forbidden(model for _, model, *_ in EXISTENCE if model not in ruled_out)
@@ -319,8 +319,10 @@ def explain_cycle(analysis: Analysis, part: Out, cycle: Sequence[int]) -> Findin
             words = f"process {a.op.process} ran {a_name} before {b_name}"
         elif reason == REALTIME:
             begin = analysis.found.begin[b.vertex]
-            data = data_of(type=Keyword("realtime"), a_=op_data(a.op), b=begin)
-            words = f"{a_name} ended (index {a.op.index}) before {b_name} began (index {begin})"
+            data = data_of(type=Keyword("realtime"), a_=op_data(a.op), b=op_data(begin))
+            words = (
+                f"{a_name} ended (index {a.op.index}) before {b_name} began (index {begin.index})"
+            )
         else:
             data, words = analysis.explain(a, b, reason, a_name, b_name)
         all_steps.append(data)
@@ -344,21 +346,23 @@ def _without_middle(lines: list[str]) -> list[str]:
     return [*lines[:half], f"  ... {len(lines) - 2 * half} more ...", *lines[-half:]]
 
 
-def _existence(analysis: Analysis, part: Out, model: str) -> Finding:
-    indices = sorted(part)
+def _existence(model: str, vertices: list[int]) -> tuple[str, Finding]:
     name, mask, extended = next(
         (name, mask, extended) for name, other, mask, extended in EXISTENCE if other == model
     )
-    kinds = " ".join(NAMES[reason] for reason in NAMES if mask & reason)
+    type_ = f"{name}-cycle-exists"
+    kinds = [NAMES[reason] for reason in NAMES if mask & reason]
     after = ", each of which an rw edge may follow," if extended else ""
     words = (
-        f"{name}-cycle-exists: the edges {kinds}{after} form a cycle among the transactions with "
-        f"the indices {shown(indices)}. So the history is not {model}."
+        f"{type_}: the edges {' '.join(kinds)}{after} form a cycle among the transactions with "
+        f"the indices {shown(vertices)}. So the history is not {model}."
     )
+    union = [Keyword("union"), *map(Keyword, kinds)]
     data = data_of(
-        type=Keyword(f"{name}-cycle-exists"),
-        scc_size=len(indices),
-        scc=frozenset(indices),
+        type=Keyword(type_),
+        subgraph=[Keyword("extension"), union, Keyword("rw")] if extended else union,
+        scc_size=len(vertices),
+        scc=frozenset(vertices),
     )
     data[Keyword("not")] = Keyword(model)
-    return Finding(data, words)
+    return type_, Finding(data, words)

@@ -119,7 +119,7 @@ def _adopt(found: Transactions) -> None:
             op = Op(
                 event.op.process, "info", event.op.f, event.op.value, event.op.time, event.op.index
             )
-            found.begin[op.index] = op.index
+            found.begin[op.index] = op
             found.possible[op.index] = Txn(op, event.mops)
 
 

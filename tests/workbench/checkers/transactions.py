@@ -94,7 +94,7 @@ class Transactions:
     possible: dict[int, Txn]  # ok and info completions by index, which is the vertex
     failed: list[Txn]
     open: list[Txn]  # invocations without a completion
-    begin: dict[int, int]  # vertex to the index of the invocation
+    begin: dict[int, Op]  # vertex to the invocation
 
     @property
     def oks(self) -> Iterator[Txn]:
@@ -121,6 +121,6 @@ def transactions(ops: Iterable[Op], known: Iterable[str]) -> Transactions:
             found.failed.append(event)
             continue
         found.possible[op.index] = event
-        found.begin[op.index] = begun.op.index if begun else op.index
+        found.begin[op.index] = begun.op if begun else op
     found.open.extend(under_way.values())
     return found
