@@ -382,11 +382,79 @@ def test_an_element_that_nobody_appended_is_unknown_with_a_reason() -> None:
     assert rw_register.check(at_once("[[:w 1 1]]", "[[:r 1 9]]", "[[:r 1 1]]")).valid is True
 
 
+def test_reads_of_an_unknown_transaction_are_unknown() -> None:
+    missed = "[[:r 1 nil] [:append 2 2]]"
+    others = ("[[:append 1 1] [:append 2 1]]", "[[:r 2 [1 2]]]")
+    assert list_append.check(at_once(missed, *others)).anomaly_types == ["G-single-item"]
+    assert list_append.check(at_once(f"info {missed}", *others)).valid is True
+
+
+def test_after_a_read_the_whole_list_is_known() -> None:
+    appends = ("[[:append 1 1]]", "[[:append 1 2]]")
+    for reads, wrong in (
+        ("[[:r 1 [1]] [:r 1 [2 1]]]", True),
+        ("[[:r 1 []] [:r 1 [1]]]", True),
+        ("[[:r 1 nil] [:r 1 [1]]]", False),  # nil may mean that nothing is known
+        ("[[:r 1 nil] [:append 1 3] [:r 1 [1 3]]]", True),
+    ):
+        types = list_append.check(at_once(*appends, reads)).anomaly_types
+        assert ("internal" in types) is wrong, reads
+
+
+def test_cyclic_versions_of_a_key_discard_the_order_of_all_keys() -> None:
+    stale = ("0 [[:w 2 1]]", "1 [[:r 2 1] [:w 2 2]]", "2 [[:r 2 1]]")
+    cyclic = ("3 [[:r 1 1] [:w 1 2]]", "4 [[:r 1 2] [:w 1 1]]")
+    types = rw_register.check(one_by_one(*stale, *cyclic)).anomaly_types
+    assert "cyclic-versions" in types
+    assert "G-single-item-realtime" not in types
+    assert "G-single-item-realtime" in rw_register.check(one_by_one(*stale)).anomaly_types
+
+
+def test_a_register_transaction_that_reads_its_own_later_write_has_an_edge() -> None:
+    assert rw_register.check(at_once("[[:r 1 1] [:w 1 1]]")).valid is True  # the graph is not empty
+    result = rw_register.check(
+        at_once("[[:r 1 1] [:w 1 1] [:r 2 nil]]", "[[:w 2 1] [:r 1 1]]", "[[:r 1 nil] [:r 2 1]]"),
+        ["read-committed"],
+    )
+    assert result.anomaly_types == ["G1c"]
+    assert "T1 read 1 in key 1 before it wrote this value" in str(result)
+
+
+def test_time_relates_a_transaction_to_a_failed_one() -> None:
+    history = events(
+        "0 invoke [[:append 1 1]]", "0 ok [[:append 1 1]]", "1 invoke [[:r 1 nil]]", "1 fail nil"
+    )
+    assert list_append.check(history).valid is True
+    assert list_append.check(history, ["serializable"]).valid is UNKNOWN
+
+
+def test_a_type_that_another_one_implies_is_not_reported() -> None:
+    both = ("0 [[:append 1 1] [:append 2 1]]", "1 [[:r 1 [1]] [:r 2 nil]]")
+    stale = "2 [[:r 2 nil]]"
+    assert list_append.check(one_by_one(*both, stale)).anomaly_types == ["G-single-item"]
+    assert list_append.check(one_by_one(both[0], stale)).anomaly_types == ["G-single-item-realtime"]
+
+
+def test_an_edge_with_two_reasons_is_named_after_the_first() -> None:
+    # T1 comes before T2 for two reasons: T2 appended after T1's append, and after T1's read.
+    result = list_append.check(
+        at_once(
+            "[[:append 1 1] [:r 1 [1]] [:r 2 [1]]]",
+            "[[:append 1 2] [:append 2 1]]",
+            "[[:r 1 [1 2]]]",
+        )
+    )
+    assert result.anomaly_types == ["G1c"]
+    assert len(result.anomalies["G1c"]) == 1
+
+
 def test_an_open_transaction_that_was_seen_counts() -> None:
     lines = ("0 invoke [[:append 1 1]]", "1 invoke [[:r 1 nil]]", "1 ok [[:r 1 [1]]]")
     later = ("2 invoke [[:r 1 nil]]", "2 ok [[:r 1 nil]]")
     assert list_append.check(events(*lines)).valid is True
     assert list_append.check(events(*lines, *later)).anomaly_types == ["G-single-item-realtime"]
+    again = ("0 invoke [[:append 1 1]]", "0 invoke [[:r 1 nil]]", "0 ok [[:r 1 [1]]]")
+    assert list_append.check(events(*again)).valid is True
 
 
 @pytest.mark.parametrize(
@@ -551,6 +619,15 @@ def test_the_search_finds_a_cycle_of_a_type_if_there_is_one(
             assert not any(fits(graph, cycle, shape) for cycle in cycles), shape.type
         else:
             assert fits(graph, found, shape), (shape.type, found)
+
+
+def test_a_cycle_visits_no_transaction_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.checkers.cycles.ALL_PATHS", 0)
+    detour: Out = {0: {1: RW}, 1: {0: WW, 2: REALTIME}, 2: {1: WW}}
+    longer: Out = {1: {0: WW, 2: REALTIME, 3: REALTIME}, 3: {4: WW}, 4: {5: WW}, 5: {0: WW}}
+    shape = next(shape for shape in SHAPES if shape.type == "G-single-item-realtime")
+    assert find_cycle(detour, shape, Budget(1000)) is None
+    assert find_cycle(detour | longer, shape, Budget(1000)) == [0, 1, 3, 4, 5]
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -258,7 +258,7 @@ def _extended(out: Out, mask: int) -> Iterator[list[int]]:
                 yield after, False
 
     for component in components([(vertex, False) for vertex in out], successors):
-        if len(component) > 1 or component[0] in successors(component[0]):
+        if len(component) > 1:
             yield list({vertex for vertex, _ in component})
 
 
