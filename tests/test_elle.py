@@ -329,6 +329,13 @@ def test_a_cycle_is_a_numbered_list_in_plain_words() -> None:
     )
 
 
+def test_the_order_of_registers_is_explained_by_reads() -> None:
+    result = rw_register.check(REGISTERS["G-single-item-realtime"][1])
+    assert "since T1 read 1 in key 1, the version that T2 read before it wrote 2." in str(result)
+    result = rw_register.check(REGISTERS["G2-item"][1])
+    assert "since T2 read key 1 before any write, and T1 wrote it." in str(result)
+
+
 def test_the_middle_of_a_long_cycle_is_left_out() -> None:
     txns = [f"0 [[:w {key} 1] [:r {key} 1]]" for key in range(100)]
     result = rw_register.check(one_by_one(*txns, "0 [[:r 0 nil]]"))

@@ -243,7 +243,7 @@ def judge(analysis: Analysis, models: Iterable[str], budget: int = BUDGET) -> Re
         weakest,
         stronger,
         {
-            type_: [finding.words for finding in findings[type_][:EXPLAINED]]
+            type_: list(dict.fromkeys(finding.words for finding in findings[type_]))[:EXPLAINED]
             for type_ in types
             if type_ != "empty-transaction-graph"
         },

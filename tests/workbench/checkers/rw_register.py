@@ -216,8 +216,8 @@ class Registers:
             data = data_of(type=kind, key=key, value=value, value_=after)
             verb = "read" if reason == RW else "wrote"
             words = (
-                f"{a_name} {verb} {shown(value)} in key {name}, a version before the "
-                f"{shown(after)} that {b_name} wrote"
+                f"{a_name} {verb} {shown(value)} in key {name}, the version that {b_name} read "
+                f"before it wrote {shown(after)}"
             )
             if value is None:
                 words = f"{a_name} read key {name} before any write, and {b_name} wrote it"
