@@ -237,7 +237,8 @@ def test_an_operation_in_flight_at_the_end_counts_as_unknown() -> None:
     run = Run()
     run.did(0, 7, "ok", "echo")
     run.note(0, "invoke", 0, "echo")
-    assert summary(run.history, results(echo=[1, 0, 0]))[1].split()[:5] == ["echo", "2", "1", "0", "1"]
+    row = summary(run.history, results(echo=[1, 0, 0]))[1]
+    assert row.split()[:5] == ["echo", "2", "1", "0", "1"]
 
 
 # All of it
