@@ -61,8 +61,10 @@ def test_a_reply_to_nothing_completes_nothing(world: World, other: object) -> No
     assert world.ask(type="read", key=0)["msg_id"] == 1
     world.answer(other, type="read_ok", value=1)
     assert not world.done
-    must = "must be the integer 1, the msg_id of the request"
-    assert f"its in_reply_to {must}, not " in world.client.stray
+    assert "n0 replied, but the reply cannot be matched to its request: in_reply_to is " in (
+        world.client.stray
+    )
+    assert ", and must be 1 (an integer), the msg_id of the request: {" in world.client.stray
     world.ask(type="read", key=0)
     assert not world.client.stray
 
@@ -71,8 +73,8 @@ def test_a_reply_without_in_reply_to_is_told(world: World) -> None:
     world.ask(type="read", key=0)
     world.network.send({"src": "n0", "dest": "c1", "body": {"type": "read_ok"}})
     assert world.client.stray == (
-        'n0 sent c1 {"type": "read_ok"}, but it has no in_reply_to, which must be the integer 1, '
-        "the msg_id of the request"
+        "n0 replied, but the reply cannot be matched to its request: it has no in_reply_to, which "
+        'must be 1 (an integer), the msg_id of the request: {"type": "read_ok"}'
     )
 
 

@@ -150,7 +150,7 @@ def test_an_interpreter_that_env_does_not_find_is_named(
 @pytest.mark.parametrize(
     ("program", "why"),
     [
-        ("", "nothing came from its stdout; print each reply there"),
+        ("", "n0 printed nothing: it has no code for the type init, "),
         ("os.write(1, b'hi')", "n0 printed 2 bytes on stdout without a newline at their end: hi"),
         ("os.write(1, b'1\\n2')", "n0 printed 1 byte on stdout without a newline at their end: 2"),
         ("os.write(1, b'1\\n'); os.close(1)", "n0 closed its stdout, so no reply can come"),

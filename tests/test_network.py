@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from workbench.network.network import Latency, Message, Network, ProtocolError
+from workbench.network.network import HAD_INIT, Latency, Message, Network, ProtocolError
 from workbench.simulation.loop import VirtualLoop
 
 MS = 1_000_000
@@ -179,16 +179,21 @@ def line(**message: Any) -> bytes:
 
 
 BROKEN = {
-    "a node that is not there": (line(dest="n3"), 'a node or client of this run, not "n3"'),
+    "a node that is not there": (line(dest="n3"), "n3; the nodes of this run are n0, n1, n2: {"),
+    "a reply to nobody": (
+        line(dest="c9", body={"in_reply_to": 1}),
+        'a node or client of this run, not "c9"; a reply goes to the src of its request: {',
+    ),
+    "keys of the body": (line(ts=1, x=2), 'remove the fields "ts" and "x" from the message'),
     "a service": (line(dest="seq-kv"), "the workbench has no services such as seq-kv"),
-    "a client that never was": (line(dest="c9"), 'a node or client of this run, not "c9"'),
+    "a client that never was": (line(dest="c9"), "there is no node or client c9; the nodes"),
     "an id that is none": (line(id="7"), 'id must be an integer, not "7"'),
     "true is no integer": (line(id=True), "id must be an integer, not true"),
-    "no body": (b'{"src":"n0","dest":"n1"}', "it has no body: {"),
-    "keys beside the body": (b'{"type":"x"}', "no src and no dest and no body; type and in_reply_"),
+    "no body": (b'{"src":"n0","dest":"n1"}', 'the field "body" is missing from the message: {'),
+    "keys beside the body": (b'{"type":"x"}', 'fields "src", "dest" and "body" are missing from'),
     "a body that is none": (line(body=7), "body must be an object, not 7"),
-    "an empty line": (b"", "printed an empty line on stdout\nprint one message a line"),
-    "an empty line of Windows": (b"\r", "printed an empty line on stdout\nprint one message"),
+    "an empty line": (b"", "an empty line on stdout\nremove the bare print("),
+    "an empty line of Windows": (b"\r", "an empty line on stdout\nremove the bare"),
     "indented": (b"{", "(it ends in the middle of the JSON): {\nprint one message a line"),
     "the start of a text": (b'{"src": "n', "(it ends in the middle of the JSON)"),
     "two messages": (line() + b" " + line(), "are JSON, more follows): {"),
@@ -251,6 +256,18 @@ def test_an_answer_to_a_client_that_has_given_up_silences_the_node() -> None:
     assert str(caught.value).startswith(expected)
     net.network.from_node("n0", line())
     assert len(net.run()) == 1
+
+
+def test_an_init_ok_is_sent_once_and_to_the_client_that_sent_the_init() -> None:
+    wrong, twice = Net(0), Net(0)
+    for net in (wrong, twice):
+        net.network.send({"src": "c0", "dest": "n0", "body": {"type": "init", "text": ""}})
+    body = {"type": "init_ok", "in_reply_to": 1}
+    with pytest.raises(ProtocolError, match=r'src of its request; the src of the init was "c0": {'):
+        wrong.network.from_node("n0", line(dest="client0", body=body))
+    twice.network.close_client("c0", HAD_INIT)
+    with pytest.raises(ProtocolError, match=r"sent init_ok twice for one init: .*\nsend it once"):
+        twice.network.from_node("n0", line(dest="c0", body=body))
 
 
 @pytest.mark.parametrize("dist", ["constant", "uniform", "exponential"])

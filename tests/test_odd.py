@@ -33,22 +33,36 @@ ODD = {  # a line of the node: the exit status, and parts of the last lines
     "pass": (0, ["Everything looks good!"]),
     "body['echo'] = 7; text = json.dumps(reply)": (1, ["came back as 7, " + ECHOED]),
     "text = json.dumps(reply, indent=1)": (1, ["Broken rule", "\nprint one message a line"]),
-    "text = ''": (1, ["Broken rule: n0 printed an empty line on stdout\nprint one message"]),
+    "text = ''": (1, ["Broken rule: n0 printed an empty line on stdout\nremove the bare print()"]),
     "text = repr(reply)": (1, ["single quotes", "\nprint json.dumps(message)"]),
     "body.pop('echo'); body.update(type='error', code=11, text='busy'); text = json.dumps(reply)": (
         1, ['No echo operation was ok, so the test cannot be valid: ',
-            ' got the error temporarily-unavailable, "busy".'],
+            ' got the error temporarily-unavailable, with the text "busy".\nThe reply that was w'],
     ),
     "body.pop('echo'); body.update(type='error', code=99, text='mine'); text = json.dumps(reply)": (
-        1, [' got the error with a code that is unknown here, "mine".'],
+        1, [' got an error with the code 99, which is unknown here, and the text "mine".\n',
+            'The reply that was wanted: {"type": "echo_ok", "echo": "Please echo '],
     ),
     "body['echo'] = float('nan'); text = json.dumps(reply)": (
-        1, ["(NaN is not a finite number): {", "\nJSON has no such number: print null or a str"],
+        1, ["(NaN is not a finite number): {", "\nJSON has no NaN; where the workload asks"],
     ),
     "continue": (
-        1, ["cannot be valid: 1 got no reply within 5 s.\nLet each node reply to echo requests so"],
+        1, ["cannot be valid: 1 of 1 got no reply within 5 s.\nn0 printed nothing after the ",
+            'running: it has no code for the type "echo", takes longer than 5 s, or did not flush',
+            "because 1 request timed out: a client waits 5 s for a reply."],
     ),
-    "sys.exit()": (255, ["exit status 0 (but a node must run until it is killed; with node.py: "]),
+    "reply['body']['in_reply_to'] = str(asked['msg_id']); text = json.dumps(reply)": (
+        1, ["\n\nn0 replied, but the reply cannot be matched to its request: in_reply_to"],
+    ),
+    "text += '\\n' + text": (
+        0, [" that no client was waiting for", ': {"type": "echo_ok", "in_reply_to": '],
+    ),
+    "body['server'] = 1; text = json.dumps(reply)": (1, ['remove the field "server" from the bo']),
+    "reply['ts'] = 1; text = json.dumps(reply)": (1, ['remove the field "ts" from the message']),
+    "sys.exit()": (
+        255, ['\nn0 had this request when it ended: {"type": "echo", ',
+              "exit status 0 (but a node must run until it is killed; with node.py: "],
+    ),
 }  # fmt: skip
 
 
@@ -67,9 +81,9 @@ def test_an_odd_node_ends_in_a_sentence(oddity: str, tmp_path: Path) -> None:
 
 SHARED = Path("/work/shared/inputs/odd_node.py")
 SLOW = {
-    "nonewline": "n0 printed 74 bytes on stdout without a newline at their end: {",
-    "init_noreply": "it has no in_reply_to, which must be the integer 1",
-    "noflush": "nothing came from its stdout; print each reply there",
+    "nonewline": "within 10 s: n0 printed 74 bytes on stdout without a newline at their end: {",
+    "init_noreply": "n0 replied, but the reply cannot be matched to its request: it has no",
+    "noflush": "within 10 s: n0 printed nothing: it has no code for the type init, printed no newl",
 }
 
 
@@ -79,4 +93,5 @@ def test_a_node_without_an_answer_to_init(word: str, tmp_path: Path) -> None:
     words = ["test", "-w", "echo", "--bin", str(SHARED), "--node-count", "1", "--", word]
     status, out, _ = maelstrom(tmp_path, *words)
     assert status == 255
-    assert "aborted: n0 did not answer init within 10 s: " in out and SLOW[word] in out
+    assert SLOW[word] in out and "in a browser" not in out
+    assert '\nThe reply that is wanted: {"type": "init_ok", "in_reply_to": 1}\n' in out

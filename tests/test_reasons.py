@@ -14,9 +14,18 @@ ECHO = """{:valid? false, :workload {:valid? false, :errors [
 def test_an_invalid_echo_is_told_in_words() -> None:
     assert reasons(edn.loads(ECHO)) == [
         'An echo of "Please echo 1" was expected, but "no" was received',
-        'An echo of "Please echo 2" was expected, but no reply came in time',
-        'An echo of "Please echo 3" was expected, but the reply was the error crash: ValueError: 7',
+        'The request to echo "Please echo 2" got no matching reply in time',
+        'The request to echo "Please echo 3" got the error crash: ValueError: 7',
     ]
+
+
+def test_a_malformed_echo_is_told_once_if_a_broken_rule_explains_it() -> None:
+    workload = """:workload {:valid? false, :errors [
+      ["Expected a message with :echo" "a" "But received" :malformed-rpc-response]]}"""
+    alone = reasons(edn.loads(f"{{{workload}}}"))
+    assert alone == ['The request to echo "a" got a malformed reply']
+    broken = ':exceptions {:valid? false, :exceptions ["n0 lied"]}'
+    assert reasons(edn.loads(f"{{{workload}, {broken}}}")) == ["Broken rule: n0 lied"]
 
 
 def test_each_part_has_its_words_and_linearizability_comes_first() -> None:

@@ -168,7 +168,10 @@ def test_one_node_is_initialised_at_once() -> None:
 
 def test_a_node_that_does_not_answer_init_ends_the_test_after_ten_seconds() -> None:
     runner, nodes = make(lambda nodes, node_id, message: [])
-    crash = "n0 did not answer init within 10 s: it must send a reply of the type init_ok"
+    crash = (
+        "n0 did not answer init within 10 s: it must send a reply of the type init_ok\n"
+        'The reply that is wanted: {"type": "init_ok", "in_reply_to": 1}'
+    )
     assert runner.run().crash == crash
     assert runner.loop.now() == INIT_TIMEOUT
     assert nodes.stopped
@@ -181,8 +184,8 @@ def test_an_init_ok_to_no_request_is_quoted(other: Body) -> None:
         return []
 
     crash = make(node)[0].run().crash
-    assert crash.startswith('n0 did not answer init within 10 s: n0 sent c0 {"type": "init_ok"')
-    assert "must be the integer 1, the msg_id of the request" in crash
+    assert crash.startswith("n0 replied, but the reply cannot be matched to its request: ")
+    assert "must be 1 (an integer), the msg_id of the request: {" in crash
 
 
 def test_a_request_that_was_not_answered_is_explained_once_for_each_node() -> None:
@@ -196,8 +199,9 @@ def test_a_request_that_was_not_answered_is_explained_once_for_each_node() -> No
     runner, nodes = make(node, workload="echo", node_count=2, concurrency=2, time_limit=20)
     record = runner.run()
     assert not record.crash and not record.problems  # the real Maelstrom goes on, too
-    assert sorted(note[:37] for note in record.notes) == [
-        "A request to n0 was not answered: n0 ", "A request to n1 was not answered: n1 "
+    assert not record.notes
+    assert sorted(text[:36] for text in record.unmatched) == [
+        "n0 replied, but the reply cannot be ", "n1 replied, but the reply cannot be "
     ]  # fmt: skip
     silent, nodes = make(lambda n, i, m: good(n, i, m) if m["body"]["type"] == "init" else [])
     nodes.unsent = lambda node_id: "it sleeps"  # type: ignore[method-assign]
@@ -231,7 +235,7 @@ def test_a_node_that_ends_by_itself_ends_the_test() -> None:
 
     runner, _ = make(answering(exit))
     record = runner.run()
-    assert record.crash == "n0 ended by itself"
+    assert record.crash.startswith("n0 ended by itself\nn0 had this request when it ended: {")
     assert len(invoked(record.history)) == 1
     assert runner.loop.now() < SECOND
 
@@ -423,7 +427,7 @@ MALFORMED: list[tuple[str, Body, str]] = [
     ("cas", {"type": "cas_ok", "value": 1}, "cas_ok must not have value"),
     ("write", error("11"), 'the code of an error must be an integer, not "11"'),
     ("write", error(True), "the code of an error must be an integer, not true"),
-    ("write", {"type": "error"}, "the code of an error must be an integer, not null"),
+    ("write", {"type": "error"}, "an error must have a code, an integer; this one has none"),
 ]
 
 

@@ -233,6 +233,14 @@ def test_there_is_no_table_of_nothing() -> None:
     assert summary(run.history, results(read=[0, 0, 0])) == []
 
 
+def test_an_operation_in_flight_at_the_end_counts_as_unknown() -> None:
+    run = Run()
+    run.did(0, 7, "ok", "echo")
+    run.note(0, "invoke", 0, "echo")
+    row = summary(run.history, results(echo=[1, 0, 0]))[1]
+    assert row.split()[:5] == ["echo", "2", "1", "0", "1"]
+
+
 # All of it
 
 

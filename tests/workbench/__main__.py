@@ -84,6 +84,11 @@ def report(
         console.print()
         if table := summary(record.history, found):
             console.print("\n".join([*table, ""]))
+    # The cause comes before its effects.
+    for text in record.unmatched:
+        console.print(f"{text}\n")
+    for problem in record.problems[:10]:
+        console.print(f"Broken rule: {problem}\n")
     for key, analysis in workload.analyses.items():
         if analysis.valid is not True:
             console.print(f"{analysis.why}.")
@@ -92,17 +97,12 @@ def report(
     for reason in workload.reasons:
         console.print(f"{reason}.")
     checked = found[Keyword("workload")]
-    if not workload.analyses and not workload.reasons and checked[VALID] is False:
+    told = workload.analyses or workload.reasons or record.problems or record.unmatched
+    if not told and checked[VALID] is False and found[Keyword("stats")][VALID]:
         console.print("\n".join(of_part("workload", checked)))
     for f, counts in found[Keyword("stats")][Keyword("by-f")].items():
-        if not counts[VALID]:
-            ends = failures(clients(record.history), f.name, timeout(workload, opts))
-            console.print(
-                f"No {f.name} operation was ok, so the test cannot be valid"
-                f"{f': {ends}' if ends else ''}."
-            )
-            if ends.partition(" ")[2].startswith("got no reply") and not record.notes:
-                console.print(f"Let each node reply to {f.name} requests sooner, or at all.")
+        if not counts[VALID] and not record.crash:
+            _print_none_ok(console, record, f.name, timeout(workload, opts))
     if found[Keyword("availability")][VALID] is not True:
         console.print(f"Too few operations were ok for --availability {opts.availability:g}.")
     for complaint in store.complaints(folder):
@@ -113,19 +113,18 @@ def report(
             page = "report.html"
         else:
             console.print("report.html was not written. To write it: make report")
-    if record.rate_note:
+    if record.rate_note and not record.unmatched:
         console.print(f"The clients could not keep the rate: {record.rate_note}.")
     for note in record.notes:
         console.print(f"\n{note}")
-    for problem in record.problems[:10]:
-        console.print(f"\nBroken rule: {problem}")
     if not record.history and not opts.rate and not (record.crash or record.problems):
         console.print("The clients sent nothing, because of --rate 0.")
     if found[VALID] is False and (lost := lost_memory(record.history, opts)):
         console.print(f"\n{lost}.")
     if record.cut_short:
         console.print(f"The run was {record.cut_short}; the verdict covers the recorded part.")
-    console.print(f"The results are in {shown}; open its {page} in a browser.")
+    look = f"; open its {page} in a browser" if clients(record.history) else ""
+    console.print(f"The results are in {shown}{look}.")
     if record.crash:
         console.print(f"\n{ABORTED}{record.crash}", RED)
         status = options.CRASHED
@@ -134,6 +133,22 @@ def report(
         console.print(f"\n\n{last_line}", colour)
     console.flush()
     return status
+
+
+def _print_none_ok(console: Console, record: Record, f: str, seconds: float) -> None:
+    """Prints that no operation of a kind was ok, with the causes that are not printed yet."""
+    ends = failures(clients(record.history), f, seconds, record.codes)
+    timed_out = "got no reply" in ends.partition(",")[0]
+    if record.unmatched and timed_out:
+        return
+    console.print(
+        f"No {f} operation was ok, so the test cannot be valid{f': {ends}' if ends else ''}."
+    )
+    if f in record.wanted:
+        console.print(f"The reply that was wanted: {record.wanted[f]}.")
+    if timed_out and not record.notes:
+        for text in record.silence[:1]:
+            console.print(f"{text}")
 
 
 def pages(argv: list[str]) -> int:

@@ -9,6 +9,7 @@ from .record import edn
 from .record.edn import Keyword
 from .verdicts import Results, get
 
+MALFORMED = Keyword("malformed-rpc-response")
 ABORTED = "The test was aborted: "
 MOST = 10  # reasons of one kind
 FIRST = ("workload", "exceptions")  # parts whose reasons come before those of other parts
@@ -28,8 +29,20 @@ def reasons(results: Results) -> list[str]:
             if get(part, "valid?") not in (None, True) and (get(part, "valid?") is False) is invalid
         ]
         wanted.sort(key=lambda item: _rank(_name(item[0])))
-        found += [reason for name, part in wanted for reason in of_part(_name(name), part)]
+        for name, part in wanted:
+            if _name(name) != "workload" or not _is_explained(part, results):
+                found += of_part(_name(name), part)
     return found
+
+
+def _is_explained(workload: Results, results: Results) -> bool:
+    """Tells whether a broken rule already explains all errors of an echo workload."""
+    errors, broken = get(workload, "errors"), get(results, "exceptions", "exceptions")
+    if not (isinstance(errors, list) and errors and isinstance(broken, list) and broken):
+        return False
+    return all(
+        isinstance(error, list) and len(error) == 4 and error[3] == MALFORMED for error in errors
+    )
 
 
 def _name(name: Any) -> str:
@@ -57,17 +70,19 @@ def _of_workload(part: Results) -> Iterator[str]:
     errors = get(part, "errors")
     for error in errors if isinstance(errors, list) else ():
         if isinstance(error, list) and len(error) == 4:
-            yield f"An echo of {edn.dumps(error[1])} was expected, but {_received(error[3])}"
+            yield _of_echo(edn.dumps(error[1]), error[3])
 
 
-def _received(received: Any) -> str:
+def _of_echo(sent: str, received: Any) -> str:
     if received in (Keyword("net-timeout"), None):
-        return "no reply came in time"
+        return f"The request to echo {sent} got no matching reply in time"
+    if received == MALFORMED:
+        return f"The request to echo {sent} got a malformed reply"
     if isinstance(received, list) and received and isinstance(received[0], Keyword):
         name, *text = received
-        words = "".join(f": {item}" for item in text if item)
-        return f"the reply was the error {name.name}{words}"
-    return f"{edn.dumps(received)} was received"
+        words = "".join(f": {item}" for item in text if item is not None)
+        return f"The request to echo {sent} got the error {name.name}{words}"
+    return f"An echo of {sent} was expected, but {edn.dumps(received)} was received"
 
 
 def _of_exceptions(part: Results) -> Iterator[str]:

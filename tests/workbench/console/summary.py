@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from ..record.edn import Keyword
-from ..record.history import Op, completions
+from ..record.history import Op, clients, completions
 from ..verdicts import Results
 from .quantiles import milliseconds, quantile
 
@@ -15,10 +15,10 @@ COUNTS = tuple(map(Keyword, ("count", "ok-count", "fail-count", "info-count")))
 PARTS = (0.5, 0.95, 1)  # quantiles of the latencies: median, p95, max
 
 
-def summary(history: Iterable[Op], found: Results) -> list[str]:
+def summary(history: Sequence[Op], found: Results) -> list[str]:
     """Returns the lines of the table; none if no operation completed.
 
-    The counts are those in the results.
+    The counts are those in the results. Operations that were in flight at the end count as unknown.
     """
     stats, kinds = found[Keyword("stats")], found[Keyword("stats")][Keyword("by-f")]
     if not kinds or not stats[COUNTS[0]]:
@@ -27,9 +27,13 @@ def summary(history: Iterable[Op], found: Results) -> list[str]:
     for op, time in completions(history):
         if op.type == "ok":
             took[op.f].append(time)
-    rows = [_row(f.name, counts, took[f.name]) for f, counts in kinds.items()]
+    open_ops = Counter(op.f for op in clients(history) if op.type == "invoke")
+    for f, counts in kinds.items():
+        open_ops[f.name] = max(0, open_ops[f.name] - counts[COUNTS[0]])
+    rows = [_row(f.name, counts, open_ops[f.name], took[f.name]) for f, counts in kinds.items()]
     if len(rows) > 1:
-        rows.append(_row("all", stats, [time for times in took.values() for time in times]))
+        times = [time for times in took.values() for time in times]
+        rows.append(_row("all", stats, open_ops.total(), times))
     share = found[Keyword("availability")][Keyword("ok-fraction")]
     messages = found[Keyword("net")][Keyword("servers")][Keyword("msgs-per-op")]
     return [
@@ -39,10 +43,12 @@ def summary(history: Iterable[Op], found: Results) -> list[str]:
     ]
 
 
-def _row(name: str, counts: Results, took: list[int]) -> list[str]:
+def _row(name: str, counts: Results, in_flight: int, took: list[int]) -> list[str]:
     took.sort()
+    count, ok, failed, unknown = (counts[key] for key in COUNTS)
+    numbers = (count + in_flight, ok, failed, unknown + in_flight)
     latencies = [milliseconds(quantile(took, part)) if took else "-" for part in PARTS]
-    return [name, *(f"{counts[key]:,}" for key in COUNTS), *latencies]
+    return [name, *(f"{number:,}" for number in numbers), *latencies]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

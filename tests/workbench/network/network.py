@@ -34,6 +34,7 @@ SQUARE = bytes.maketrans(b"{}", b"[]")
 FIELDS = {"id", "src", "dest", "body"}  # the keys that a message may have
 SERVICES = {"lin-kv", "lin-tso", "lww-kv", "seq-kv"}
 LONG = 300  # characters of a line in an error text
+HAD_INIT = "it had its init_ok"  # the event that closes a client which sent an init
 MAX_DEPTH = 100  # nesting of a node's message: the history's writer and checker are recursive
 
 
@@ -106,6 +107,7 @@ class Network:
         self._inboxes: dict[str, Inbox] = {}
         self._clients: dict[str, Callable[[Message], object]] = {}
         self._closed: dict[str, str] = {}  # each closed client, and the event that closed it
+        self._inits: dict[str, str] = {}  # the client that sent a node its last init
         self._messages = 0
         self._queued = 0
         self._silenced: set[str] = set()
@@ -148,6 +150,8 @@ class Network:
         self._messages += 1
         servers = self._between_servers(message)
         (self.between_servers if servers else self.with_clients).sent += 1
+        if message["body"].get("type") == "init" and not servers:
+            self._inits[message["dest"]] = message["src"]
         self._log("send", message)
         if message["dest"] in self._clients:
             self._hand_over(message)
@@ -226,6 +230,10 @@ class Network:
             raise ProtocolError(f"{node_id} sent a malformed message: {problem}: {_excerpt(line)}")
         assert isinstance(message, dict)
         if after := self._closed.get(message["dest"]):
+            if after == HAD_INIT and message["body"].get("type") == "init_ok":
+                raise ProtocolError(
+                    f"{node_id} sent init_ok twice for one init: {_excerpt(line)}\nsend it once"
+                )
             raise ProtocolError(
                 f"{node_id} answered {message['dest']} after {after}: the real Maelstrom ignores "
                 f"{node_id} from then on: {_excerpt(line)}\n"
@@ -239,8 +247,10 @@ class Network:
         if not isinstance(message, dict):
             return "it must be a JSON object"
         if missing := [key for key in ("src", "dest", "body") if key not in message]:
-            why = f"it has no {' and no '.join(missing)}"
-            return f"{why}; type and in_reply_to belong in body" if "type" in message else why
+            are = "is" if len(missing) == 1 else "are"
+            why = f"{_fields(missing)} {are} missing from the message"
+            belong = '"type" and "in_reply_to" belong in its body'
+            return f"{why}; {belong}" if "type" in message else why
         src, dest, id = message["src"], message["dest"], message.get("id", 0)
         if not isinstance(src, str):
             return f"src must be a string, not {_shown(src)}"
@@ -249,8 +259,8 @@ class Network:
         if not isinstance(message["body"], dict):
             return f"body must be an object, not {_shown(message['body'])[:LONG]}"
         if not message.keys() <= FIELDS:
-            extra = ", ".join(sorted(message.keys() - FIELDS))
-            return f"a message has only id, src, dest and body, not {extra}"
+            extra = _fields(sorted(message.keys() - FIELDS))
+            return f"remove {extra} from the message, beside its body"
         if type(id) is not int:
             return f"id must be an integer, not {_shown(id)}"
         if src != node_id:
@@ -261,11 +271,25 @@ class Network:
                 "real Maelstrom (make maelstrom)"
             )
         if not (dest in self._inboxes or dest in self._clients or dest in self._closed):
-            return (
-                f"dest must be a node or client of this run, not {_shown(dest)}; "
-                "a reply goes to the src of its request"
-            )
+            return self._nobody(node_id, dest, message["body"])
         return ""
+
+
+    def _nobody(self, node_id: str, dest: str, body: dict[str, Any]) -> str:
+        """Says that a message's dest does not exist, and what it may be."""
+        if "in_reply_to" not in body:
+            nodes = ", ".join(sorted(self._inboxes, key=lambda name: (len(name), name)))
+            return f"there is no node or client {dest[:LONG]}; the nodes of this run are {nodes}"
+        rule = "a reply goes to the src of its request"
+        if body.get("type") == "init_ok" and node_id in self._inits:
+            rule += f"; the src of the init was {_shown(self._inits[node_id])}"
+        return f"dest must be a node or client of this run, not {_shown(dest)}; {rule}"
+
+
+def _fields(names: list[str]) -> str:
+    """Names fields, in a sentence."""
+    *most, last = [_shown(name) for name in names]
+    return f"the fields {', '.join(most)} and {last}" if most else f"the field {last}"
 
 
 def _excerpt(line: bytes) -> str:
@@ -274,15 +298,20 @@ def _excerpt(line: bytes) -> str:
     return text if len(text) <= LONG else text[:LONG] + "..."
 
 
+OWN = (
+    "JSON has no {what}; where the workload asks for the value of the request, "
+    "send that value unchanged"
+)
+EMPTY = "remove the bare print(), or one of two newlines after a message"
 ONE = "print one message a line on stdout, and everything else on stderr"
 
 
 def _not_json(line: bytes, error: Exception) -> str:
     """Says why a line on stdout is no message, and what to print instead."""
     if not line.strip():
-        return f"an empty line on stdout\n{ONE}"
+        return f"an empty line on stdout\n{EMPTY}"
     start = line.lstrip()
-    why, advice = str(error), "JSON has no such number: print null or a string in its place"
+    why, advice = str(error), OWN.format(what=f"{str(error).split()[0]}")
     if isinstance(error, UnicodeDecodeError):
         why = f"byte {error.start + 1}, 0x{line[error.start]:02x}, is not UTF-8"
         advice = "print messages in UTF-8"

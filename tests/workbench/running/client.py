@@ -14,26 +14,36 @@ from ..workloads.workload import ERRORS, NET_TIMEOUT, Body, Workload
 KEPT_REPLIES = 1000  # answered requests that a client keeps, to detect contradicting replies
 SHOWN = 300  # maximum characters of a message in an error text
 NOTHING_HAPPENED = object()
+KINDS = {str: "a string", float: "a float", list: "an array", dict: "an object"}  # of JSON
 
 
 class Client:
     """Sends one request at a time, and waits for its reply.
 
-    The client calls `problem(text)` if two replies to one request contradict each other. `stray`
-    describes the first message since the last request that is no reply to any request, or "".
+    The client calls `problem(text)` if two replies to one request contradict each other, and
+    `surplus(src, body)` for each harmless message that it does not wait for. `stray` describes the
+    first message since the last request that is no reply to any request, or "". `request` is the
+    last request's body.
     """
 
     def __init__(
-        self, client_id: str, loop: Loop, network: Network, problem: Callable[[str], object]
+        self,
+        client_id: str,
+        loop: Loop,
+        network: Network,
+        problem: Callable[[str], object],
+        surplus: Callable[[str, Body], object] = lambda src, body: None,
     ) -> None:
         self.client_id = client_id
         self._loop = loop
         self._network = network
         self._problem = problem
+        self._surplus = surplus
         self.stray = ""
         self._msg_id = 0
         self._waiting: Callable[[Body | None, str], object] | None = None
-        self._request: Body = {}
+        self.dest = ""  # of the last request
+        self.request: Body = {}
         self._answered: dict[int, tuple[Body, Body]] = {}  # requests and their first replies
         network.add_client(client_id, self._receive)
 
@@ -44,7 +54,8 @@ class Client:
         self._msg_id += 1
         msg_id = self._msg_id
         self._waiting = done
-        self._request = {**body, "msg_id": msg_id}
+        self.dest = dest
+        self.request = {**body, "msg_id": msg_id}
         self.stray = ""
 
         def time_out() -> None:
@@ -53,7 +64,12 @@ class Client:
                 done(None, dest)
 
         self._loop.after(timeout, time_out)
-        self._network.send({"src": self.client_id, "dest": dest, "body": self._request})
+        self._network.send({"src": self.client_id, "dest": dest, "body": self.request})
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a request is in flight."""
+        return self._waiting is not None
 
     def give_up(self) -> None:
         """Stops waiting for a reply; a reply that arrives later is ignored."""
@@ -63,15 +79,13 @@ class Client:
         body, src = message["body"], message["src"]
         msg_id = body.get("in_reply_to")
         if type(msg_id) is not int or not 0 < msg_id <= self._msg_id:
-            must = f"must be the integer {self._msg_id}, the msg_id of the request"
-            why = f"it has no in_reply_to, which {must}"
-            if "in_reply_to" in body:
-                why = f"its in_reply_to {must}, not {shown(msg_id)}"
-            self.stray = self.stray or f"{src} sent {self.client_id} {shown(body)}, but {why}"
+            if not self._waiting:
+                self._surplus(src, body)
+            self.stray = self.stray or self._unmatched(src, body)
             return  # 1.0 and true equal 1 in Python, but are not message ids
         if self._waiting and msg_id == self._msg_id:
             done, self._waiting = self._waiting, None
-            self._answered[msg_id] = (self._request, body)
+            self._answered[msg_id] = (self.request, body)
             if len(self._answered) > KEPT_REPLIES:
                 del self._answered[next(iter(self._answered))]
             done(body, src)
@@ -82,6 +96,19 @@ class Client:
                     f"{self.client_id}'s request {msg_id} got two contradicting replies: "
                     f"first {shown(first)}, then {shown(body)} from {src}"
                 )
+            else:
+                self._surplus(src, body)
+
+    def _unmatched(self, src: str, body: Body) -> str:
+        must = f"must be {self._msg_id} (an integer), the msg_id of the request"
+        why = f"it has no in_reply_to, which {must}"
+        if "in_reply_to" in body:
+            found = body["in_reply_to"]
+            kind = f" ({KINDS[type(found)]})" if type(found) in KINDS else ""
+            why = f"in_reply_to is {shown(found)}{kind}, and {must}"
+        return (
+            f"{src} replied, but the reply cannot be matched to its request: {why}: {shown(body)}"
+        )
 
 
 def shown(value: Any) -> str:
@@ -91,6 +118,15 @@ def shown(value: Any) -> str:
     except RecursionError:
         return "(JSON that is nested too deeply)"
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def wanted(request: Body) -> str:
+    """Describes the good reply to a request: its body, or its type if the node has to choose."""
+    type = f"{request['type']}_ok"
+    if request["type"] not in ("init", "echo"):
+        return f'a reply of the type "{type}"'
+    own = {"echo": request["echo"]} if request["type"] == "echo" else {}
+    return shown({"type": type, **own, "in_reply_to": request["msg_id"]})
 
 
 def contradict(request: Body, first: Body, second: Body) -> bool:
@@ -136,7 +172,9 @@ def outcome(workload: Workload, f: str, value: Any, reply: Body | None) -> Outco
             name, definite = ERRORS.get(code, ("unknown", False))
             error = [Keyword(name), reply.get("text")]
             return Outcome("fail" if definite else unknown, value, error)
-        problem = f"the code of an error must be an integer, not {shown(code)}"
+        problem = "an error must have a code, an integer; this one has none"
+        if "code" in reply:
+            problem = f"the code of an error must be an integer, not {shown(code)}"
     else:
         try:
             return Outcome("ok", workload.complete(f, value, reply))

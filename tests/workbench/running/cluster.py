@@ -199,8 +199,8 @@ class Processes(Cluster):
             return f"{node_id} closed its stdout, so no reply can come; keep it open"
         if node and node.silent:
             return (
-                "nothing came from its stdout; print each reply there, end it with a newline, "
-                "and flush it (in Python: print(text, flush=True))"
+                f"{node_id} printed nothing: it has no code for the type init, printed no newline "
+                "after its reply, or did not flush it (in Python: print(text, flush=True))"
             )
         return ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..network.network import Network, Traffic
@@ -77,10 +77,10 @@ def _counts(events: Sequence[Op]) -> Results:
     }
 
 
-def failures(events: Sequence[Op], f: str, seconds: float) -> str:
+def failures(events: Sequence[Op], f: str, seconds: float, codes: Mapping[int, int]) -> str:
     """Says how the operations of a kind ended that were not ok: the most common ends first.
 
-    After `seconds` an operation timed out.
+    After `seconds` an operation timed out. `codes` are the unknown error codes, by op index.
     """
     found: Counter[str] = Counter()
     for op in events:
@@ -89,11 +89,15 @@ def failures(events: Sequence[Op], f: str, seconds: float) -> str:
                 found[f"got no reply within {seconds:g} s"] += 1
             elif isinstance(op.error, list):
                 name, text = op.error
-                known = name.name if name.name != "unknown" else "with a code that is unknown here"
-                found[f"got the error {known}, {edn.dumps(text)[:LONG]}"] += 1
+                words = "no text" if text is None else f"the text {edn.dumps(text)[:LONG]}"
+                which = f"the error {name.name}, with"
+                if op.index in codes:
+                    which = f"an error with the code {codes[op.index]}, which is unknown here, and"
+                found[f"got {which} {words}"] += 1
             else:
                 found["got a malformed reply"] += 1
-    kinds = [f"{count} {how}" for how, count in found.most_common(MOST_ENDS)]
+    of_all = f" of {found.total()}" if len(found) == 1 else ""
+    kinds = [f"{count}{of_all} {how}" for how, count in found.most_common(MOST_ENDS)]
     return ", ".join([*kinds, "..."] if len(found) > MOST_ENDS else kinds)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from ..console.console import Console
 from ..console.progress import Progress
 from ..network.nemesis import Nemesis
-from ..network.network import Latency, Message, Network, ProtocolError
+from ..network.network import HAD_INIT, Latency, Message, Network, ProtocolError
 from ..record import edn
 from ..record.history import Op
 from ..record.journal import Journal
@@ -21,8 +22,8 @@ from ..record.life import Ear, Line
 from ..simulation.loop import Loop, Standstill, dice
 from ..units import SECOND
 from ..workloads import WORKLOADS
-from ..workloads.workload import Body, Worker, Workload
-from .client import Client, outcome, shown
+from ..workloads.workload import ERRORS, Body, Worker, Workload
+from .client import Client, outcome, shown, wanted
 from .cluster import Cluster
 from .interrupt import Interrupted, interruptible
 from .options import Options
@@ -44,6 +45,13 @@ class Record:
     problems: list[str] = field(default_factory=list)  # broken rules; any of them fails the test
     # Sentences for the user about the nodes, besides the verdict; they do not change it.
     notes: list[str] = field(default_factory=list)
+    # Sentences about replies that match no request, the first of each node.
+    unmatched: list[str] = field(default_factory=list)
+    # Sentences about requests that got no reply for an unknown reason, the first of each node.
+    silence: list[str] = field(default_factory=list)
+    # The reply that was wanted where the first error came, by kind of operation.
+    wanted: dict[str, str] = field(default_factory=dict)
+    codes: dict[int, int] = field(default_factory=dict)  # unknown error codes, by index of the op
     rate_note: str = ""  # requested and reached rate, if the clients could not keep the rate
     crash: str = ""  # reason if the run was aborted, else ""
     cut_short: str = ""  # signal and time if the user stopped the run, else ""
@@ -139,6 +147,11 @@ class Runner:
         self._invoked = 0  # number of operations
         self._stalled = False  # an operation is due, but all workers are busy
         self._explained: set[str] = set()  # nodes with a note about an unanswered request
+        self._silent: set[str] = set()  # nodes with a sentence in the record's silence
+        self._timed_out = 0  # number of requests
+        self._printed: Counter[str] = Counter()  # lines of each node
+        self._surplus: Counter[str] = Counter()  # each node's messages that no client waited for
+        self._first_surplus: dict[str, str] = {}
         self._called_off: set[str] = set()  # clients whose node was killed before init_ok
         self.journal: Journal | None = None  # records messages; None: messages are not recorded
         self._ear = Ear()  # times are the loop's, since lines come before the history begins
@@ -237,11 +250,14 @@ class Runner:
         client = self._inits[node_id] = self._client()
 
         def done(reply: Body | None, src: str) -> None:
-            self.network.close_client(client.client_id, "it had its init_ok")
+            self.network.close_client(client.client_id, HAD_INIT)
             if reply is None:
                 late = f"{node_id} did not answer init within {INIT_TIMEOUT // SECOND} s"
-                why = client.stray or self._cluster.unsent(node_id)
-                self._crash(f"{late}: {why or 'it must send a reply of the type init_ok'}")
+                why = self._cluster.unsent(node_id) or "it must send a reply of the type init_ok"
+                self._crash(
+                    f"{client.stray or f'{late}: {why}'}\n"
+                    f"The reply that is wanted: {wanted(client.request)}"
+                )
             elif reply.get("type") != "init_ok":
                 self._crash(
                     f"{node_id} must answer init with a reply of the type init_ok, but sent "
@@ -254,12 +270,15 @@ class Runner:
         client.call(node_id, body, INIT_TIMEOUT, done)
 
     def _client(self) -> Client:
-        client = Client(f"c{self._clients}", self.loop, self.network, self.problem)
+        client = Client(
+            f"c{self._clients}", self.loop, self.network, self.problem, self._on_surplus
+        )
         self._clients += 1
         return client
 
     def on_line(self, node_id: str, line: bytes) -> None:
         """Sends a node's message through the network."""
+        self._printed[node_id] += 1
         try:
             self.network.from_node(node_id, line)
         except ProtocolError as error:
@@ -267,7 +286,15 @@ class Runner:
 
     def on_exit(self, node_id: str, why: str) -> None:
         """Aborts the run, since no node may end by itself."""
-        self._crash(f"{node_id} {why}")
+        clients = [*self._conns, *filter(None, self._inits.values())]
+        requests = [
+            client.request for client in clients if client.waiting and client.dest == node_id
+        ]
+        had = ""
+        if requests and why.startswith("ended"):  # not if its log cannot be written
+            had = f"\n{node_id} had this request when it ended: {shown(requests[0])}"
+            had += f" (and {len(requests) - 1} more)" if len(requests) > 1 else ""
+        self._crash(f"{node_id} {why}{had}")
 
     def on_stderr(self, node_id: str, line: str) -> None:
         """Records role changes in a node's line, and prints the line with --log-stderr."""
@@ -310,6 +337,7 @@ class Runner:
         )
         if not self._broken():
             self.record.rate_note = self._rate_note()
+            self._note_surplus()
 
     def _heal(self) -> None:
         self._nemesis.heal()
@@ -338,11 +366,18 @@ class Runner:
         self._busy.add(worker.thread)
         self._invoked += 1
         self._note(process, "invoke", f, value)
+        printed = self._printed[node_id]
 
         def done(reply: Body | None, src: str) -> None:
             found = outcome(self.workload, f, value, reply)
             if reply is None:
-                self._explain(node_id, conn)
+                self._timed_out += 1
+                self._explain(node_id, conn, self._printed[node_id] > printed)
+            elif isinstance(found.error, list):
+                good = f"{wanted(conn.request)}, to {shown(conn.request)}"
+                self.record.wanted.setdefault(f, good)
+                if reply["code"] not in ERRORS:
+                    self.record.codes[len(self.record.history)] = reply["code"]
             if found.problem:
                 self.problem(
                     f"{src} sent a malformed reply to {f} {edn.dumps(value)}: {found.problem}: "
@@ -365,13 +400,45 @@ class Runner:
         conn.call(node_id, request, int(seconds * SECOND), done)
 
 
-    def _explain(self, node_id: str, conn: Client) -> None:
-        """Notes once for each node why a request was not answered, if the bench knows."""
+    def _explain(self, node_id: str, conn: Client, printed: bool) -> None:
+        """Records once for each node why a request was not answered.
+
+        `printed` says whether the node has printed anything since the request.
+        """
         if node_id in self._explained or node_id in self._inits:  # it has just been restarted
             return
-        if why := conn.stray or self._cluster.unsent(node_id):
+        if conn.stray:
+            self._explained.add(node_id)
+            self.record.unmatched.append(conn.stray)
+            self._console.warn(conn.stray)
+        elif why := self._cluster.unsent(node_id):
             self._explained.add(node_id)
             self.note(f"A request to {node_id} was not answered: {why}")
+        elif node_id not in self._silent:
+            self._silent.add(node_id)
+            seconds = timeout(self.workload, self._options)
+            what = "no reply" if printed else "nothing"
+            running = "" if self._options.nemesis else " and is still running"
+            self.record.silence.append(
+                f"{node_id} printed {what} after the request {shown(conn.request)}{running}: it "
+                f'has no code for the type "{conn.request["type"]}", takes longer than '
+                f"{seconds:g} s, or did not flush its reply (in Python: print(text, flush=True))\n"
+                f"The reply that is wanted: {wanted(conn.request)}"
+            )
+
+    def _on_surplus(self, src: str, body: Body) -> None:
+        self._surplus[src] += 1
+        if src not in self._first_surplus:
+            self._first_surplus[src] = shown(body)
+
+    def _note_surplus(self) -> None:
+        """Notes the messages that no client waited for. After a fault, retries may cause them."""
+        for node_id, count in self._surplus.items() if not self._options.nemesis else ():
+            messages = f"{count:,} message{'s' * (count > 1)}"
+            self.note(
+                f"{node_id} sent {messages} that no client was waiting for"
+                f"{', the first' * (count > 1)}: {self._first_surplus[node_id]}"
+            )
 
     def _note(self, process: int | str, type: str, f: str, value: Any, error: Any = None) -> None:
         op = Op(process, type, f, value, self.loop.run_time(), len(self.record.history), error)
@@ -390,7 +457,12 @@ class Runner:
         asked, reached = (
             f"{rate:,.1f}".removesuffix(".0") for rate in (wanted, self._invoked / seconds)
         )
-        return f"asked for {asked}/s, reached {reached}/s"
+        why = ""
+        if self._timed_out:
+            requests = "1 request" if self._timed_out == 1 else f"{self._timed_out:,} requests"
+            seconds = timeout(self.workload, self._options)
+            why = f", because {requests} timed out: a client waits {seconds:g} s for a reply"
+        return f"asked for {asked}/s, reached {reached}/s{why}"
 
     def _report_progress(self) -> None:
         if self.loop.now() >= self._end:

@@ -39,6 +39,13 @@ class Echo:
         return {"type": "echo", "echo": value}
 
     def complete(self, f: str, value: Any, reply: Body) -> Any:
+        if reply.get("type") != "echo_ok":
+            raise ValueError(f'its type must be "echo_ok", not {_shown(reply.get("type"))}')
+        if "echo" not in reply:
+            raise ValueError('the field "echo" is missing from the body')
+        if extra := sorted(reply.keys() - {"type", "echo", "msg_id", "in_reply_to"}):
+            fields = ", ".join(f'"{field}"' for field in extra)
+            raise ValueError(f"remove the field{'s' * (len(extra) > 1)} {fields} from the body")
         expect(reply, "echo_ok", {"echo"})
         return reply["echo"]
 
