@@ -110,6 +110,24 @@ def test_clients_as_a_number_or_by_node(text: str, clients: int) -> None:
     assert parse("--node-count", "3", "--concurrency", text).concurrency == clients
 
 
+def test_without_concurrency_lin_kv_takes_twice_the_nodes_and_says_so() -> None:
+    def clients(*words: str) -> tuple[int, str]:
+        given = options.parse([*BIN[:2], "--node-count", "3", *words])
+        return given.concurrency, given.concurrency_note
+
+    note = "no --concurrency: lin-kv takes 2n, which makes 6 clients"
+    assert clients() == clients("-w", "lin-kv") == (6, note)
+    assert clients("-w", "unique-ids") == (3, "")
+    assert clients("--concurrency", "4n") == (12, "")
+
+
+def test_the_topology_is_a_grid_unless_another_one_is_chosen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert (parse().topology, parse("--topology", "tree3").topology) == ("grid", "tree3")
+    assert "invalid choice: 'ring'" in refused("--topology", "ring", capsys=capsys)
+
+
 def test_lin_kv_needs_a_multiple_of_twice_the_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--node-count", "3", "--concurrency")
     for text, clients in (("1n", 3), ("7", 7)):

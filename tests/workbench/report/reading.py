@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..checkers.linearizable import check_history
-from ..reasons import reasons
+from ..reasons import reasons, warnings
 from ..record import edn, history, journal, life
 from ..record.edn import Keyword
 from ..record.history import HistoryError, Op, Operation, clients
@@ -37,6 +37,7 @@ class Run:
     verdict: bool | None  # None if unknown
     whys: list[str]  # the reasons for the verdict, as sentences
     command: str  # "" if unknown
+    warnings: list[str]  # sentences that do not change the verdict
     nodes: list[str]
     events: list[Op]
     operations: list[Operation]
@@ -53,6 +54,12 @@ class Run:
     def until(self) -> int:
         """Returns the time of the last event, in ns."""
         return max((op.time for op in self.events), default=0)
+
+    @property
+    def keyless(self) -> bool:
+        """Returns whether the workload's operations have no keys."""
+        judged = get(self.results, "workload")
+        return judged is not None and get(judged, "results") is None
 
     def asked(self, process: int | str) -> str:
         """Returns the node to which a process sends its operations, by Jepsen's rule."""
@@ -92,6 +99,7 @@ def read(folder: Path) -> Run:
         verdict=verdict,
         whys=whys,
         command=command(folder),
+        warnings=warnings(results),
         nodes=sorted((log.stem for log in logs.glob("*.log")), key=natural),
         events=events,
         operations=operations,

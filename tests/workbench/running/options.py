@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..network.nemesis import FAULTS, JEPSEN_KINDS, KINDS, ONLY_SIMULATED, TARGETS
 from ..workloads import WORKLOADS
+from ..workloads.topology import TOPOLOGIES
 
 DESCRIPTION = """\
 Tests a Maelstrom binary as the real Maelstrom does, but without a JVM. The results are in
@@ -24,6 +25,7 @@ In the arguments for the binary, {run} stands for the folder of the run: -- --da
 MOST = 1e9  # largest number of an option: 30 years in seconds
 MOST_NODES = 250  # a node takes 4 open files, and a run can have 1,024 (loop.MOST_FILES)
 MOST_CLIENTS = 10_000
+CONCURRENCY = "1n"
 LONG = 100  # characters of a wrong number in an error text
 CRASHED = 255
 
@@ -59,6 +61,8 @@ class Options:
     seed: int
     args: tuple[str, ...]
     command: tuple[str, ...] = ()
+    topology: str = "grid"
+    concurrency_note: str = ""  # says which --concurrency was chosen, if that is not the usual one
 
     @property
     def node_ids(self) -> list[str]:
@@ -164,9 +168,12 @@ def parser() -> Parser:
         help="how long clients start operations; default: %(default)s")
     add("--rate", type=at_least(0), default=5, metavar="N",
         help="operations a second of all clients together; default: %(default)s")
-    add("--concurrency", default="1n", metavar="N",
+    add("--concurrency", metavar="N",
         help="number of clients, for example 10, or 4n for 4 clients a node; default: "
-        f"%(default)s; at most {MOST_CLIENTS:,}; lin-kv needs a multiple of 2n")
+        f"{CONCURRENCY}; at most {MOST_CLIENTS:,}; lin-kv needs a multiple of 2n, and takes 2n by "
+        "default")
+    add("--topology", choices=TOPOLOGIES, default="grid",
+        help="neighbours that broadcast suggests to the nodes; default: %(default)s")
     add("--latency", type=at_least(0), default=0, metavar="MS",
         help="mean latency between servers; default: %(default)s")
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
@@ -228,8 +235,12 @@ def parse(argv: Sequence[str]) -> Options:
     if not os.access(path, os.X_OK):
         p.error(f"--bin {given.bin} is not executable: chmod +x {given.bin}")
 
-    concurrency = _concurrency(p, given.concurrency, given.node_count)
     group = 2 * given.node_count
+    note = ""
+    if not given.concurrency and given.workload == "lin-kv":
+        note = f"no --concurrency: lin-kv takes 2n, which makes {group} clients"
+    words = given.concurrency or ("2n" if note else CONCURRENCY)
+    concurrency = _concurrency(p, words, given.node_count)
     if given.workload == "lin-kv" and concurrency % group:
         p.error(
             f"--concurrency {given.concurrency} makes {concurrency} clients, but lin-kv needs a "
@@ -250,6 +261,7 @@ def parse(argv: Sequence[str]) -> Options:
     computed = {
         "bin": path,
         "concurrency": concurrency,
+        "concurrency_note": note,
         "availability": _availability(p, given.availability),
         "seed": int.from_bytes(os.urandom(4), "big") if given.seed is None else given.seed,
         "args": tuple(argv[split + 1 :]),

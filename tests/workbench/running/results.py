@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from ..record.edn import Keyword
 from ..record.history import Op, clients
 from ..units import SECOND
 from ..verdicts import UNKNOWN, VALID, Results, merge
-from ..workloads.workload import NET_TIMEOUT, Workload
+from ..workloads.workload import INDETERMINATE, NET_TIMEOUT, Workload
 from .interrupt import Interrupted
 from .options import Options
 from .runner import Record
@@ -91,10 +92,19 @@ def failures(events: Sequence[Op], f: str, seconds: float) -> str:
                 name, text = op.error
                 known = name.name if name.name != "unknown" else "with a code that is unknown here"
                 found[f"got the error {known}, {edn.dumps(text)[:LONG]}"] += 1
+            elif op.error == f"{INDETERMINATE}Client read timeout":
+                found[f"got no reply within {seconds:g} s"] += 1
+            elif isinstance(op.error, str):
+                found[f"got an error: {_without_numbers(op.error)[:LONG]}"] += 1
             else:
                 found["got a malformed reply"] += 1
     kinds = [f"{count} {how}" for how, count in found.most_common(MOST_ENDS)]
     return ", ".join([*kinds, "..."] if len(found) > MOST_ENDS else kinds)
+
+
+def _without_numbers(error: str) -> str:
+    """Leaves out the numbers of messages, so that equal errors look equal."""
+    return re.sub(r", :(in_reply_to|msg_id) \d+", "", error)
 
 
 def lost_memory(history: Sequence[Op], options: Options) -> str:
@@ -123,9 +133,10 @@ def lost_memory(history: Sequence[Op], options: Options) -> str:
     keep = "raft.py keeps all in memory without --data-dir. Add: -- --data-dir {run}/data"
     if options.bin.name != "raft.py":
         keep = "If these nodes keep all in memory, let them write to a disk"
+    even = ", so even a correct Raft is invalid" if options.workload == "lin-kv" else ""
     return (
         f"{who} {were} killed {when}. Nodes that keep all in memory lose acknowledged writes by "
-        f"that, so even a correct Raft is invalid. {keep}"
+        f"that{even}. {keep}"
     )
 
 

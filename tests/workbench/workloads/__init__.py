@@ -2,8 +2,8 @@
 
 A workload's docstring shows its requests and answers. Its class follows the protocol `Workload`:
 `next` generates operations, `request` turns an operation into a request, `complete` turns an
-answer into a completion, and `check` judges the history. To add a workload, write such a file and
-register its class here.
+answer into a completion, and `check` judges the history. `Plain` has the usual rest. To add a
+workload, write such a file and register its class here.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 
 from .echo import Echo
 from .lin_kv import LinKv
+from .unique_ids import UniqueIds
 from .workload import Workload
 
 # By the argument of -w. A workload is made from a random generator and the number of nodes.
 WORKLOADS: Mapping[str, Callable[[random.Random, int], Workload]] = {
     "lin-kv": LinKv,
     "echo": Echo,
+    "unique-ids": UniqueIds,
 }
