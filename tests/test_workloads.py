@@ -16,7 +16,7 @@ from workbench.record.edn import Keyword
 from workbench.record.history import Op, clients
 from workbench.running.prepare import prepare
 from workbench.running.results import results
-from workbench.running.runner import Record
+from workbench.running.runner import RECOVERY, Record
 from workbench.units import SECOND
 from workbench.verdicts import Results, get
 from workbench.workloads import WORKLOADS
@@ -70,6 +70,8 @@ def drawn(name: str, count: int, threads: int = 3) -> list[tuple[int, str, Any]]
 
 CORRECT = [
     ("unique-ids", "unique_ids.py"),
+    ("broadcast", "broadcast.py"),
+    ("g-set", "g_set.py"),
 ]
 
 
@@ -85,6 +87,9 @@ def test_a_correct_node_is_valid(workload: str, node: str, faults: str, tmp_path
 
 FAULTY: list[tuple[str, str, str, dict[str, Any], str]] = [
     ("unique-ids", "unique_ids.py", "duplicate", {}, "is not unique: process "),
+    ("broadcast", "broadcast.py", "no-gossip", {}, " is lost: process "),
+    ("broadcast", "broadcast.py", "no-retry", PARTITIONS, " is lost: process "),
+    ("g-set", "g_set.py", "no-merge", {}, " is lost: process "),
 ]
 
 
@@ -116,12 +121,46 @@ def test_unique_ids_are_of_any_type_but_there_must_be_one() -> None:
             workload.complete("generate", None, reply)
 
 
+def test_half_of_the_operations_of_a_set_are_reads_and_no_element_comes_twice() -> None:
+    for name, adding in (("broadcast", "broadcast"), ("g-set", "add")):
+        operations = drawn(name, 1000)
+        added = [value for _, f, value in operations if f == adding]
+        assert added == [*range(len(added))] and 430 < len(added) < 570
+        assert {(f, value) for _, f, value in operations if f != adding} == {("read", None)}
+
+
+def test_the_requests_and_replies_of_the_sets() -> None:
+    for name, adding, argument, answer in (
+        ("broadcast", "broadcast", "message", "messages"),
+        ("g-set", "add", "element", "value"),
+    ):
+        workload = WORKLOADS[name](random.Random(1), 1)
+        assert workload.request(adding, 7) == {"type": adding, argument: 7}
+        assert workload.request("read", None) == {"type": "read"}
+        assert workload.complete(adding, 7, {"type": f"{adding}_ok"}) == 7
+        for elements in ([], [1, "a", None], None):
+            reply = {"type": "read_ok", answer: elements}
+            assert workload.complete("read", None, reply) == elements
+        wrongs: list[Body] = [{}, {answer: 1}, {answer: {}}, {answer: [], "more": 1}]
+        for wrong in wrongs:
+            with pytest.raises(ValueError, match="must"):
+                workload.complete("read", None, {"type": "read_ok", **wrong})
+        with pytest.raises(ValueError, match="must"):
+            workload.complete(adding, 7, {"type": f"{adding}_ok", argument: 7})
+
+
 # How an operation ends
 
 
 def ends(workload: str, reply: Body | None, **changes: Any) -> dict[str, Op]:
     """Returns the first completion of each f, if nodes send this reply, or none."""
-    replies = answering(lambda *_: [reply] if reply else [])
+
+    def answer(nodes: Nodes, node_id: str, message: Body) -> list[Body]:
+        if message["body"]["type"] == "topology":
+            return [{"type": "topology_ok"}]
+        return [reply] if reply else []
+
+    replies = answering(answer)
     given = {"concurrency": 2, "time_limit": 10, "rate": 10} | changes
     runner, _ = make(replies, workload=workload, **given)
     history = clients(runner.run().history)
@@ -132,8 +171,15 @@ def error(code: int) -> Body:
     return {"type": "error", "code": code, "text": "no"}
 
 
-UNKNOWN = {"unique-ids": {"generate": "info"}}
-DEFINITE = {"unique-ids": {"generate": "fail"}}
+UNKNOWN = {
+    "unique-ids": {"generate": "info"},
+    "broadcast": {"broadcast": "info", "read": "fail"},
+}
+DEFINITE = {
+    "unique-ids": {"generate": "fail"},
+    "broadcast": {"broadcast": "fail", "read": "fail"},
+}
+UNCAUGHT = ["g-set"]
 
 
 @pytest.mark.parametrize("workload", UNKNOWN)
@@ -149,6 +195,114 @@ def test_after_a_definite_error_an_operation_has_failed(workload: str) -> None:
     found = ends(workload, error(22))
     assert {f: op.type for f, op in found.items()} == DEFINITE[workload]
     assert all(op.error == [Keyword("precondition-failed"), "no"] for op in found.values())
+
+
+@pytest.mark.parametrize("workload", UNCAUGHT)
+def test_an_error_that_no_client_catches_leaves_any_operation_unknown(workload: str) -> None:
+    thrown = (
+        "indeterminate: throw+: {:type :rpc-error, :code 22, :name :precondition-failed, "
+        ':definite? true, :body {:in_reply_to 1, :type "error", :code 22, :text "no"}}'
+    )
+    for reply, text in ((None, "indeterminate: Client read timeout"), (error(22), thrown)):
+        found = ends(workload, reply)
+        assert {f: op.type for f, op in found.items()} == {"add": "info", "read": "info"}
+        assert {op.error for op in found.values()} == {text}
+
+
+# Set-up and end
+
+
+def serving(nodes: Nodes, node_id: str, message: Body) -> list[Body]:
+    """Answers what the sets and the counters ask."""
+    body = message["body"]
+    more: Body = {"messages": [1]} if body["type"] == "read" else {}
+    return [{"type": f"{body['type']}_ok", **more}]
+
+
+def test_each_node_gets_the_topology_before_the_first_operation() -> None:
+    runner, nodes = make(serving, workload="broadcast", node_count=3, topology="line")
+    record = runner.run()
+    assert not record.crash and not record.problems
+    asked = [(id, m) for _, id, m in nodes.seen if m["body"]["type"] == "topology"]
+    assert [id for id, _ in asked] == ["n0", "n1", "n2"]
+    assert [m["src"] for _, m in asked] == ["c3", "c4", "c5"]
+    line = {"n0": ["n1"], "n1": ["n0", "n2"], "n2": ["n1"]}
+    assert all(m["body"]["topology"] == line for _, m in asked)
+    kinds = [m["body"]["type"] for _, _, m in nodes.seen]
+    assert kinds[:6] == ["init"] * 3 + ["topology"] * 3 and kinds.count("topology") == 3
+    assert runner.network.with_clients.sent == 2 * (6 + len(invoked(record)))
+
+
+@pytest.mark.parametrize(
+    ("reply", "crash"),
+    [
+        (None, "n0 did not answer topology within 5 s: it must send a reply of the type"),
+        ({"type": "error", "code": 10, "text": "no"}, "n0 must answer topology with a reply of"),
+        ({"type": "topology_ok", "extra": 1}, "n0 must answer topology with a reply of the type"),
+    ],
+)
+def test_a_node_that_refuses_the_topology_ends_the_run(reply: Body | None, crash: str) -> None:
+    node = answering(lambda *_: [reply] if reply else [])
+    record = make(node, workload="broadcast")[0].run()
+    assert record.crash.startswith(crash) and not record.history
+
+
+def invoked(record: Record) -> list[Op]:
+    return [op for op in clients(record.history) if op.type == "invoke"]
+
+
+@pytest.mark.parametrize(
+    ("workload", "extras"), [("broadcast", {Keyword("final?"): True}), ("g-set", None)]
+)
+def test_at_the_end_every_thread_reads_at_once_after_a_time_to_recover(
+    workload: str, extras: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "messages" if workload == "broadcast" else "value"
+
+    def node(nodes: Nodes, node_id: str, message: Body) -> list[Body]:
+        (body,) = serving(nodes, node_id, message)
+        if "messages" in body:
+            body[key] = body.pop("messages")
+        return [body]
+
+    changes = {**PARTITIONS, "concurrency": 4, "node_count": 3}
+    runner, _ = make(node, workload=workload, **changes)
+    record = runner.run()
+    *_, healed = [op for op in record.history if op.process == "nemesis"]
+    final = [op for op in record.history if op.time >= healed.time + RECOVERY]
+    assert [op.process for op in final if op.type == "invoke"] == [0, 1, 2, 3]
+    assert {op.f for op in final} == {"read"} and len(final) == 8
+    assert {op.time for op in final if op.type == "invoke"} == {healed.time + RECOVERY}
+    assert all(op.extras == extras for op in final)
+    assert not any(op.extras for op in record.history if op not in final)
+    between = [op for op in record.history if 5 * SECOND < op.time < healed.time + RECOVERY]
+    assert healed.f == "stop-partition" and {op.process for op in between} <= {"nemesis"}
+    assert "Waiting for recovery..." in capsys.readouterr().out
+    assert not record.rate_note
+
+
+def test_the_faults_end_when_all_operations_have_ended() -> None:
+    def slow(nodes: Nodes, node_id: str, message: Body) -> list[Body]:
+        if message["body"]["type"] == "add":
+            return []
+        return [{"type": "read_ok", "value": []}]
+
+    changes = {**PARTITIONS, "node_count": 2, "seed": 4, "nemesis_interval": 100}
+    runner, _ = make(answering(slow), workload="g-set", **changes)
+    history = runner.run().history
+    healed = next(op for op in history if op.f == "stop-partition")
+    last = max(op.time for op in history if op.f == "add")
+    assert last == healed.time > 5 * SECOND
+
+
+def test_with_rate_0_only_the_final_reads_are_done() -> None:
+    runner, _ = make(serving, workload="broadcast", rate=0, time_limit=3)
+    record = runner.run()
+    assert [(op.f, op.time) for op in invoked(record)] == [("read", 3 * SECOND + RECOVERY)] * 2
+    found = runner.workload.check(record.history)
+    assert found[Keyword("valid?")] == Keyword("unknown")
+    assert runner.workload.reasons == ["No element was added, so there is nothing to judge."]
+    assert runner.workload.warnings and get(found, "warnings") == runner.workload.warnings
 
 
 # Clients

@@ -11,7 +11,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
+from .broadcast import Broadcast
 from .echo import Echo
+from .g_set import GSet
 from .lin_kv import LinKv
 from .unique_ids import UniqueIds
 from .workload import Workload
@@ -21,4 +23,6 @@ WORKLOADS: Mapping[str, Callable[[random.Random, int], Workload]] = {
     "lin-kv": LinKv,
     "echo": Echo,
     "unique-ids": UniqueIds,
+    "broadcast": Broadcast,
+    "g-set": GSet,
 }

@@ -132,3 +132,19 @@ def expect(reply: Body, type: str, keys: set[str]) -> None:
         raise ValueError(f"{type} must not have {', '.join(sorted(extra))}")
     if reply.get("msg_id", 0).__class__ is not int:
         raise ValueError("its msg_id must be an integer")
+
+
+def expect_list(reply: Body, key: str) -> list[Any] | None:
+    """Returns a list in a reply. Null is allowed, as in Maelstrom. Raises ValueError otherwise."""
+    value = reply[key]
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"its {key} must be a list")
+    return value
+
+
+def expect_integer(reply: Body, key: str) -> int:
+    """Returns an integer in a reply. Raises ValueError otherwise."""
+    value = reply[key]
+    if type(value) is not int:  # true and 1.0 are no integers
+        raise ValueError(f"its {key} must be an integer")
+    return value
