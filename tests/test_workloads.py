@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from test_runner import Body, Nodes, answering, good, make, options
+from test_runner import Body, Node, Nodes, answering, good, make, options
 from workbench.console.console import Console
 from workbench.reasons import reasons, warnings
 from workbench.record import edn
@@ -72,6 +73,8 @@ CORRECT = [
     ("unique-ids", "unique_ids.py"),
     ("broadcast", "broadcast.py"),
     ("g-set", "g_set.py"),
+    ("g-counter", "pn_counter.py"),
+    ("pn-counter", "pn_counter.py"),
 ]
 
 
@@ -90,6 +93,8 @@ FAULTY: list[tuple[str, str, str, dict[str, Any], str]] = [
     ("broadcast", "broadcast.py", "no-gossip", {}, " is lost: process "),
     ("broadcast", "broadcast.py", "no-retry", PARTITIONS, " is lost: process "),
     ("g-set", "g_set.py", "no-merge", {}, " is lost: process "),
+    ("g-counter", "pn_counter.py", "twice", {}, "The acknowledged adds sum to "),
+    ("pn-counter", "pn_counter.py", "no-merge", {}, "The acknowledged adds sum to "),
 ]
 
 
@@ -149,6 +154,29 @@ def test_the_requests_and_replies_of_the_sets() -> None:
             workload.complete(adding, 7, {"type": f"{adding}_ok", argument: 7})
 
 
+def test_a_counter_is_changed_by_small_numbers_that_are_negative_only_in_pn_counter() -> None:
+    for name, adds, deltas in (("pn-counter", 1500, range(-5, 5)), ("g-counter", 1000, range(5))):
+        operations = drawn(name, 3000)
+        drawn_deltas = Counter(value for _, f, value in operations if f == "add")
+        assert sorted(drawn_deltas) == [*deltas]
+        assert abs(sum(drawn_deltas.values()) - adds) < 100
+        assert max(drawn_deltas.values()) < 1.4 * adds / len(deltas)
+        assert {value for _, f, value in operations if f == "read"} == {None}
+
+
+@pytest.mark.parametrize("name", ["g-counter", "pn-counter"])
+def test_the_requests_and_replies_of_the_counters(name: str) -> None:
+    workload = WORKLOADS[name](random.Random(1), 1)
+    assert workload.request("add", 3) == {"type": "add", "delta": 3}
+    assert workload.request("read", None) == {"type": "read"}
+    assert workload.complete("add", 3, {"type": "add_ok", "msg_id": 1}) == 3
+    assert workload.complete("read", None, {"type": "read_ok", "value": -3}) == -3
+    wrongs: list[Body] = [{}, {"value": None}, {"value": 1.0}, {"value": True}, {"value": "1"}]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match="must"):
+            workload.complete("read", None, {"type": "read_ok", **wrong})
+
+
 # How an operation ends
 
 
@@ -179,7 +207,7 @@ DEFINITE = {
     "unique-ids": {"generate": "fail"},
     "broadcast": {"broadcast": "fail", "read": "fail"},
 }
-UNCAUGHT = ["g-set"]
+UNCAUGHT = ["g-set", "g-counter", "pn-counter"]
 
 
 @pytest.mark.parametrize("workload", UNKNOWN)
@@ -212,15 +240,20 @@ def test_an_error_that_no_client_catches_leaves_any_operation_unknown(workload: 
 # Set-up and end
 
 
-def serving(nodes: Nodes, node_id: str, message: Body) -> list[Body]:
-    """Answers what the sets and the counters ask."""
-    body = message["body"]
-    more: Body = {"messages": [1]} if body["type"] == "read" else {}
-    return [{"type": f"{body['type']}_ok", **more}]
+def serving(answer: Body) -> Node:
+    """Returns a node that accepts everything, and gives this answer to each read."""
+
+    def node(nodes: Nodes, node_id: str, message: Body) -> list[Body]:
+        type = message["body"]["type"]
+        return [{"type": f"{type}_ok", **(answer if type == "read" else {})}]
+
+    return node
 
 
 def test_each_node_gets_the_topology_before_the_first_operation() -> None:
-    runner, nodes = make(serving, workload="broadcast", node_count=3, topology="line")
+    runner, nodes = make(
+        serving({"messages": [1]}), workload="broadcast", node_count=3, topology="line"
+    )
     record = runner.run()
     assert not record.crash and not record.problems
     asked = [(id, m) for _, id, m in nodes.seen if m["body"]["type"] == "topology"]
@@ -251,22 +284,23 @@ def invoked(record: Record) -> list[Op]:
     return [op for op in clients(record.history) if op.type == "invoke"]
 
 
+FINAL = {Keyword("final?"): True}
+
+
 @pytest.mark.parametrize(
-    ("workload", "extras"), [("broadcast", {Keyword("final?"): True}), ("g-set", None)]
+    ("workload", "answer", "extras"),
+    [
+        ("broadcast", {"messages": [1]}, FINAL),
+        ("g-set", {"value": [1]}, None),
+        ("g-counter", {"value": 1}, FINAL),
+        ("pn-counter", {"value": 1}, FINAL),
+    ],
 )
 def test_at_the_end_every_thread_reads_at_once_after_a_time_to_recover(
-    workload: str, extras: object, capsys: pytest.CaptureFixture[str]
+    workload: str, answer: Body, extras: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key = "messages" if workload == "broadcast" else "value"
-
-    def node(nodes: Nodes, node_id: str, message: Body) -> list[Body]:
-        (body,) = serving(nodes, node_id, message)
-        if "messages" in body:
-            body[key] = body.pop("messages")
-        return [body]
-
     changes = {**PARTITIONS, "concurrency": 4, "node_count": 3}
-    runner, _ = make(node, workload=workload, **changes)
+    runner, _ = make(serving(answer), workload=workload, **changes)
     record = runner.run()
     *_, healed = [op for op in record.history if op.process == "nemesis"]
     final = [op for op in record.history if op.time >= healed.time + RECOVERY]
@@ -296,7 +330,7 @@ def test_the_faults_end_when_all_operations_have_ended() -> None:
 
 
 def test_with_rate_0_only_the_final_reads_are_done() -> None:
-    runner, _ = make(serving, workload="broadcast", rate=0, time_limit=3)
+    runner, _ = make(serving({"messages": [1]}), workload="broadcast", rate=0, time_limit=3)
     record = runner.run()
     assert [(op.f, op.time) for op in invoked(record)] == [("read", 3 * SECOND + RECOVERY)] * 2
     found = runner.workload.check(record.history)

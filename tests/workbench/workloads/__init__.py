@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping
 
 from .broadcast import Broadcast
 from .echo import Echo
+from .g_counter import GCounter
 from .g_set import GSet
 from .lin_kv import LinKv
+from .pn_counter import PnCounter
 from .unique_ids import UniqueIds
 from .workload import Workload
 
@@ -25,4 +27,6 @@ WORKLOADS: Mapping[str, Callable[[random.Random, int], Workload]] = {
     "unique-ids": UniqueIds,
     "broadcast": Broadcast,
     "g-set": GSet,
+    "g-counter": GCounter,
+    "pn-counter": PnCounter,
 }
