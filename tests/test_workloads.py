@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from test_runner import Body, Node, Nodes, answering, good, make, options
+from workbench import check
+from workbench.checkers.linearizable import BUDGET
 from workbench.console.console import Console
 from workbench.reasons import reasons, warnings
 from workbench.record import edn
 from workbench.record.edn import Keyword
 from workbench.record.history import Op, clients
+from workbench.report import reading
 from workbench.running.prepare import prepare
 from workbench.running.results import results
 from workbench.running.runner import RECOVERY, Record
@@ -400,3 +403,88 @@ def test_a_topology_names_the_neighbours_in_maelstroms_order(
     assert found == dict(zip(nodes, expected, strict=False))
     if name == "tree":
         assert found == TOPOLOGIES["tree2"](nodes)
+
+
+# check, and the pages
+
+
+LOST = """
+{:process 0, :type :invoke, :f :broadcast, :value 0, :index 0}
+{:process 0, :type :ok, :f :broadcast, :value 0, :index 1}
+{:process 1, :type :invoke, :f :read, :value nil, :index 2}
+{:process 1, :type :ok, :f :read, :value [7], :index 3}
+"""
+WHY = (
+    "Element 0 is lost: process 0's broadcast was acknowledged at index 1, but process 1's read, "
+    "begun at index 2 and ended at index 3, lacks it, and no read has ever shown it."
+)
+FOREIGN = "Process 1's read at index 3 shows 7, but nobody has added it."
+
+
+def stored(folder: Path, results: str = "", log: str = "") -> Path:
+    """Writes a run's folder with a lost message."""
+    folder.mkdir(parents=True)
+    (folder / "history.edn").write_text(LOST)
+    for name, text in (("results.edn", results), ("jepsen.log", log)):
+        if text:
+            (folder / name).write_text(text)
+    return folder
+
+
+def test_check_finds_the_workload_in_the_command_or_in_the_name_of_the_folder(
+    tmp_path: Path,
+) -> None:
+    found = (False, f"{WHY}\nWarning: {FOREIGN}")
+    words = '["./maelstrom" "test" "-w" "broadcast" "--" "-w" "echo"]'
+    log = "Command line: lein run test --workload=broadcast --bin node\n"
+    for folder in (
+        stored(tmp_path / "ours", f"; command {words}\n{{:valid? false}}"),
+        stored(tmp_path / "theirs", "{:valid? false}", log),
+        stored(tmp_path / "broadcast" / "run"),
+    ):
+        assert check.judge(folder, BUDGET) == found
+        assert check.judge(folder, BUDGET, "g-set") == found
+    bare = stored(tmp_path / "bare") / "history.edn"
+    assert check.judge(bare, BUDGET, "broadcast") == found
+    assert check.judge(bare, BUDGET)[0] is not True
+    other = stored(tmp_path / "other", log="Command line: lein run test -w raffle\n")
+    assert check.judge(other, BUDGET) == (None, "there is no checker for the workload raffle")
+
+
+def test_check_has_an_option_for_the_workload(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = stored(tmp_path / "bare") / "history.edn"
+    assert check.main(["-w", "broadcast", str(path)]) == 1
+    assert capsys.readouterr().out == f"{path}\tinvalid\t{WHY}\n    Warning: {FOREIGN}\n"
+
+
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "lin-kv"])
+def test_check_refuses_what_is_no_history_of_the_workload(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.edn"
+    path.write_text("{:process 0, :type :ok, :f :read, :value 1, :index 0}")
+    verdict, why = check.judge(path, BUDGET, name)
+    assert (verdict, why) == (
+        None, "process 0 completes a read (index 0) that it did not invoke",
+    )  # fmt: skip
+
+
+def test_the_page_of_a_run_tells_the_reasons_of_its_workload(tmp_path: Path) -> None:
+    """They come from the results, or from the checker if the results are Jepsen's or missing."""
+    words = '; command ["./maelstrom" "test" "-w" "broadcast"]\n'
+    ours = f'{words}{{:valid? false, :workload {{:valid? false, :why ["so"], :warnings ["w"]}}}}'
+    theirs = f"{words}{{:valid? false, :workload {{:valid? false, :lost [0]}}}}"
+    run = reading.read(stored(tmp_path / "ours", ours))
+    assert (run.verdict, run.whys, run.warnings, run.keyless) == (False, ["so"], ["w"], True)
+    run = reading.read(stored(tmp_path / "theirs", theirs))
+    assert (run.verdict, run.whys, run.keyless) == (False, [WHY], True)
+    run = reading.read(stored(tmp_path / "broadcast" / "run"))
+    assert (run.verdict, run.whys) == (False, [WHY, reading.ALONE])
+
+
+def test_a_warning_is_on_the_page(tmp_path: Path) -> None:
+    report = pytest.importorskip("workbench.report.report")
+    ours = '{:valid? true, :workload {:valid? true, :warnings ["A <b> was odd."]}}'
+    page = report.html(reading.read(stored(tmp_path / "broadcast" / "run", ours)))
+    assert "<p>Warning: A &lt;b&gt; was odd.</p>" in page
+    assert "not linearizable" not in page

@@ -9,8 +9,10 @@ workload, write such a file and register its class here.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from ..record.history import Op, clients, operations
+from ..verdicts import Results
 from .broadcast import Broadcast
 from .echo import Echo
 from .g_counter import GCounter
@@ -30,3 +32,13 @@ WORKLOADS: Mapping[str, Callable[[random.Random, int], Workload]] = {
     "g-counter": GCounter,
     "pn-counter": PnCounter,
 }
+
+
+def judge(name: str, ops: Sequence[Op]) -> tuple[Workload, Results]:
+    """Checks a history of this workload. Raises HistoryError if it is none.
+
+    The returned workload has the reasons and the warnings.
+    """
+    operations(clients(ops))  # each completion has its invocation
+    workload = WORKLOADS[name](random.Random(), 1)
+    return workload, workload.check(ops)
