@@ -19,7 +19,7 @@ from workbench.record.edn import Keyword
 from workbench.record.history import Op, clients
 from workbench.report import reading
 from workbench.running.prepare import prepare
-from workbench.running.results import results
+from workbench.running.results import availability, net, results
 from workbench.running.runner import RECOVERY, Record
 from workbench.units import SECOND
 from workbench.verdicts import Results, get
@@ -403,6 +403,43 @@ def test_a_topology_names_the_neighbours_in_maelstroms_order(
     assert found == dict(zip(nodes, expected, strict=False))
     if name == "tree":
         assert found == TOPOLOGIES["tree2"](nodes)
+
+
+# Results
+
+
+def test_fractions_are_32_bit_floats() -> None:
+    def judged(ok: int, count: int, wanted: float | None) -> tuple[bool, float]:
+        types = ["ok"] * ok + ["fail"] * (count - ok)
+        events = [Op(0, type, "read", None, 1, 0) for end in types for type in ("invoke", end)]
+        found = availability(events, wanted)
+        return found[Keyword("valid?")], found[Keyword("ok-fraction")]
+
+    assert judged(9, 10, 0.9) == (False, 0.9)  # as in Maelstrom
+    assert judged(3, 4, 0.75) == (True, 0.75)
+    assert judged(1, 3, None) == (True, 0.33333334)
+    assert judged(0, 0, 1.0) == judged(3, 3, 1.0) == (True, 1.0)
+
+
+def test_messages_are_counted_as_in_maelstrom() -> None:
+    """One node, no operations: init, topology, a final read, and a reply to each of them."""
+    node = serving({"messages": []})
+    runner, _ = make(node, workload="broadcast", concurrency=1, rate=0, time_limit=1)
+    record = runner.run()
+    counts = {"send-count": 6, "recv-count": 6, "msg-count": 6}
+    found = net(runner.network, clients(record.history))
+    assert found == edn.loads(
+        edn.dumps({
+            Keyword("all"): {**keywords(counts), Keyword("msgs-per-op"): 6.0},
+            Keyword("clients"): keywords(counts),
+            Keyword("servers"): keywords({**dict.fromkeys(counts, 0), "msgs-per-op": 0.0}),
+            Keyword("valid?"): True,
+        })
+    )  # fmt: skip
+
+
+def keywords(entries: dict[str, Any]) -> Results:
+    return {Keyword(name): item for name, item in entries.items()}
 
 
 # check, and the pages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -141,10 +142,26 @@ def lost_memory(history: Sequence[Op], options: Options) -> str:
 
 
 def availability(events: Sequence[Op], wanted: float | None) -> Results:
-    """Returns the fraction of operations that were ok. A cas that did not match was not ok."""
+    """Returns the fraction of operations that were ok. A cas that did not match was not ok.
+
+    Maelstrom computes it as a 32-bit float, so 9 of 10 are a little less than 0.9.
+    """
     invoked = sum(op.type == "invoke" for op in events)
     fraction = sum(op.type == "ok" for op in events) / invoked if invoked else 1.0
-    return {VALID: wanted is None or fraction >= wanted, Keyword("ok-fraction"): fraction}
+    enough = wanted is None or _single(fraction) >= wanted
+    return {VALID: enough, Keyword("ok-fraction"): _shortest(fraction)}
+
+
+def _single(number: float) -> float:
+    """Rounds a number to a 32-bit float."""
+    return float(struct.unpack("f", struct.pack("f", number))[0])
+
+
+def _shortest(number: float) -> float:
+    """Returns the shortest decimal that means the same 32-bit float, as Java prints it."""
+    single = _single(number)
+    forms = (float(f"{single:.{digits}g}") for digits in range(1, 10))
+    return next(form for form in forms if _single(form) == single)
 
 
 def net(network: Network, events: Sequence[Op]) -> Results:
@@ -160,7 +177,7 @@ def net(network: Network, events: Sequence[Op]) -> Results:
             Keyword("msg-count"): counts.sent,
         }
         if per_op and invoked:
-            found[Keyword("msgs-per-op")] = round(counts.sent / invoked, 4)
+            found[Keyword("msgs-per-op")] = _shortest(counts.sent / invoked)
         return found
 
     return {
