@@ -34,7 +34,8 @@ def test_the_defaults_are_maelstroms() -> None:
     assert given.partition_kinds == tuple(JEPSEN_KINDS) and given.kill_targets == tuple(TARGETS)
     assert (given.availability, given.test_count, given.args) == (None, 1, ())
     assert not (given.log_stderr or given.log_net_send or given.log_net_recv or given.simulate)
-    assert given.node_ids == ["n0", "n1", "n2", "n3", "n4"]
+    assert given.node_ids == ["n1", "n2", "n3", "n4", "n5"]
+    assert parse("--node-count", "5").node_ids == ["n0", "n1", "n2", "n3", "n4"]
 
 
 @pytest.mark.parametrize(

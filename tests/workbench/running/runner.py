@@ -29,7 +29,7 @@ from .interrupt import Interrupted, interruptible
 from .options import Options
 
 INIT_TIMEOUT = 10 * SECOND
-# Maximum delay of n0's init. In the real Maelstrom, n0 gets its init after the other nodes, so a
+# Maximum delay of the first node's init. In the real Maelstrom it comes after the others', so a
 # message from another node may arrive before it.
 LATE_INIT = SECOND // 5
 CATCH_UP = SECOND // 10  # after a longer delay, the schedule skips the operations that were due

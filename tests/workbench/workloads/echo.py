@@ -1,6 +1,6 @@
 """echo: a node sends each payload back.
 
-{"type": "echo", "echo": "Please echo 35"}    {"type": "echo_ok", "echo": "Please echo 35"}
+    {"type": "echo", "echo": "Please echo 35"}    {"type": "echo_ok", "echo": "Please echo 35"}
 """
 
 from __future__ import annotations

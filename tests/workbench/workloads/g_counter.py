@@ -1,7 +1,7 @@
 """g-counter: a counter that only grows. Requests, replies and final reads are pn-counter's.
 
-{"type": "add", "delta": 3}    {"type": "add_ok"}
-{"type": "read"}               {"type": "read_ok", "value": 12}
+    {"type": "add", "delta": 3}    {"type": "add_ok"}
+    {"type": "read"}               {"type": "read_ok", "value": 12}
 """
 
 from __future__ import annotations

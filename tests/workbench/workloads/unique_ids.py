@@ -1,6 +1,6 @@
 """unique-ids: nodes generate ids, of any type. No id may be generated twice.
 
-{"type": "generate"}    {"type": "generate_ok", "id": "n0-17"}
+    {"type": "generate"}    {"type": "generate_ok", "id": "n0-17"}
 """
 
 from __future__ import annotations
