@@ -1447,7 +1447,7 @@ class Members:
 
 
 HEARTBEAT = 0.17  # seconds between two messages to a follower, at least
-HEARTBEATS_PER_SECOND = 48  # of a leader, and as many answers, at most
+HEARTBEATS_PER_SECOND = 48  # of a leader, at most, with their answers
 MAX_TIMEOUT = 60.0  # seconds
 PATIENCE = 0.9  # seconds until an operation is given up, at least: clients wait for 1 s at least
 ROUND_TRIPS = 4.5  # the same, in round trips: clients wait for ten times the latency at least

@@ -49,7 +49,7 @@ from ..record.history import Op, clients, to_map
 from ..units import SECOND
 from ..verdicts import Results
 from .clojure import identity, in_order, map_key
-from .cycles import components, shortest_cycle
+from .kafka_cycles import components, shortest_cycle
 from .kafka_log import NOTHING, Event, History, Key, Message, Messages
 from .verdict import Verdict, at, limited, results, show
 
