@@ -18,6 +18,7 @@ from workbench.record import edn
 from workbench.record.edn import Keyword
 from workbench.record.history import Op, clients
 from workbench.report import reading
+from workbench.running import runner as runner_module
 from workbench.running.prepare import prepare
 from workbench.running.results import availability, net, results
 from workbench.running.runner import RECOVERY, Record
@@ -46,13 +47,16 @@ class Run(NamedTuple):
 def simulate(
     folder: Path, workload: str, node: str, *args: str, seed: int = 1, **changes: Any
 ) -> Run:
-    """Runs a node of tests/nodes: five nodes, 10 s, 20 operations a second."""
+    """Simulates a node of tests/nodes: five nodes, 10 s, 20 operations a second."""
     given: dict[str, Any] = {
         "node_count": 5, "concurrency": 5, "time_limit": 10, "rate": 20, "latency": 10,
     } | changes  # fmt: skip
-    opts = options(
-        workload=workload, bin=NODES / node, args=args, simulate=True, seed=seed, **given
-    )
+    return carry_out(folder, workload, node, *args, simulate=True, seed=seed, **given)
+
+
+def carry_out(folder: Path, workload: str, node: str, *args: str, **changes: Any) -> Run:
+    """Runs a node of tests/nodes, and judges the run."""
+    opts = options(workload=workload, bin=NODES / node, args=args, **changes)
     logs = folder / "node-logs"
     logs.mkdir()
     runner = prepare(opts, logs, Console())
@@ -89,6 +93,20 @@ def test_a_correct_node_is_valid(workload: str, node: str, faults: str, tmp_path
     assert not run.whys and not warnings(run.results)
     started = [op for op in run.record.history if op.f == "start-partition"]
     assert bool(started) is (faults == "partition")
+
+
+@pytest.mark.parametrize(
+    ("workload", "node"), [("broadcast", "broadcast.py"), ("pn-counter", "pn_counter.py")]
+)
+def test_a_correct_node_is_valid_in_real_time(
+    workload: str, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "RECOVERY", 2 * SECOND)
+    given: dict[str, Any] = {"node_count": 3, "concurrency": 3, "time_limit": 1, "rate": 30}
+    run = carry_out(tmp_path, workload, node, **given)
+    assert run.results[Keyword("valid?")] is True, run.whys
+    *_, last = invoked(run.record)
+    assert (last.f, last.extras) == ("read", FINAL)
 
 
 FAULTY: list[tuple[str, str, str, dict[str, Any], str]] = [
