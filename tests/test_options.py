@@ -34,7 +34,8 @@ def test_the_defaults_are_maelstroms() -> None:
     assert given.partition_kinds == tuple(JEPSEN_KINDS) and given.kill_targets == tuple(TARGETS)
     assert (given.availability, given.test_count, given.args) == (None, 1, ())
     assert not (given.log_stderr or given.log_net_send or given.log_net_recv or given.simulate)
-    assert given.node_ids == ["n0", "n1", "n2", "n3", "n4"]
+    assert given.node_ids == ["n1", "n2", "n3", "n4", "n5"]
+    assert parse("--node-count", "5").node_ids == ["n0", "n1", "n2", "n3", "n4"]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,24 @@ def test_clocks_are_only_simulated(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("text", "clients"), [("6", 6), ("2n", 6), ("4n", 12)])
 def test_clients_as_a_number_or_by_node(text: str, clients: int) -> None:
     assert parse("--node-count", "3", "--concurrency", text).concurrency == clients
+
+
+def test_without_concurrency_lin_kv_takes_twice_the_nodes_and_says_so() -> None:
+    def clients(*words: str) -> tuple[int, str]:
+        given = options.parse([*BIN[:2], "--node-count", "3", *words])
+        return given.concurrency, given.concurrency_note
+
+    note = "no --concurrency: lin-kv takes 2n, which makes 6 clients"
+    assert clients() == clients("-w", "lin-kv") == (6, note)
+    assert clients("-w", "unique-ids") == (3, "")
+    assert clients("--concurrency", "4n") == (12, "")
+
+
+def test_the_topology_is_a_grid_unless_another_one_is_chosen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert (parse().topology, parse("--topology", "tree3").topology) == ("grid", "tree3")
+    assert "invalid choice: 'ring'" in refused("--topology", "ring", capsys=capsys)
 
 
 def test_lin_kv_needs_a_multiple_of_twice_the_nodes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -492,7 +492,7 @@ def test_an_unknown_outcome_ends_a_process_but_not_a_client_of_lin_kv() -> None:
     assert len(sources) == 2  # one for each thread that writes
 
 
-LATE = "n0 answered c1 after its time-out: the real Maelstrom ignores n0 from then on"
+LATE = "n0 answered c2 after its time-out: the real Maelstrom ignores n0 from then on"
 
 
 @pytest.mark.parametrize(("workload", "problem"), [("lin-kv", ""), ("echo", LATE)])

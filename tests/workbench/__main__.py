@@ -13,7 +13,7 @@ from pathlib import Path
 from . import check
 from .console.console import GREEN, RED, YELLOW, Console
 from .console.summary import summary
-from .reasons import ABORTED, of_part
+from .reasons import ABORTED, of_part, sentence
 from .record import edn, store
 from .record.edn import Keyword
 from .record.history import clients
@@ -50,6 +50,8 @@ def run(opts: Options) -> int:
     folder = store.make(opts.workload)
     nodes = "1 node" if opts.node_count == 1 else f"{opts.node_count} nodes"
     console.info("workbench", f"{opts.bin} with {nodes}, --seed {opts.seed}")
+    if opts.concurrency_note:
+        console.info("workbench", opts.concurrency_note)
     runner = prepare(opts, folder / "node-logs", console)
     if store.wants_report():
         runner.journal = Journal(runner.loop.now)
@@ -95,7 +97,9 @@ def report(
             if analysis.valid is False:
                 console.print(f"    drawn in {shown}/independent/{key}/linear.svg")
     for reason in workload.reasons:
-        console.print(f"{reason}.")
+        console.print(sentence(reason))
+    for warning in workload.warnings:
+        console.print(f"Warning: {sentence(warning)}")
     checked = found[Keyword("workload")]
     told = workload.analyses or workload.reasons or record.problems or record.unmatched
     if not told and checked[VALID] is False and found[Keyword("stats")][VALID]:

@@ -1,4 +1,7 @@
-"""`./maelstrom check PATH...`: checks recorded histories for linearizability."""
+"""`./maelstrom check PATH...`: judges recorded histories, each by the checker of its workload.
+
+A run's folder names its workload. The histories of lin-kv are checked for linearizability.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,30 @@ from pathlib import Path
 
 from .checkers.linearizable import BUDGET, Analysis, check_history
 from .console.console import Console
-from .reasons import indented, reasons
-from .record import edn
+from .reasons import indented, of_part, reasons
+from .record import edn, store
 from .record.edn import Keyword
-from .record.history import HistoryError, read
+from .record.history import HistoryError, Op, clients, read
 from .running.options import Parser, whole
 from .verdicts import VALID, VERDICTS, get, merge
+from .workloads import WORKLOADS
+from .workloads import judge as judge_history
+
+DEFAULT = "lin-kv"
 
 
-def judge(path: Path, budget: int) -> tuple[bool | None, str]:
+def judge(path: Path, budget: int, workload: str = "") -> tuple[bool | None, str]:
     """Returns the verdict on a history, and its reason.
 
-    For the folder of a run, the other results in its results.edn count too.
+    The folder of a run names its workload. The history of a folder that does not, or of a file, is
+    one of `workload`, or else of lin-kv. For the folder of a run, the other results in its
+    results.edn count too.
     """
-    verdict, why = _judge_history(path, budget)
+    own = store.workload(path if path.is_dir() else path.parent, WORKLOADS)
+    name = (own or workload if path.is_dir() else workload or own) or DEFAULT
+    if name not in WORKLOADS:
+        return None, f"there is no checker for the workload {name}"
+    verdict, why = _judge_history(path, budget, name)
     if verdict is False or not path.is_dir():
         return verdict, why
     try:
@@ -27,7 +40,7 @@ def judge(path: Path, budget: int) -> tuple[bool | None, str]:
         parts = {name: part for name, part in results.items() if isinstance(part, dict)}
     except (OSError, ValueError, AttributeError):
         return verdict, f"{why}; results.edn cannot be read, so only the history was checked"
-    if get(results, "workload", "errors") is None:  # a register, which was checked here
+    if own or workload or get(results, "workload", "errors") is None:  # it was checked here
         parts.pop(Keyword("workload"), None)
     bad = merge(part.get(VALID, True) for part in parts.values())
     if bad is not True:
@@ -35,11 +48,26 @@ def judge(path: Path, budget: int) -> tuple[bool | None, str]:
     return verdict, why
 
 
-def _judge_history(path: Path, budget: int) -> tuple[bool | None, str]:
+def _judge_history(path: Path, budget: int, name: str) -> tuple[bool | None, str]:
     try:
-        analyses = check_history(read(path), budget)
+        ops = read(path)
+        return _linearizable(ops, budget) if name == DEFAULT else _judged(ops, name)
     except HistoryError as error:
         return None, str(error)
+
+
+def _judged(ops: list[Op], name: str) -> tuple[bool | None, str]:
+    """Judges a history by the checker of its workload. A warning adds a line to the reason."""
+    workload, results = judge_history(name, ops)
+    verdict = {True: True, False: False}.get(results[VALID])
+    why = [f"{sum(op.type == 'invoke' for op in clients(ops))} operations"]
+    if verdict is not True:
+        why = workload.reasons or of_part("workload", results)
+    return verdict, "\n".join([*why, *(f"Warning: {warning}" for warning in workload.warnings)])
+
+
+def _linearizable(ops: list[Op], budget: int) -> tuple[bool | None, str]:
+    analyses = check_history(ops, budget)
     for verdict in (False, None):
         bad = {key: found for key, found in analyses.items() if found.valid is verdict}
         if bad:
@@ -63,16 +91,24 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="maelstrom check", description=__doc__)
     parser.add_argument("path", type=Path, nargs="+", help="a history, or the folder of a run")
     parser.add_argument(
+        "-w",
+        "--workload",
+        choices=WORKLOADS,
+        default="",
+        help=f"workload of histories whose folder does not name one (default: {DEFAULT})",
+    )
+    parser.add_argument(
         "--budget",
         type=whole(1),
         default=BUDGET,
-        help="maximum configurations that the search visits for each key (default: %(default)s)",
+        help="maximum configurations that the search visits for each key of lin-kv "
+        "(default: %(default)s)",
     )
     args = parser.parse_args(argv)
     console = Console()
     verdicts = set()
     for path in args.path:
-        verdict, why = judge(path, args.budget)
+        verdict, why = judge(path, args.budget, args.workload)
         verdicts.add(verdict)
         console.print("\t".join([str(path), VERDICTS[verdict], indented(why)]))
         console.flush()

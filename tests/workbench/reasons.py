@@ -67,10 +67,20 @@ def _of_workload(part: Results) -> Iterator[str]:
         why = get(found, "linearizable", "why")
         if get(found, "valid?") is not True and isinstance(why, str):
             yield why
+    yield from _texts(get(part, "why"))
     errors = get(part, "errors")
     for error in errors if isinstance(errors, list) else ():
         if isinstance(error, list) and len(error) == 4:
             yield _of_echo(edn.dumps(error[1]), error[3])
+
+
+def warnings(results: Results) -> list[str]:
+    """Returns the sentences of a workload's checker on faults that do not change the verdict."""
+    return [*_texts(get(results, "workload", "warnings"))]
+
+
+def _texts(found: Any) -> Iterator[str]:
+    yield from filter(lambda item: isinstance(item, str), found if isinstance(found, list) else ())
 
 
 def _of_echo(sent: str, received: Any) -> str:
@@ -125,3 +135,8 @@ _WORDS = {
 def indented(reason: str) -> str:
     """Indents all lines of a reason but the first, to print it in a list."""
     return "\n    ".join(line.strip() for line in reason.splitlines())
+
+
+def sentence(reason: str) -> str:
+    """Ends a reason with a period."""
+    return reason if reason.endswith(".") else f"{reason}."

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Container, Iterable, Sequence
 from datetime import datetime, timezone
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from ..report import linear, timeline
@@ -97,6 +97,22 @@ def command(folder: Path, names: Container[str] = ("results.edn", "jepsen.log"))
     log = _beginning(folder / "jepsen.log", 50) if "jepsen.log" in names else ""
     found = re.search(r"Command line:\s*(\S.*)", log)
     return found[1] if found else ""
+
+
+def workload(folder: Path, known: Container[str]) -> str:
+    """Returns the workload of a run: from its command, or from the name of its parent folder.
+
+    Returns "" if the command names no workload, and the parent's name is not a known one.
+    """
+    try:
+        words = shlex.split(command(folder))
+    except ValueError:  # a quotation mark without its partner, in Jepsen's log
+        words = []
+    options = words[: words.index("--")] if "--" in words else words
+    named = [value for option, value in pairwise(options) if option in ("-w", "--workload")]
+    named += [word.partition("=")[2] for word in options if word.startswith("--workload=")]
+    parent = folder.resolve().parent.name
+    return named[-1] if named else parent if parent in known else ""
 
 
 def began(name: str) -> str:

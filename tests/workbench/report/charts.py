@@ -22,7 +22,6 @@ from ..record import edn, life
 from ..record.edn import Keyword
 from ..record.history import OUTCOMES, Operation, shorten
 from ..units import MILLISECOND, SECOND
-from ..verdicts import get
 from .diagram import diagram
 from .drawing import by_number, describe, faults, markup, stops
 from .plots import (
@@ -514,7 +513,7 @@ def processes(run: Run, time: Range1d, faults: Sequence[Fault]) -> Chart:
     drawn = bars(plot, "process", BAR, source, fill_color="colour", fill_alpha=0.6)
     hover(plot, [drawn], *OPERATION)
     plot.ygrid.visible = False
-    keyless = get(run.results, "workload", "errors") is not None  # echo's operations have no key
+    keyless = run.keyless
     label = (lambda name, verdict: "all operations") if keyless else _label
     options = "".join(
         f'<option value="{place}">{markup(shorten(label(name, verdict), 80))}</option>'

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..checkers.linearizable import check_history
-from ..reasons import reasons
-from ..record import edn, history, journal, life
+from ..reasons import reasons, warnings
+from ..record import edn, history, journal, life, store
 from ..record.edn import Keyword
 from ..record.history import HistoryError, Op, Operation, clients
 from ..record.store import command
 from ..verdicts import get
+from ..workloads import WORKLOADS, judge
 
 NO_LIFE = (
     "The nodes' roles are not drawn, because there is no life.edn. In it the bench keeps the lines "
@@ -25,6 +26,7 @@ NO_JOURNAL = (
     "The messages are not drawn, because there is no messages.jsonl, the bench's journal of "
     "messages. The real Maelstrom keeps its journal in another format."
 )
+ALONE = "The verdict is the checker's alone, because results.edn cannot be read"
 Part = TypeVar("Part")
 
 
@@ -37,6 +39,7 @@ class Run:
     verdict: bool | None  # None if unknown
     whys: list[str]  # the reasons for the verdict, as sentences
     command: str  # "" if unknown
+    warnings: list[str]  # sentences that do not change the verdict
     nodes: list[str]
     events: list[Op]
     operations: list[Operation]
@@ -53,6 +56,12 @@ class Run:
     def until(self) -> int:
         """Returns the time of the last event, in ns."""
         return max((op.time for op in self.events), default=0)
+
+    @property
+    def keyless(self) -> bool:
+        """Returns whether the workload's operations have no keys."""
+        judged = get(self.results, "workload")
+        return judged is not None and get(judged, "results") is None
 
     def asked(self, process: int | str) -> str:
         """Returns the node to which a process sends its operations, by Jepsen's rule."""
@@ -74,7 +83,8 @@ def read(folder: Path) -> Run:
     folder = folder.resolve()  # latest is a link
     operations = history.operations(clients(events))
     results = _results(folder)
-    verdict, whys, verdicts = _judged(events, results)
+    judged = _judged_by_workload(store.workload(folder, WORKLOADS), events, results)
+    verdict, whys, verdicts = _judged(events, results) if judged is None else (*judged, {})
     names, key_of = _keys(events)
     keys = [(name, verdicts.get(name, verdict if not verdicts else True)) for name in names]
     order = sorted(range(len(keys)), key=lambda place: _interest(keys[place][1]))
@@ -92,6 +102,7 @@ def read(folder: Path) -> Run:
         verdict=verdict,
         whys=whys,
         command=command(folder),
+        warnings=warnings(results),
         nodes=sorted((log.stem for log in logs.glob("*.log")), key=natural),
         events=events,
         operations=operations,
@@ -141,6 +152,29 @@ def _verdict(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def _judged_by_workload(
+    name: str, events: list[Op], results: dict[Any, Any]
+) -> tuple[bool | None, list[str]] | None:
+    """Returns the verdict and its reasons if the results lack them: they are missing, or Jepsen's.
+
+    Returns None for lin-kv and echo, whose results have the reasons, and for unknown workloads.
+    """
+    told = get(results, "workload", "why") is not None
+    if name not in WORKLOADS or name in ("lin-kv", "echo") or told:
+        return None
+    if results and get(results, "workload", "valid?") is True:
+        return None
+    try:
+        workload, found = judge(name, events)
+    except HistoryError as error:
+        return _verdict(get(results, "valid?")), [str(error)]
+    if not results:
+        whys = [*workload.reasons, ALONE]
+        return _verdict(get(found, "valid?")), whys
+    rest = {part: value for part, value in results.items() if part != Keyword("workload")}
+    return _verdict(get(results, "valid?")), workload.reasons + reasons(rest)
+
+
 def _judged(
     events: list[Op], results: dict[Any, Any]
 ) -> tuple[bool | None, list[str], dict[str, bool | None]]:
@@ -167,7 +201,7 @@ def _judged(
         if not results:
             verdicts = judged
             verdict = min(judged.values(), key=_interest, default=None)
-            whys.append("The verdict is the checker's alone, because results.edn cannot be read")
+            whys.append(ALONE)
     if whys:  # the checker's, in place of those of the workload
         results = {name: part for name, part in results.items() if name != Keyword("workload")}
     return verdict, whys + reasons(results), verdicts

@@ -98,6 +98,7 @@ def header(run: Run) -> str:
         f'<h1><span class="verdict {word}">{word}</span> {markup(shorten(run.title, 100))}</h1>'
     ]
     parts += [f'<p class="why">{_text(why, WHY)}{_more(run, why)}</p>' for why in run.whys[:20]]
+    parts += [f"<p>Warning: {_text(warning, WHY)}</p>" for warning in run.warnings[:20]]
     sent = get(run.results, "net", "servers", "msg-count")
     if run.verdict is False and sent == 0 and len(run.nodes) > 1:
         parts.append('<p class="why">No node sent a message to another node.</p>')

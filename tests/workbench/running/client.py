@@ -7,14 +7,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..network.network import Message, Network
+from ..record import edn
 from ..record.edn import Keyword
 from ..simulation.loop import Loop
-from ..workloads.workload import ERRORS, NET_TIMEOUT, Body, Workload
+from ..workloads.workload import ERRORS, INDETERMINATE, NET_TIMEOUT, Body, Workload
 
 KEPT_REPLIES = 1000  # answered requests that a client keeps, to detect contradicting replies
 SHOWN = 300  # maximum characters of a message in an error text
 NOTHING_HAPPENED = object()
 KINDS = {str: "a string", float: "a float", list: "an array", dict: "an object"}  # of JSON
+VARYING = ("read", "generate")  # requests with a new result each time that a node executes them
 
 
 class Client:
@@ -136,7 +138,7 @@ def contradict(request: Body, first: Body, second: Body) -> bool:
     errors (first 20, then 22). An indefinite error contradicts nothing.
     """
     one, other = _meaning(first), _meaning(second)
-    return request["type"] != "read" and None not in (one, other) and one != other
+    return request["type"] not in VARYING and None not in (one, other) and one != other
 
 
 def _meaning(reply: Body) -> object:
@@ -160,16 +162,20 @@ class Outcome(NamedTuple):
 def outcome(workload: Workload, f: str, value: Any, reply: Body | None) -> Outcome:
     """Returns the completion for a reply, or for None after the time-out.
 
-    Maelstrom's with-errors does the same.
+    Maelstrom's with-errors does the same. Without it (`catches` is false), Jepsen makes the
+    operation `:info` after any error.
     """
-    # A read changes nothing, so a read without a reply counts as failed.
-    unknown = "fail" if f == "read" else "info"
+    unknown = "fail" if f in workload.idempotent else "info"
     if reply is None:
+        if not workload.catches:
+            return Outcome("info", value, f"{INDETERMINATE}Client read timeout")
         return Outcome(unknown, value, NET_TIMEOUT)
     if reply.get("type") == "error":
         code = reply.get("code")
         if type(code) is int:
             name, definite = ERRORS.get(code, ("unknown", False))
+            if not workload.catches:
+                return Outcome("info", value, _thrown(code, name, definite, reply))
             error = [Keyword(name), reply.get("text")]
             return Outcome("fail" if definite else unknown, value, error)
         problem = "an error must have a code, an integer; this one has none"
@@ -181,3 +187,25 @@ def outcome(workload: Workload, f: str, value: Any, reply: Body | None) -> Outco
         except ValueError as error:
             problem = str(error)
     return Outcome("info", value, Keyword("malformed-rpc-response"), problem)
+
+
+def _thrown(code: int, name: str, definite: bool, body: Body) -> str:
+    """Returns the text of the exception that Maelstrom's client throws for an error."""
+    thrown = {
+        "type": Keyword("rpc-error"),
+        "code": code,
+        "name": Keyword(name),
+        "definite?": definite,
+        "body": body,
+    }
+    return f"{INDETERMINATE}throw+: {edn.dumps(_keywords(thrown))}"
+
+
+def _keywords(value: Any) -> Any:
+    """Turns the keys of JSON objects into keywords."""
+    if isinstance(value, dict):
+        return {
+            Keyword(key) if isinstance(key, str) else key: _keywords(item)
+            for key, item in value.items()
+        }
+    return [_keywords(item) for item in value] if isinstance(value, list) else value

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..network.nemesis import FAULTS, JEPSEN_KINDS, KINDS, ONLY_SIMULATED, TARGETS
 from ..workloads import WORKLOADS
+from ..workloads.topology import TOPOLOGIES
 
 DESCRIPTION = """\
 Tests a Maelstrom binary as the real Maelstrom does, but without a JVM. The results are in
@@ -23,7 +24,9 @@ In the arguments for the binary, {run} stands for the folder of the run: -- --da
 """
 MOST = 1e9  # largest number of an option: 30 years in seconds
 MOST_NODES = 250  # a node takes 4 open files, and a run can have 1,024 (loop.MOST_FILES)
+NODES = 5
 MOST_CLIENTS = 10_000
+CONCURRENCY = "1n"
 LONG = 100  # characters of a wrong number in an error text
 CRASHED = 255
 
@@ -59,11 +62,14 @@ class Options:
     seed: int
     args: tuple[str, ...]
     command: tuple[str, ...] = ()
+    topology: str = "grid"
+    first_node: int = 0  # number in the id of the first node
+    concurrency_note: str = ""  # says which --concurrency was chosen, if that is not the usual one
 
     @property
     def node_ids(self) -> list[str]:
-        """The nodes' ids: n0, n1, ..."""
-        return [f"n{number}" for number in range(self.node_count)]
+        """The nodes' ids: n0, n1, ..., or without --node-count n1 to n5."""
+        return [f"n{number + self.first_node}" for number in range(self.node_count)]
 
 
 class Parser(argparse.ArgumentParser):
@@ -158,15 +164,19 @@ def parser() -> Parser:
     add = p.add_argument
     add("-w", "--workload", choices=WORKLOADS, default="lin-kv", help="default: %(default)s")
     add("--bin", required=True, metavar="FILE", help="path of the binary that runs a node")
-    add("--node-count", type=whole(1, MOST_NODES), default=5, metavar="N",
-        help=f"number of nodes, at most {MOST_NODES}; default: %(default)s")
+    add("--node-count", type=whole(1, MOST_NODES), metavar="N",
+        help=f"number of nodes, at most {MOST_NODES}, which are named n0, n1, ...; default: "
+        f"{NODES} nodes, n1 to n{NODES}")
     add("--time-limit", type=at_least(0), default=60, metavar="SECONDS",
         help="how long clients start operations; default: %(default)s")
     add("--rate", type=at_least(0), default=5, metavar="N",
         help="operations a second of all clients together; default: %(default)s")
-    add("--concurrency", default="1n", metavar="N",
+    add("--concurrency", metavar="N",
         help="number of clients, for example 10, or 4n for 4 clients a node; default: "
-        f"%(default)s; at most {MOST_CLIENTS:,}; lin-kv needs a multiple of 2n")
+        f"{CONCURRENCY}; at most {MOST_CLIENTS:,}; lin-kv needs a multiple of 2n, and takes 2n by "
+        "default")
+    add("--topology", choices=TOPOLOGIES, default="grid",
+        help="neighbours that broadcast suggests to the nodes; default: %(default)s")
     add("--latency", type=at_least(0), default=0, metavar="MS",
         help="mean latency between servers; default: %(default)s")
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",
@@ -228,8 +238,13 @@ def parse(argv: Sequence[str]) -> Options:
     if not os.access(path, os.X_OK):
         p.error(f"--bin {given.bin} is not executable: chmod +x {given.bin}")
 
-    concurrency = _concurrency(p, given.concurrency, given.node_count)
-    group = 2 * given.node_count
+    node_count = given.node_count or NODES
+    group = 2 * node_count
+    note = ""
+    if not given.concurrency and given.workload == "lin-kv":
+        note = f"no --concurrency: lin-kv takes 2n, which makes {group} clients"
+    words = given.concurrency or ("2n" if note else CONCURRENCY)
+    concurrency = _concurrency(p, words, node_count)
     if given.workload == "lin-kv" and concurrency % group:
         p.error(
             f"--concurrency {given.concurrency} makes {concurrency} clients, but lin-kv needs a "
@@ -249,7 +264,10 @@ def parse(argv: Sequence[str]) -> Options:
 
     computed = {
         "bin": path,
+        "node_count": node_count,
+        "first_node": 0 if given.node_count else 1,
         "concurrency": concurrency,
+        "concurrency_note": note,
         "availability": _availability(p, given.availability),
         "seed": int.from_bytes(os.urandom(4), "big") if given.seed is None else given.seed,
         "args": tuple(argv[split + 1 :]),

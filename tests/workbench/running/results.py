@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +15,7 @@ from ..record.edn import Keyword
 from ..record.history import Op, clients
 from ..units import SECOND
 from ..verdicts import UNKNOWN, VALID, Results, merge
-from ..workloads.workload import NET_TIMEOUT, Workload
+from ..workloads.workload import INDETERMINATE, NET_TIMEOUT, Workload
 from .interrupt import Interrupted
 from .options import Options
 from .runner import Record
@@ -94,11 +96,20 @@ def failures(events: Sequence[Op], f: str, seconds: float, codes: Mapping[int, i
                 if op.index in codes:
                     which = f"an error with the code {codes[op.index]}, which is unknown here, and"
                 found[f"got {which} {words}"] += 1
+            elif op.error == f"{INDETERMINATE}Client read timeout":
+                found[f"got no reply within {seconds:g} s"] += 1
+            elif isinstance(op.error, str):
+                found[f"got an error: {_without_numbers(op.error)[:LONG]}"] += 1
             else:
                 found["got a malformed reply"] += 1
     of_all = f" of {found.total()}" if len(found) == 1 else ""
     kinds = [f"{count}{of_all} {how}" for how, count in found.most_common(MOST_ENDS)]
     return ", ".join([*kinds, "..."] if len(found) > MOST_ENDS else kinds)
+
+
+def _without_numbers(error: str) -> str:
+    """Leaves out the numbers of messages, so that equal errors look equal."""
+    return re.sub(r", :(in_reply_to|msg_id) \d+", "", error)
 
 
 def lost_memory(history: Sequence[Op], options: Options) -> str:
@@ -127,17 +138,34 @@ def lost_memory(history: Sequence[Op], options: Options) -> str:
     keep = "raft.py keeps all in memory without --data-dir. Add: -- --data-dir {run}/data"
     if options.bin.name != "raft.py":
         keep = "If these nodes keep all in memory, let them write to a disk"
+    even = ", so even a correct Raft is invalid" if options.workload == "lin-kv" else ""
     return (
         f"{who} {were} killed {when}. Nodes that keep all in memory lose acknowledged writes by "
-        f"that, so even a correct Raft is invalid. {keep}"
+        f"that{even}. {keep}"
     )
 
 
 def availability(events: Sequence[Op], wanted: float | None) -> Results:
-    """Returns the fraction of operations that were ok. A cas that did not match was not ok."""
+    """Returns the fraction of operations that were ok. A cas that did not match was not ok.
+
+    Maelstrom computes it as a 32-bit float, so 9 of 10 are a little less than 0.9.
+    """
     invoked = sum(op.type == "invoke" for op in events)
     fraction = sum(op.type == "ok" for op in events) / invoked if invoked else 1.0
-    return {VALID: wanted is None or fraction >= wanted, Keyword("ok-fraction"): fraction}
+    enough = wanted is None or _single(fraction) >= wanted
+    return {VALID: enough, Keyword("ok-fraction"): _shortest(fraction)}
+
+
+def _single(number: float) -> float:
+    """Rounds a number to a 32-bit float."""
+    return float(struct.unpack("f", struct.pack("f", number))[0])
+
+
+def _shortest(number: float) -> float:
+    """Returns the shortest decimal that means the same 32-bit float, as Java prints it."""
+    single = _single(number)
+    forms = (float(f"{single:.{digits}g}") for digits in range(1, 10))
+    return next(form for form in forms if _single(form) == single)
 
 
 def net(network: Network, events: Sequence[Op]) -> Results:
@@ -153,7 +181,7 @@ def net(network: Network, events: Sequence[Op]) -> Results:
             Keyword("msg-count"): counts.sent,
         }
         if per_op and invoked:
-            found[Keyword("msgs-per-op")] = round(counts.sent / invoked, 4)
+            found[Keyword("msgs-per-op")] = _shortest(counts.sent / invoked)
         return found
 
     return {

@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,26 @@ from ..console.progress import Progress
 from ..network.nemesis import Nemesis
 from ..network.network import HAD_INIT, Latency, Message, Network, ProtocolError
 from ..record import edn
+from ..record.edn import Keyword
 from ..record.history import Op
 from ..record.journal import Journal
 from ..record.life import Ear, Line
 from ..simulation.loop import Loop, Standstill, dice
 from ..units import SECOND
 from ..workloads import WORKLOADS
-from ..workloads.workload import ERRORS, Body, Worker, Workload
+from ..workloads.workload import ERRORS, Body, Final, Worker, Workload
 from .client import Client, outcome, shown, wanted
 from .cluster import Cluster
 from .interrupt import Interrupted, interruptible
 from .options import Options
 
 INIT_TIMEOUT = 10 * SECOND
-# Maximum delay of n0's init. In the real Maelstrom, n0 gets its init after the other nodes, so a
+# Maximum delay of the first node's init. In the real Maelstrom it comes after the others', so a
 # message from another node may arrive before it.
 LATE_INIT = SECOND // 5
 CATCH_UP = SECOND // 10  # after a longer delay, the schedule skips the operations that were due
 READMITTED = ", a member: "  # part of a line on stderr of a node that counts, as raft.py writes it
+RECOVERY = 10 * SECOND  # time without operations before the final reads
 RATE_KEPT = 0.97  # a run with a smaller share of the requested operations reports its rate
 
 
@@ -141,9 +143,10 @@ class Runner:
         self._clients = 0
         self._workers = [Worker(n, n) for n in range(options.concurrency)]
         self._busy: set[int] = set()  # threads of workers that wait for a reply
-        self._conns: list[Client] = []
+        self._conns: dict[int, Client] = {}  # by thread; opened by its first operation
+        self._stale: dict[int, str] = {}  # threads whose client must be replaced, and why
         self._end = 0
-        self._healed = False  # the time limit has passed and the nemesis has ended all faults
+        self._over = False  # the time limit has passed
         self._invoked = 0  # number of operations
         self._stalled = False  # an operation is due, but all workers are busy
         self._explained: set[str] = set()  # nodes with a note about an unanswered request
@@ -286,7 +289,7 @@ class Runner:
 
     def on_exit(self, node_id: str, why: str) -> None:
         """Aborts the run, since no node may end by itself."""
-        clients = [*self._conns, *filter(None, self._inits.values())]
+        clients = [*self._conns.values(), *filter(None, self._inits.values())]
         requests = [
             client.request for client in clients if client.waiting and client.dest == node_id
         ]
@@ -324,24 +327,85 @@ class Runner:
         if self._broken():
             return
         options = self._options
-        self._conns = [self._client() for _ in self._workers]
+        setup_clients = {node_id: self._client() for node_id in self._node_ids}
         self.loop.start_run()
+        self._set_up(setup_clients)
+        if self._broken():
+            return
         self._end = self.loop.now() + int(options.time_limit * SECOND)
         if options.rate:  # with --rate 0 the clients do nothing, as in the real Maelstrom
             self._next_operation()
         self._nemesis.start(self._end)
         self._report_progress()
-        self.loop.at(self._end, self._heal)
-        self.loop.run_until(
-            lambda: (self._healed and not self._busy and not self._inits) or self._broken()
-        )
+        final = self.workload.final
+        self.loop.at(self._end, self._finish if final else self._heal)
+        self._wait(lambda: self._over and not self._busy)
+        if final and not self._broken():
+            self._nemesis.heal()
+        self._wait(lambda: not self._inits)
         if not self._broken():
             self.record.rate_note = self._rate_note()
             self._note_surplus()
+        if final and not self._broken():
+            self._read_finally(final)
+
+    def _set_up(self, clients: Mapping[str, Client]) -> None:
+        """Sends the workload's set-up request to each node, and waits for all replies."""
+        request = self.workload.set_up(self._node_ids, self._options.topology)
+        if not request:
+            return
+        f, value = request
+        waiting = set(self._node_ids)
+        seconds = timeout(self.workload, self._options)
+
+        def ask(node_id: str, client: Client) -> None:
+            def done(reply: Body | None, src: str) -> None:
+                waiting.remove(node_id)
+                if outcome(self.workload, f, value, reply).type == "ok":
+                    return
+                if reply is None:
+                    why = client.stray or self._cluster.unsent(node_id)
+                    self._crash(
+                        f"{node_id} did not answer {f} within {seconds:g} s: "
+                        f"{why or f'it must send a reply of the type {f}_ok'}"
+                    )
+                else:
+                    self._crash(
+                        f"{node_id} must answer {f} with a reply of the type {f}_ok and nothing "
+                        f"else, but sent {shown(reply)}"
+                    )
+
+            body = self.workload.request(f, value)
+            client.call(node_id, body, int(seconds * SECOND), done)
+
+        for node_id, client in clients.items():
+            ask(node_id, client)
+        self._wait(lambda: not waiting)
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        """Waits until done() is true, or the run must end."""
+        self.loop.run_until(lambda: self._broken() or done())
+
+    def _finish(self) -> None:
+        self._over = True
 
     def _heal(self) -> None:
         self._nemesis.heal()
-        self._healed = True
+        self._over = True
+
+    def _read_finally(self, final: Final) -> None:
+        """Lets the nodes recover. Then each thread does the final operation, all at once."""
+        self._console.progress("")
+        self._console.info("workbench", "Waiting for recovery...")
+        self._console.flush()
+        recovered = self.loop.now() + RECOVERY
+        self.loop.at(recovered, lambda: None)  # wakes the loop
+        self._wait(lambda: self.loop.now() >= recovered)
+        if self._broken():
+            return
+        for worker in self._workers:
+            self._invoke(worker, final.f, None, final.extras)
+        self._wait(lambda: not self._busy)
 
     def _next_operation(self) -> None:
         now = self.loop.run_time()
@@ -359,13 +423,15 @@ class Runner:
         else:
             self._stalled = True
 
-    def _invoke(self, worker: Worker, f: str, value: Any) -> None:
+    def _invoke(
+        self, worker: Worker, f: str, value: Any, extras: dict[Keyword, Any] | None = None
+    ) -> None:
         node_id = self._node_ids[worker.thread % len(self._node_ids)]
         process = worker.process
-        conn = self._conns[worker.thread]
+        conn = self._conn(worker.thread)
         self._busy.add(worker.thread)
         self._invoked += 1
-        self._note(process, "invoke", f, value)
+        self._note(process, "invoke", f, value, extras=extras)
         printed = self._printed[node_id]
 
         def done(reply: Body | None, src: str) -> None:
@@ -383,13 +449,12 @@ class Runner:
                     f"{src} sent a malformed reply to {f} {edn.dumps(value)}: {found.problem}: "
                     f"{shown(reply)}"
                 )
-            self._note(process, found.type, f, found.value, found.error)
+            self._note(process, found.type, f, found.value, found.error, extras)
             if found.type == "info":  # it may still take effect, so a new process continues
                 worker.process += len(self._workers)
                 if not self.workload.reusable:
                     after = "its time-out" if reply is None else "its operation had ended unknown"
-                    self.network.close_client(conn.client_id, after)
-                    self._conns[worker.thread] = self._client()
+                    self._stale[worker.thread] = after
             self._busy.remove(worker.thread)
             if self._stalled:
                 self._stalled = False
@@ -399,6 +464,13 @@ class Runner:
         request = self.workload.request(f, value)
         conn.call(node_id, request, int(seconds * SECOND), done)
 
+    def _conn(self, thread: int) -> Client:
+        """Returns a thread's client. Opens it for the first operation, and in place of another."""
+        if why := self._stale.pop(thread, None):
+            self.network.close_client(self._conns.pop(thread).client_id, why)
+        if thread not in self._conns:
+            self._conns[thread] = self._client()
+        return self._conns[thread]
 
     def _explain(self, node_id: str, conn: Client, printed: bool) -> None:
         """Records once for each node why a request was not answered.
@@ -440,8 +512,17 @@ class Runner:
                 f"{', the first' * (count > 1)}: {self._first_surplus[node_id]}"
             )
 
-    def _note(self, process: int | str, type: str, f: str, value: Any, error: Any = None) -> None:
-        op = Op(process, type, f, value, self.loop.run_time(), len(self.record.history), error)
+    def _note(
+        self,
+        process: int | str,
+        type: str,
+        f: str,
+        value: Any,
+        error: Any = None,
+        extras: dict[Keyword, Any] | None = None,
+    ) -> None:
+        now, index = self.loop.run_time(), len(self.record.history)
+        op = Op(process, type, f, value, now, index, error, extras)
         self.record.history.append(op)
         thread = process if isinstance(process, str) else f"worker {process % len(self._workers)}"
         self._console.op(thread, op)

@@ -2,21 +2,43 @@
 
 A workload's docstring shows its requests and answers. Its class follows the protocol `Workload`:
 `next` generates operations, `request` turns an operation into a request, `complete` turns an
-answer into a completion, and `check` judges the history. To add a workload, write such a file and
-register its class here.
+answer into a completion, and `check` judges the history. `Plain` has the usual rest. To add a
+workload, write such a file and register its class here.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from ..record.history import Op, clients, operations
+from ..verdicts import Results
+from .broadcast import Broadcast
 from .echo import Echo
+from .g_counter import GCounter
+from .g_set import GSet
 from .lin_kv import LinKv
+from .pn_counter import PnCounter
+from .unique_ids import UniqueIds
 from .workload import Workload
 
 # By the argument of -w. A workload is made from a random generator and the number of nodes.
 WORKLOADS: Mapping[str, Callable[[random.Random, int], Workload]] = {
     "lin-kv": LinKv,
     "echo": Echo,
+    "unique-ids": UniqueIds,
+    "broadcast": Broadcast,
+    "g-set": GSet,
+    "g-counter": GCounter,
+    "pn-counter": PnCounter,
 }
+
+
+def judge(name: str, ops: Sequence[Op]) -> tuple[Workload, Results]:
+    """Checks a history of this workload. Raises HistoryError if it is none.
+
+    The returned workload has the reasons and the warnings.
+    """
+    operations(clients(ops))  # each completion has its invocation
+    workload = WORKLOADS[name](random.Random(), 1)
+    return workload, workload.check(ops)

@@ -5,32 +5,22 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
-from ..checkers.linearizable import Analysis
 from ..record import edn
 from ..record.edn import Keyword
 from ..record.history import Op, clients
 from ..verdicts import VALID, Results
-from .workload import Body, Next, Worker, expect
+from .workload import Body, Next, Plain, Worker, expect
 
 LONG = 300  # characters of a payload in a sentence
 
 
-class Echo:
+class Echo(Plain):
     """Sends payloads, and expects them back."""
 
     name = "echo"
-    group = 1
-    timeout: float | None = 5.0
-    reusable = False
-
-    def __init__(self, rng: random.Random, node_count: int) -> None:
-        self.analyses: dict[Any, Analysis] = {}
-        self.reasons: list[str] = []
-        self._rng = rng
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
         return self._rng.choice(free), "echo", f"Please echo {self._rng.randrange(128)}"

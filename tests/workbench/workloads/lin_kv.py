@@ -18,13 +18,13 @@ from ..checkers.linearizable import BUDGET, Analysis, check_history
 from ..record.edn import Keyword
 from ..record.history import Op
 from ..verdicts import UNKNOWN, VALID, Results, merge
-from .workload import Body, Next, Worker, expect
+from .workload import Body, Next, Plain, Worker, expect
 
 PROCESS_LIMIT = 20  # a key is retired after so many processes, as in Jepsen's register test
 VALUES = 5
 
 
-class LinKv:
+class LinKv(Plain):
     """Generates reads, writes and cas, on one key after the other.
 
     With n nodes, a group of 2n threads works on each key. The first half of a group only reads.
@@ -35,12 +35,11 @@ class LinKv:
     name = "lin-kv"
     timeout: float | None = None
     reusable = True
+    idempotent = frozenset({"read"})
 
     def __init__(self, rng: random.Random, node_count: int) -> None:
+        super().__init__(rng, node_count)
         self.group = 2 * node_count
-        self.analyses: dict[Any, Analysis] = {}
-        self.reasons: list[str] = []  # the analyses say why
-        self._rng = rng
         self._keys: dict[int, int] = {}  # by group of threads: its current key
         self._processes: dict[int, set[int]] = {}  # by group: processes that used its current key
         self._next_key = 0

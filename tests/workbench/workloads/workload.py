@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..checkers.linearizable import Analysis
+from ..checkers.verdict import Verdict
 from ..record.edn import Keyword
 from ..record.history import Op
 from ..verdicts import Results
@@ -30,6 +32,7 @@ ERRORS: Mapping[int, tuple[str, bool]] = {
     30: ("txn-conflict", True),
 }
 NET_TIMEOUT = Keyword("net-timeout")
+INDETERMINATE = "indeterminate: "  # start of the error of an operation whose client threw
 
 
 @dataclass
@@ -40,6 +43,14 @@ class Worker:
     process: int
 
 
+@dataclass(frozen=True)
+class Final:
+    """The operation that each thread does once at the end, when the nodes have recovered."""
+
+    f: str
+    extras: dict[Keyword, Any] | None = None  # further entries of both its events
+
+
 class Workload(Protocol):
     """A kind of test."""
 
@@ -47,10 +58,20 @@ class Workload(Protocol):
     group: int  # number of client threads that work together
     timeout: float | None  # seconds; None for the default, which depends on the latency
     # Whether a client is used again after an unknown outcome (Jepsen's Reusable). A reused client
-    # skips late answers. Otherwise the client is closed, and a late answer is a protocol error.
+    # skips late answers. Otherwise its thread's next operation closes it and opens a new client,
+    # and from then on a late answer is a protocol error.
     reusable: bool
+    idempotent: frozenset[str]  # operations that fail, and are not unknown, without a reply
+    # Whether the client catches errors. Otherwise each error, even a definite one, makes the
+    # outcome unknown (`:info`).
+    catches: bool
+    final: Final | None  # the operation after recovery; None to stop at the time limit
     analyses: dict[Any, Analysis]  # by key; filled by `check`
     reasons: list[str]  # sentences that say why the history is not valid; filled by `check`
+    warnings: list[str]  # sentences on faults that do not change the verdict; filled by `check`
+
+    def set_up(self, node_ids: Sequence[str], topology: str) -> tuple[str, Any] | None:
+        """Returns f and value of the request to each node before the first operation, if any."""
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
         """Returns the next operation; None if only busy workers may do it."""
@@ -63,6 +84,39 @@ class Workload(Protocol):
 
     def check(self, ops: Sequence[Op]) -> Results:
         """Returns the results, with `:valid?`."""
+
+
+class Plain:
+    """The usual properties of a workload: independent threads, which wait 5 s for a reply."""
+
+    group = 1
+    timeout: float | None = 5.0
+    reusable = False
+    idempotent: frozenset[str] = frozenset()
+    catches = True
+    final: Final | None = None
+
+    def __init__(self, rng: random.Random, node_count: int) -> None:
+        self.analyses: dict[Any, Analysis] = {}
+        self.reasons: list[str] = []
+        self.warnings: list[str] = []
+        self._rng = rng
+        self._turn = 0  # the thread after the last one that started an operation
+
+    def set_up(self, node_ids: Sequence[str], topology: str) -> tuple[str, Any] | None:
+        return None
+
+    def in_turn(self, free: Sequence[Worker]) -> Worker:
+        """Returns the free worker whose turn it is."""
+        worker = next((worker for worker in free if worker.thread >= self._turn), free[0])
+        self._turn = worker.thread + 1
+        return worker
+
+    def judged(self, verdict: Verdict) -> Results:
+        """Keeps the sentences of a verdict, and returns its results with these sentences."""
+        self.reasons, self.warnings = verdict.why, verdict.warnings
+        said = {"why": verdict.why, "warnings": verdict.warnings}
+        return verdict.results | {Keyword(name): text for name, text in said.items() if text}
 
 
 def expect(reply: Body, type: str, keys: set[str]) -> None:
@@ -78,3 +132,19 @@ def expect(reply: Body, type: str, keys: set[str]) -> None:
         raise ValueError(f"{type} must not have {', '.join(sorted(extra))}")
     if reply.get("msg_id", 0).__class__ is not int:
         raise ValueError("its msg_id must be an integer")
+
+
+def expect_list(reply: Body, key: str) -> list[Any] | None:
+    """Returns a list in a reply. Null is allowed, as in Maelstrom. Raises ValueError otherwise."""
+    value = reply[key]
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"its {key} must be a list")
+    return value
+
+
+def expect_integer(reply: Body, key: str) -> int:
+    """Returns an integer in a reply. Raises ValueError otherwise."""
+    value = reply[key]
+    if type(value) is not int:  # true and 1.0 are no integers
+        raise ValueError(f"its {key} must be an integer")
+    return value
