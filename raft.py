@@ -377,8 +377,8 @@ class Raft(Server):
             return
         self.founding = False
         self.node.ready()
-        if not self.last_applied:
-            voters = self.votes.get((False, self.term), {})
+        if not self.last_applied and not self.members.known:
+            voters = self.votes.get((False, self.term), {self.node.node_id: 0})
             missing = " ".join(id for id in self.node.node_ids if id not in voters)
             self.log_role(f"{self.role}, needs all votes to found the cluster: {missing} missing")
 

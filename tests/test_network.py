@@ -281,3 +281,13 @@ def test_latencies_have_their_mean_and_are_whole_milliseconds(dist: str) -> None
         assert max(drawn) <= 200 * MS
     assert (len(set(drawn)) == 1) is (dist == "constant")
     assert Latency(0, dist).draw(rng) == 0
+
+
+def test_a_message_to_a_node_that_has_not_started_says_so() -> None:
+    net = Net(0)
+    net.network.expect_node("n3")
+    with pytest.raises(ProtocolError, match="n3 has not started yet"):
+        net.network.from_node("n0", line(dest="n3"))
+    net.network.add_node("n3")
+    net.network.from_node("n1", line(src="n1", dest="n3"))
+    assert len(net.run()) == 1

@@ -134,7 +134,7 @@ def test_an_echo_without_payload_is_malformed() -> None:
     echo = Echo(random.Random(1), 1)
     assert echo.complete("echo", 1, {"type": "echo_ok", "echo": 2}) == 2
     for reply in ({"type": "echo_ok"}, {"type": "read_ok", "echo": 1}):
-        with pytest.raises(ValueError, match="must|missing"):
+        with pytest.raises(ValueError, match=r"must|missing"):
             echo.complete("echo", 1, reply)
 
 

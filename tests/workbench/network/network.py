@@ -105,6 +105,7 @@ class Network:
         self._log = log
         self._independent = independent
         self._inboxes: dict[str, Inbox] = {}
+        self._late: set[str] = set()  # announced nodes that have not started yet
         self._clients: dict[str, Callable[[Message], object]] = {}
         self._closed: dict[str, str] = {}  # each closed client, and the event that closed it
         self._inits: dict[str, str] = {}  # the client that sent a node its last init
@@ -119,7 +120,12 @@ class Network:
 
     def add_node(self, node_id: str) -> None:
         """Registers a node whose process was started."""
+        self._late.discard(node_id)
         self._inboxes[node_id] = Inbox()
+
+    def expect_node(self, node_id: str) -> None:
+        """Announces a node that starts later than others, for the error of a sender to it."""
+        self._late.add(node_id)
 
     def add_client(self, client_id: str, receive: Callable[[Message], object]) -> None:
         """Registers a client. receive(message) gets each message to it."""
@@ -279,6 +285,11 @@ class Network:
         """Says that a message's dest does not exist, and what it may be."""
         if "in_reply_to" not in body:
             nodes = ", ".join(sorted(self._inboxes, key=lambda name: (len(name), name)))
+            if dest in self._late:
+                return (
+                    f"{dest} has not started yet. As in the real Maelstrom the first node starts "
+                    "last: wait a second after init before a message to it"
+                )
             return f"there is no node or client {dest[:LONG]}; the nodes of this run are {nodes}"
         rule = "a reply goes to the src of its request"
         if body.get("type") == "init_ok" and node_id in self._inits:

@@ -208,6 +208,7 @@ class Runner:
             self.network.add_node(node_id)
         for node_id in others:
             self._init(node_id)
+        self.network.expect_node(first)
         rng = dice(self._options.seed, "start")
         late = sorted(int(rng.uniform(0, LATE_INIT)) if others else 0 for _ in range(2))
         self.loop.after(late[0], lambda: self.network.add_node(first))
