@@ -93,17 +93,15 @@ def temporary() -> Iterator[Path]:
 
 
 def drive(nodes: Cluster, lines: Iterable[bytes], clients: int, by: Sequence[str] = ()) -> float:
-    """Sends lines by clients in a closed loop, spread over the nodes; returns the seconds."""
-    lines, free, under_way = iter(lines), clients, 0
-    node_ids = by or nodes.ids
+    """Sends lines in rounds, one for each client, spread over the nodes; returns the seconds."""
+    lines, node_ids = iter(lines), by or nodes.ids
     start = time.perf_counter()
-    while batch := list(islice(lines, free)) or under_way:
-        if isinstance(batch, list):
-            for n, node_id in enumerate(node_ids):
-                nodes.write(node_id, b"".join(batch[n :: len(node_ids)]))
-            under_way += len(batch)
-        free = len(nodes.route())
-        under_way -= free
+    while batch := list(islice(lines, clients)):  # one of each client: it waits for its reply
+        for n, node_id in enumerate(node_ids):
+            nodes.write(node_id, b"".join(batch[n :: len(node_ids)]))
+        under_way = len(batch)
+        while under_way:
+            under_way -= len(nodes.route())
     return time.perf_counter() - start
 
 
