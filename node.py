@@ -48,7 +48,7 @@ def _error(code: int) -> staticmethod[[str], RPCError]:
 
 
 class RPCError(Exception):
-    """What a handler raises to refuse a request: Maelstrom's doc/protocol.md, "Errors"."""
+    """Raised by a handler to refuse a request: Maelstrom's doc/protocol.md, "Errors"."""
 
     def __init__(self, code: int, text: str) -> None:
         self.code, self.text = code, text

@@ -220,7 +220,7 @@ EARLY_APPENDS = 64  # overtaking messages that a follower keeps, until those bef
 
 @dataclass
 class Leading:
-    """What a leader knows in its term; a new one is made for each term."""
+    """A leader's state in its term; a new one is made for each term."""
 
     followers: dict[str, Follower] = field(default_factory=dict)
     term_start: int = 0  # index of this term's first entry
@@ -232,7 +232,7 @@ class Leading:
 
 @dataclass
 class Following:
-    """What a node knows of this term's leader; a new one is made with each leader.
+    """A node's state about this term's leader; a new one is made with each leader.
 
     Invariant: log.start <= last_applied <= commit_index <= verified <= log.size.
     """
@@ -1431,7 +1431,7 @@ class Members:
         self.known = {**self.known, **members}
 
     def claim(self) -> dict[str, int]:
-        """What this node says in an election: the members or, if it knows of none, itself."""
+        """Returns this node's claim in an election: the members or, if it knows of none, itself."""
         return self.known or {self._node_id: self.incarnation}
 
     def may_vote(self, claim: Mapping[str, int]) -> bool:
@@ -1549,7 +1549,7 @@ class Snapshot:
 
 
 class HardState(NamedTuple):
-    """What a node must not forget, besides log and state (figure 2, persistent state)."""
+    """The persistent state of figure 2 except the log, and members, incarnation and promise."""
 
     term: int = 0
     voted_for: str | None = None
@@ -1619,7 +1619,7 @@ class Storage:
     def open(
         self, node_id: str, node_ids: Sequence[str], random: Random
     ) -> tuple[HardState, Log, Snapshot]:
-        """What the node knew. SystemExit, with a line for the user, if that is lost."""
+        """Returns the saved state. SystemExit, with a line for the user, if it cannot be read."""
         me = {"format": FORMAT, "node_id": node_id, "node_ids": node_ids}
         path = self.path = self.folder / f"{node_id}.db"
         try:

@@ -71,7 +71,7 @@ def row(label: str, **figures: Any) -> dict[str, Any]:
 
 
 def found() -> dict[str, Any]:
-    """What make bench writes."""
+    """The files that make bench writes."""
     growth = {"per_second_growth": 0.5, "cpu_growth": 2.25}
     grid = [
         row("bare loop, 50 clients", nodes=0, cpu_ratio=1.0),
@@ -161,7 +161,7 @@ def test_an_answer_that_is_late_is_not_counted(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """What hangs fails, after 30 s."""
+    """Fails a test that hangs."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError

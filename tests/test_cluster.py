@@ -21,7 +21,7 @@ from workbench.units import SECOND
 
 
 class Told:
-    """What a cluster has told."""
+    """A listener that records all calls."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, bytes]] = []

@@ -1,4 +1,4 @@
-"""What a run says, on a terminal, in a file, and where nothing can be said any more."""
+"""The console: on a terminal, in a file, and where stdout is closed."""
 
 from __future__ import annotations
 

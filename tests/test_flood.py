@@ -63,7 +63,7 @@ class Flood:
         self.msg_id = HUGE
 
     def from_servers(self, node: str) -> tuple[Any, Body]:
-        """What looks like a server's message, but for its source, or its fields' names."""
+        """A server's message, but for its source, or the names of its fields."""
         type = self.rng.choice([*raft.FIELDS])
         names = raft.FIELDS[type]
         body: Body = {name: self.rng.choice(VALUES) for name in names}
@@ -203,7 +203,7 @@ class Cluster:
         return count
 
     def state(self, node_id: str) -> object:
-        """What a message from a server might change."""
+        """The state that a message from a server might change."""
         node = self.rafts[node_id]
         following, leading, times = node.following, node.leading, node.times
         return (

@@ -79,7 +79,7 @@ def test_an_odd_node_ends_in_a_sentence(oddity: str, tmp_path: Path) -> None:
         assert part in out
 
 
-SHARED = Path("/work/shared/inputs/odd_node.py")
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "inputs" / "odd_node.py"
 SLOW = {
     "nonewline": "within 10 s: n0 printed 74 bytes on stdout without a newline at their end: {",
     "init_noreply": "n0 replied, but the reply cannot be matched to its request: it has no",

@@ -1492,7 +1492,7 @@ def test_check_a_batch_is_not_remembered_longer_than_anybody_waits() -> None:
 
 
 def test_of_a_batch_that_is_done_a_leader_does_not_keep_the_operations() -> None:
-    """It remembers thousands of batches, and their operations would take most of its memory."""
+    """A leader remembers thousands of batches. Their operations would take most of its memory."""
     scene = ready_leader()
     scene.says("n1", forward(1, [["c1", 1, write(1)]], [["c1", 2, READ]]))
     (batch,) = scene.raft.leading.accepted.values()

@@ -45,7 +45,7 @@ def founder() -> Scene:
 
 
 def leader() -> Scene:
-    """It has them, and its first entry is committed."""
+    """n0 has all votes, and its first entry is committed."""
     scene = founder()
     scene.knows_latency(0.0)
     scene.says("n1", vote(1, members={"n1": N1}))
@@ -78,7 +78,7 @@ class Cluster:
         return self.rafts[node_id]
 
     def kill(self, node_id: str) -> None:
-        """It forgets everything, and starts again."""
+        """Restarts a node without memory."""
         self.rafts[node_id] = self.world.add(node_id, Raft)
         self.world.init(node_id)
 
@@ -479,7 +479,7 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.mark.parametrize("victim", ["n0", "n1", "n2"])
 def test_a_node_whose_file_was_moved_away_is_readmitted(files: Files, victim: str) -> None:
-    """It used to be taken for a full member that has all that it lacks."""
+    """Its new incarnation is no member, so it does not count with entries that it lacks."""
     other, third = (node_id for node_id in files.world.nodes if node_id != victim)
     before = files[victim].members.incarnation
     shutil.rmtree(files.ends(victim))

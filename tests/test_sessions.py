@@ -61,7 +61,7 @@ def test_8_an_error_is_remembered_as_an_answer_too() -> None:
 
 
 def test_8_an_operation_older_than_its_clients_last_one_is_ignored() -> None:
-    """It is a late copy: its client has had the answer, or has given up."""
+    """Such an operation is a late copy: its client has had the answer, or has given up."""
     replica = Replica()
     answers = replica.apply(["c1", 5, write(5)], ["c1", 4, write(4)])
     assert ([msg_id for _, msg_id, _ in answers], replica.value) == ([5], 5)

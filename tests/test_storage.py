@@ -775,7 +775,7 @@ def test_damage_is_noticed_or_does_no_harm(
 
 
 def test_a_count_of_commits_that_was_lost_says_nothing(disk: Disk) -> None:
-    """It is not synced: after a loss of power a file system may have zeros in its place."""
+    """The count is not synced: after a loss of power a file system may have zeros in its place."""
     scene = written(disk, 3)
     other = disk.after_crash()
     (other.folder / "n0.commits").write_bytes(bytes(20))

@@ -1,4 +1,4 @@
-"""What a run says of itself: the line of its progress, and the table of its results."""
+"""The progress line of a run, and the table of its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user meets when the world is against him: one line, and an exit status that is true."""
+"""A user in a hostile environment gets one line, and an exit status that is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the clients do, and what their answers mean."""
+"""Workloads: the operations of clients, and the meaning of replies."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def link_realtime(graph: Graph, found: Transactions) -> None:
             ended[vertex] = None
 
 
-# What is found, and what it means
+# Findings and their meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ data and a sentence."""
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a checker finds in a history before the search for cycles."""
+    """A checker's findings in a history before the search for cycles."""
 
     found: Transactions
     graph: Graph  # without edges of processes and time
