@@ -176,6 +176,7 @@ def test_nothing_is_left_running_even_if_the_bench_is_killed(tmp_path: Path) -> 
         f"#!{sys.executable}\nimport os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "reader, writer = os.pipe()\n"
+        "sys.stdin.readline()  # its init: by then the bench has told its guard\n"
         f"os.write(os.open({str(pid_file)!r}, os.O_WRONLY), b'ready')\n"
         "time.sleep(1000)\n"
     )
