@@ -207,7 +207,7 @@ WROTE_1 = ["0 invoke write 1", "0 ok write 1"]
         (False, [*WROTE_1, "1 invoke read nil", "1 ok read nil"]),
         (True, [*WROTE_1, "2 invoke read nil", "2 info read nil", "1 invoke cas 1,2",
                 "1 ok cas 1,2"]),
-        # What is under way all the time takes effect once.
+        # An operation that is pending all the time takes effect once.
         (False, ["0 invoke write 1", "1 invoke write 2", "2 invoke read nil", "2 ok read 1",
                  "2 invoke read nil", "2 ok read 2", "2 invoke read nil", "2 ok read 1",
                  "0 ok write 1", "1 ok write 2"]),

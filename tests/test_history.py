@@ -60,7 +60,7 @@ def written(folder: Path, name: str, text: str) -> Path:
 
 
 def seen(ops: list[Op]) -> list[tuple[object, ...]]:
-    """What a history has in the columns of a log, which know no time and no index."""
+    """Returns the columns of a log for a history, without times and indexes."""
     return [(op.process, op.type, op.f, dumps(op.value), dumps(op.error)) for op in ops]
 
 

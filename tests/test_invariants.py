@@ -196,7 +196,7 @@ def test_half_of_the_nodes_are_no_majority() -> None:
     assert world.tells("commit: n0 commits Entry(", "only n0 n1 of 4 nodes have it")
 
 
-# What never goes back
+# Terms, votes and indexes never go back
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_log_that_begins_later_begins_after_what_is_committed() -> None:
     assert begins_after(3, 2).tells("after entry 3 of term 2, where nothing is committed")
 
 
-# What clients hear
+# Answers to clients
 
 
 def batch(*writes: int, client: str = "c1") -> Entry:
@@ -367,7 +367,7 @@ def test_an_error_that_says_nothing_of_the_state_acknowledges_nothing() -> None:
     assert not world.told
 
 
-# What is told
+# Texts
 
 
 def test_the_first_broken_property_is_told_with_the_last_events_and_no_other() -> None:
