@@ -22,6 +22,7 @@ from workbench.checkers.linearizable import check_history
 from workbench.record.history import Op
 from workbench.running.client import outcome
 from workbench.workloads.lin_kv import LinKv
+from workbench.workloads.workload import Settings
 
 import raft
 from node import Body, Message
@@ -138,7 +139,7 @@ class Clients:
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self.world, self.rng = world, rng
-        self.workload = LinKv(rng, len(NODES))
+        self.workload = LinKv(rng, Settings(len(NODES)))
         self.history: list[Op] = []
         self.processes = 0
         self.value = 0

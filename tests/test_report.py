@@ -29,6 +29,7 @@ from workbench.running.results import availability
 from workbench.soak import seeds
 from workbench.verdicts import Results, merge
 from workbench.workloads.lin_kv import LinKv
+from workbench.workloads.workload import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 MS = 1_000_000
@@ -126,7 +127,7 @@ def kept(history: History, name: str = "20261126T024210.771Z") -> Path:
     for node in ("n0", "n10", "n2"):
         (folder / "node-logs" / f"{node}.log").touch()
     events = [op for op in history.events if op.process != "nemesis"]
-    workload = LinKv(random.Random(0), 1)
+    workload = LinKv(random.Random(0), Settings(1))
     results: Results = {
         Keyword("availability"): availability(events, None),
         Keyword("net"): {

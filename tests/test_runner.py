@@ -22,7 +22,7 @@ from workbench.running.runner import CATCH_UP, INIT_TIMEOUT, LATE_INIT, Runner, 
 from workbench.simulation.loop import VirtualLoop, dice
 from workbench.units import SECOND
 from workbench.workloads import WORKLOADS
-from workbench.workloads.workload import ERRORS
+from workbench.workloads.workload import ERRORS, Settings
 
 Body = dict[str, Any]
 HOSTILE = "n0 term 1: <script>alert(1)</script>"
@@ -409,7 +409,7 @@ def error(code: Any) -> Body:
 @pytest.mark.parametrize("code", [*range(-1, 40), 10**30])
 def test_errors_are_definite_or_not(code: int) -> None:
     definite = code in (1, 10, 11, 12, 14, 20, 21, 22, 30)
-    workload = WORKLOADS["lin-kv"](dice(1, "test"), 1)
+    workload = WORKLOADS["lin-kv"](dice(1, "test"), Settings(1))
     name = Keyword(ERRORS[code][0] if definite or code in (0, 13) else "unknown")
     for f, type in (("read", "fail"), ("write", "fail" if definite else "info")):
         value = [0, None if f == "read" else 1]

@@ -21,6 +21,7 @@ from workbench.serve import runs
 from workbench.serve.runs import Runs
 from workbench.serve.server import Server, StoreHandler
 from workbench.workloads.lin_kv import LinKv
+from workbench.workloads.workload import Settings
 
 MS = 1_000_000
 VALID = Keyword("valid?")
@@ -149,7 +150,7 @@ def test_what_a_run_did(tmp_path: Path) -> None:
         Op(0, "invoke", "read", [0, None], 1 * MS, 1),
         Op(0, "ok", "read", [0, None], 2500 * MS, 2),
     ]
-    store.write(folder, history, {VALID: True}, LinKv(random.Random(1), 2), command)
+    store.write(folder, history, {VALID: True}, LinKv(random.Random(1), Settings(2)), command)
     kind, text = row(tmp_path)
     assert kind == "valid"
     assert "1 operations (1 ok, 0 failed, 0 unknown) · 2 nodes · faults: partition · 2.5 s" in text

@@ -16,6 +16,7 @@ from workbench.running import options
 from workbench.running.runner import Record
 from workbench.soak import seeds, shapes
 from workbench.workloads.lin_kv import LinKv
+from workbench.workloads.workload import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 RAFT = ROOT / "raft.py"
@@ -179,6 +180,6 @@ def test_the_shapes_have_everything_in_them() -> None:
 def test_what_counts_as_a_failure(
     record: Record, valid: bool | None, complaints: list[str], kind: str, why: str
 ) -> None:
-    workload = LinKv(None, 1)  # type: ignore[arg-type]
+    workload = LinKv(None, Settings(1))  # type: ignore[arg-type]
     workload.analyses = {0: Analysis(valid, "because", 0)}
     assert seeds.failure(record, workload, complaints) == (kind, why)

@@ -15,6 +15,7 @@ from workbench.record import store
 from workbench.record.edn import Keyword
 from workbench.record.history import Op
 from workbench.workloads.echo import Echo
+from workbench.workloads.workload import Settings
 
 HISTORY = [
     Op(0, "invoke", "echo", "ヽ", 0, 0),
@@ -29,7 +30,7 @@ def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(folder: Path) -> None:
-    store.write(folder, HISTORY, {Keyword("valid?"): True}, Echo(random.Random(0), 1))
+    store.write(folder, HISTORY, {Keyword("valid?"): True}, Echo(random.Random(0), Settings(1)))
 
 
 def test_a_run_has_its_files_and_is_the_latest() -> None:

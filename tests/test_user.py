@@ -28,6 +28,7 @@ from workbench.simulation.loop import VirtualLoop
 from workbench.units import SECOND
 from workbench.verdicts import UNKNOWN
 from workbench.workloads.lin_kv import LinKv
+from workbench.workloads.workload import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 VALID = Keyword("valid?")
@@ -190,7 +191,7 @@ def test_a_run_cut_short_without_an_anomaly_is_unknown(
     events: list[tuple[str, str, object]], valid: bool, when_cut: object
 ) -> None:
     for cut_short, expected in ("", valid), ("cut short by SIGINT", when_cut):
-        workload = LinKv(random.Random(0), 1)
+        workload = LinKv(random.Random(0), Settings(1))
         run = record(*events, cut_short=cut_short)
         found = results(run, network(), workload, options("--availability", "0"))
         assert found[VALID] is expected
@@ -198,12 +199,13 @@ def test_a_run_cut_short_without_an_anomaly_is_unknown(
 
 def test_a_cut_short_run_is_not_blamed_for_its_availability() -> None:
     run = record(*WRITTEN, ("invoke", "write", 2), cut_short="cut short by SIGINT")
-    found = results(run, network(), LinKv(random.Random(0), 1), options("--availability", "total"))
+    workload = LinKv(random.Random(0), Settings(1))
+    found = results(run, network(), workload, options("--availability", "total"))
     assert found[VALID] is UNKNOWN
 
 
 def test_an_interrupted_analysis_is_unknown_and_the_rest_is_there() -> None:
-    workload = LinKv(random.Random(0), 1)
+    workload = LinKv(random.Random(0), Settings(1))
 
     def check(_: object) -> None:
         raise Interrupted("SIGTERM")

@@ -12,11 +12,11 @@ from workbench.record.history import Op
 from workbench.workloads import lin_kv
 from workbench.workloads.echo import Echo
 from workbench.workloads.lin_kv import LinKv
-from workbench.workloads.workload import ERRORS, Worker
+from workbench.workloads.workload import ERRORS, Settings, Worker
 
 
 def test_a_key_is_retired_after_20_processes() -> None:
-    workload = LinKv(random.Random(1), 1)
+    workload = LinKv(random.Random(1), Settings(1))
     workers = [Worker(0, 0), Worker(1, 1)]
     processes: dict[int, set[int]] = {}
     for _ in range(400):
@@ -32,7 +32,7 @@ def test_a_key_is_retired_after_20_processes() -> None:
 
 
 def test_a_key_is_retired_after_as_many_processes_as_work_on_it_if_these_are_more() -> None:
-    workload = LinKv(random.Random(1), 11)
+    workload = LinKv(random.Random(1), Settings(11))
     workers = [Worker(thread, thread) for thread in range(22)]
 
     def keys() -> set[int]:
@@ -48,7 +48,7 @@ def test_a_key_is_retired_after_as_many_processes_as_work_on_it_if_these_are_mor
 
 @pytest.mark.parametrize("busy", [[], [4, 5], [3, 4, 5], [0, 1], [0, 1, 2]])
 def test_each_half_of_the_workers_has_its_share_whoever_is_stuck(busy: list[int]) -> None:
-    workload = LinKv(random.Random(1), 3)
+    workload = LinKv(random.Random(1), Settings(3))
     workers = [Worker(thread, thread) for thread in range(6)]
     free = [worker for worker in workers if worker.thread not in busy]
     drawn: Counter[str] = Counter()
@@ -69,7 +69,7 @@ def test_each_half_of_the_workers_has_its_share_whoever_is_stuck(busy: list[int]
 
 
 def test_each_group_of_2n_workers_has_a_key_of_its_own() -> None:
-    workload = LinKv(random.Random(1), 2)
+    workload = LinKv(random.Random(1), Settings(2))
     workers = [Worker(thread, thread) for thread in range(8)]
     keys: dict[int, set[int]] = {0: set(), 1: set()}
     for _ in range(200):
@@ -91,7 +91,7 @@ READ = (1, "invoke", "read", None)
 
 
 def results(ops: list[Op]) -> str:
-    return edn.dumps(LinKv(random.Random(1), 1).check(ops))
+    return edn.dumps(LinKv(random.Random(1), Settings(1)).check(ops))
 
 
 def test_of_a_key_that_is_linearizable_the_last_operation_is_told() -> None:
@@ -131,7 +131,7 @@ def test_without_clients_there_is_nothing_to_judge() -> None:
 
 
 def test_an_echo_without_payload_is_malformed() -> None:
-    echo = Echo(random.Random(1), 1)
+    echo = Echo(random.Random(1), Settings(1))
     assert echo.complete("echo", 1, {"type": "echo_ok", "echo": 2}) == 2
     for reply in ({"type": "echo_ok"}, {"type": "read_ok", "echo": 1}):
         with pytest.raises(ValueError, match=r"must|missing"):
@@ -163,7 +163,7 @@ def test_an_echo_is_right_if_it_is_ok_with_the_same_payload(what: str) -> None:
         Op(1, "ok", "echo", "Please echo 3", 4, 4),
         Op(1, "invoke", "echo", "Please echo 4", 5, 5),  # still under way at the end
     ]
-    results = Echo(random.Random(1), 1).check(ops)
+    results = Echo(random.Random(1), Settings(1)).check(ops)
     assert results[Keyword("valid?")] is valid
     received = value if type == "ok" else error
     expected = ["Expected a message with :echo", "Please echo 1", "But received", received]

@@ -40,7 +40,7 @@ from workbench.running.cluster import Processes  # noqa: E402
 from workbench.simulation.loop import RealLoop  # noqa: E402
 from workbench.units import SECOND  # noqa: E402
 from workbench.workloads.lin_kv import LinKv  # noqa: E402
-from workbench.workloads.workload import Body  # noqa: E402
+from workbench.workloads.workload import Body, Settings  # noqa: E402
 
 NODE = [sys.executable, str(ROOT / "raft.py")]
 KEYS = 3  # number of keys in use at a time
@@ -239,7 +239,7 @@ class Bench:
         self.said: list[tuple[int, str]] = []  # time (ns) and text of the nodes' lines on stderr
         self.crash = ""  # reason if a node ended by itself
         self._rules = Rules(report)
-        self._workload = LinKv(self.rng, count)
+        self._workload = LinKv(self.rng, Settings(count))
         self._clients = 0  # number of clients so far
         self._free: list[Client] = []  # clients without a request in flight
         self._working = 0  # number of calls of `rest`, each of which stops all loops of clients

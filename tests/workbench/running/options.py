@@ -8,12 +8,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..network.nemesis import FAULTS, JEPSEN_KINDS, KINDS, ONLY_SIMULATED, TARGETS
 from ..workloads import WORKLOADS
 from ..workloads.topology import TOPOLOGIES
+from ..workloads.workload import Settings
 
 DESCRIPTION = """\
 Tests a Maelstrom binary as the real Maelstrom does, but without a JVM. The results are in
@@ -62,7 +63,11 @@ class Options:
     seed: int
     args: tuple[str, ...]
     command: tuple[str, ...] = ()
-    topology: str = "grid"
+    topology: str = Settings.topology
+    key_count: int = Settings.key_count
+    max_txn_length: int = Settings.max_txn_length
+    max_writes_per_key: int = Settings.max_writes_per_key
+    consistency_models: tuple[str, ...] = Settings.consistency_models
     first_node: int = 0  # number in the id of the first node
     concurrency_note: str = ""  # says which --concurrency was chosen, if that is not the usual one
 
@@ -70,6 +75,11 @@ class Options:
     def node_ids(self) -> list[str]:
         """The nodes' ids: n0, n1, ..., or without --node-count n1 to n5."""
         return [f"n{number + self.first_node}" for number in range(self.node_count)]
+
+    @property
+    def settings(self) -> Settings:
+        """The options of the workload."""
+        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
 
 
 class Parser(argparse.ArgumentParser):
@@ -124,6 +134,11 @@ def names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     return split
 
 
+def models(text: str) -> tuple[str, ...]:
+    """Splits the names of consistency models at commas between blanks, as Maelstrom does."""
+    return tuple(text.split(" , "))
+
+
 def constants(text: str) -> dict[str, float]:
     """Converts comma-separated NAME=NUMBER pairs."""
     try:
@@ -175,8 +190,19 @@ def parser() -> Parser:
         help="number of clients, for example 10, or 4n for 4 clients a node; default: "
         f"{CONCURRENCY}; at most {MOST_CLIENTS:,}; lin-kv needs a multiple of 2n, and takes 2n by "
         "default")
-    add("--topology", choices=TOPOLOGIES, default="grid",
+    add("--topology", choices=TOPOLOGIES, default=Settings.topology,
         help="neighbours that broadcast suggests to the nodes; default: %(default)s")
+    add("--key-count", type=whole(1), default=Settings.key_count, metavar="N",
+        help="keys that transactions use at a time; default: %(default)s")
+    add("--max-txn-length", type=whole(1), default=Settings.max_txn_length, metavar="N",
+        help="maximum number of micro-operations in a transaction; default: %(default)s")
+    add("--max-writes-per-key", type=whole(1), default=Settings.max_writes_per_key, metavar="N",
+        help="maximum number of writes to a key; then another key takes its place; default: "
+        "%(default)s")
+    add("--consistency-models", type=models, default=Settings.consistency_models,
+        metavar="MODEL[ , MODEL]",
+        help="consistency models that the transactions must satisfy; the commas need blanks on "
+        f"both sides; default: {Settings.consistency_models[0]}")
     add("--latency", type=at_least(0), default=0, metavar="MS",
         help="mean latency between servers; default: %(default)s")
     add("--latency-dist", choices=("constant", "uniform", "exponential"), default="constant",

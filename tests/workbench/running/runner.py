@@ -107,7 +107,7 @@ class Runner:
         self._node_ids = options.node_ids
         self._cluster = cluster
         self.workload = WORKLOADS[options.workload](
-            dice(options.seed, "workload"), options.node_count
+            dice(options.seed, "workload"), options.settings
         )
         self.network = Network(
             loop,
@@ -352,7 +352,7 @@ class Runner:
 
     def _set_up(self, clients: Mapping[str, Client]) -> None:
         """Sends the workload's set-up request to each node, and waits for all replies."""
-        request = self.workload.set_up(self._node_ids, self._options.topology)
+        request = self.workload.set_up(self._node_ids)
         if not request:
             return
         f, value = request

@@ -20,10 +20,10 @@ from .g_set import GSet
 from .lin_kv import LinKv
 from .pn_counter import PnCounter
 from .unique_ids import UniqueIds
-from .workload import Workload
+from .workload import Settings, Workload
 
-# By the argument of -w. A workload is made from a random generator and the number of nodes.
-WORKLOADS: Mapping[str, Callable[[random.Random, int], Workload]] = {
+# By the argument of -w. A workload is made from a random generator and its settings.
+WORKLOADS: Mapping[str, Callable[[random.Random, Settings], Workload]] = {
     "lin-kv": LinKv,
     "echo": Echo,
     "unique-ids": UniqueIds,
@@ -34,11 +34,13 @@ WORKLOADS: Mapping[str, Callable[[random.Random, int], Workload]] = {
 }
 
 
-def judge(name: str, ops: Sequence[Op]) -> tuple[Workload, Results]:
+def judge(
+    name: str, ops: Sequence[Op], settings: Settings | None = None
+) -> tuple[Workload, Results]:
     """Checks a history of this workload. Raises HistoryError if it is none.
 
     The returned workload has the reasons and the warnings.
     """
     operations(clients(ops))  # each completion has its invocation
-    workload = WORKLOADS[name](random.Random(), 1)
+    workload = WORKLOADS[name](random.Random(), settings or Settings())
     return workload, workload.check(ops)

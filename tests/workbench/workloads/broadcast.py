@@ -21,7 +21,7 @@ from ..record.edn import Keyword
 from ..record.history import Op
 from ..verdicts import Results
 from .topology import TOPOLOGIES
-from .workload import Body, Final, Next, Plain, Worker, expect, expect_list
+from .workload import Body, Final, Next, Plain, Settings, Worker, expect, expect_list
 
 
 class Broadcast(Plain):
@@ -31,12 +31,12 @@ class Broadcast(Plain):
     idempotent = frozenset({"read"})
     final: Final | None = Final("read", {Keyword("final?"): True})
 
-    def __init__(self, rng: random.Random, node_count: int) -> None:
-        super().__init__(rng, node_count)
+    def __init__(self, rng: random.Random, settings: Settings) -> None:
+        super().__init__(rng, settings)
         self._messages = count()
 
-    def set_up(self, node_ids: Sequence[str], topology: str) -> tuple[str, Any] | None:
-        return "topology", TOPOLOGIES[topology](node_ids)
+    def set_up(self, node_ids: Sequence[str]) -> tuple[str, Any] | None:
+        return "topology", TOPOLOGIES[self.settings.topology](node_ids)
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
         worker = self.in_turn(free)

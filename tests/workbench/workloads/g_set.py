@@ -17,7 +17,7 @@ from typing import Any
 from ..checkers import set_full
 from ..record.history import Op
 from ..verdicts import Results
-from .workload import Body, Final, Next, Plain, Worker, expect, expect_list
+from .workload import Body, Final, Next, Plain, Settings, Worker, expect, expect_list
 
 
 class GSet(Plain):
@@ -27,8 +27,8 @@ class GSet(Plain):
     catches = False
     final: Final | None = Final("read")
 
-    def __init__(self, rng: random.Random, node_count: int) -> None:
-        super().__init__(rng, node_count)
+    def __init__(self, rng: random.Random, settings: Settings) -> None:
+        super().__init__(rng, settings)
         self._elements = count()
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:

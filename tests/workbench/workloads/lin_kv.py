@@ -18,7 +18,7 @@ from ..checkers.linearizable import BUDGET, Analysis, check_history
 from ..record.edn import Keyword
 from ..record.history import Op
 from ..verdicts import UNKNOWN, VALID, Results, merge
-from .workload import Body, Next, Plain, Worker, expect
+from .workload import Body, Next, Plain, Settings, Worker, expect
 
 PROCESS_LIMIT = 20  # a key is retired after so many processes, as in Jepsen's register test
 VALUES = 5
@@ -37,9 +37,9 @@ class LinKv(Plain):
     reusable = True
     idempotent = frozenset({"read"})
 
-    def __init__(self, rng: random.Random, node_count: int) -> None:
-        super().__init__(rng, node_count)
-        self.group = 2 * node_count
+    def __init__(self, rng: random.Random, settings: Settings) -> None:
+        super().__init__(rng, settings)
+        self.group = 2 * settings.node_count
         self._keys: dict[int, int] = {}  # by group of threads: its current key
         self._processes: dict[int, set[int]] = {}  # by group: processes that used its current key
         self._next_key = 0

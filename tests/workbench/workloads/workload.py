@@ -35,6 +35,18 @@ NET_TIMEOUT = Keyword("net-timeout")
 INDETERMINATE = "indeterminate: "  # start of the error of an operation whose client threw
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The options of a test that change what its workload does. Defaults are Maelstrom's."""
+
+    node_count: int = 1
+    topology: str = "grid"
+    key_count: int = 10  # keys that transactions use at a time
+    max_txn_length: int = 4  # micro-operations of a transaction
+    max_writes_per_key: int = 16  # after so many writes another key takes the key's place
+    consistency_models: tuple[str, ...] = ("strict-serializable",)
+
+
 @dataclass
 class Worker:
     """A client thread. After an unknown outcome it gets a new process number."""
@@ -70,7 +82,7 @@ class Workload(Protocol):
     reasons: list[str]  # sentences that say why the history is not valid; filled by `check`
     warnings: list[str]  # sentences on faults that do not change the verdict; filled by `check`
 
-    def set_up(self, node_ids: Sequence[str], topology: str) -> tuple[str, Any] | None:
+    def set_up(self, node_ids: Sequence[str]) -> tuple[str, Any] | None:
         """Returns f and value of the request to each node before the first operation, if any."""
 
     def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
@@ -96,14 +108,15 @@ class Plain:
     catches = True
     final: Final | None = None
 
-    def __init__(self, rng: random.Random, node_count: int) -> None:
+    def __init__(self, rng: random.Random, settings: Settings) -> None:
+        self.settings = settings
         self.analyses: dict[Any, Analysis] = {}
         self.reasons: list[str] = []
         self.warnings: list[str] = []
         self._rng = rng
         self._turn = 0  # the thread after the last one that started an operation
 
-    def set_up(self, node_ids: Sequence[str], topology: str) -> tuple[str, Any] | None:
+    def set_up(self, node_ids: Sequence[str]) -> tuple[str, Any] | None:
         return None
 
     def in_turn(self, free: Sequence[Worker]) -> Worker:
