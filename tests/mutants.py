@@ -91,7 +91,7 @@ def simulate(binary: Path, words: str, seed: int) -> str:
         return wrong[0]
     runner.workload.check(record.history)
     analyses = runner.workload.analyses.values()
-    return next((f"checker: {found.why}" for found in analyses if found.valid is False), "")
+    return next((f"checker: {one.contradiction}" for one in analyses if one.contradiction), "")
 
 
 def fails(test: str, folder: Path) -> str:

@@ -251,6 +251,7 @@ def test_a_cluster_flooded_with_garbage_refuses_it_and_stays_linearizable(reads:
     analyses = check_history(clients.history)
     assert analyses.keys() == {0, 1, 2}
     assert all(analysis.valid is True for analysis in analyses.values()), analyses
+    assert not any(analysis.contradiction for analysis in analyses.values()), analyses
 
 
 def test_a_process_answers_after_2000_lines_of_garbage() -> None:

@@ -230,7 +230,7 @@ def test_the_status_is_that_of_the_worst_history(
     assert [verdict for _, verdict, _ in last] == ["invalid", "unknown", "valid"]
     assert last[0][2] == (
         "process 1's read found 3, but key 0 held 2: written by process 0, at 0.003 s (index 0); "
-        "the read was at 0.003 s (index 1)"
+        "the read was at 0.003 s (index 1); valid if each key starts with 3: --initial 3"
     )
 
 

@@ -115,7 +115,8 @@ def killed(folder: Path, binary: Path, seed: int) -> tuple[list[Op], bool]:
     record = runner.run()
     assert not record.problems and not record.crash
     runner.workload.check(record.history)
-    return record.history, all(one.valid is True for one in runner.workload.analyses.values())
+    analyses = runner.workload.analyses.values()
+    return record.history, all(one.valid is True and not one.contradiction for one in analyses)
 
 
 # Runs

@@ -16,7 +16,6 @@ from typing import IO
 import pytest
 from workbench import __main__ as bench
 from workbench import check
-from workbench.checkers.linearizable import BUDGET
 from workbench.network.network import Latency, Network, ProtocolError, nesting
 from workbench.record.edn import Keyword
 from workbench.record.history import Op
@@ -342,9 +341,10 @@ def test_check_agrees_with_the_results_of_the_run(
     (tmp_path / "history.edn").write_text(GOOD)
     if parts is not None:
         (tmp_path / "results.edn").write_text(parts)
-    found = check.judge(tmp_path, BUDGET)
-    assert found[0] is verdict and why in found[1]
-    assert check.judge(tmp_path / "history.edn", BUDGET) == (True, "1 operations on 1 keys")
+    (found,) = check.judge(tmp_path)
+    assert found.verdict.valid is verdict and why in found.text()
+    (found,) = check.judge(tmp_path / "history.edn")
+    assert (found.verdict.valid, found.text()) == (True, "1 operations on 1 keys")
 
 
 # serve

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from workbench import check
-from workbench.checkers.linearizable import BUDGET
 from workbench.record import edn
 from workbench.record.edn import Keyword
 from workbench.record.history import read
@@ -72,7 +71,8 @@ def test_one_node_looks_good_and_leaves_its_files(tmp_path: Path) -> None:
     parts = ["timeline", "exceptions", "stats", "availability", "net", "workload", "valid?"]
     assert list(results) == list(map(Keyword, parts))
     assert "\t:invoke\t:read\t[0 nil]" in done.stdout
-    assert check.judge(latest, BUDGET)[0] is True
+    (found,) = check.judge(latest)
+    assert found.verdict.valid is True
     # history.txt and the lines on the console tell the same story as history.edn.
     assert [(op.process, op.type, op.value) for op in read(latest / "history.txt")] == [
         (op.process, op.type, op.value) for op in read(latest)
@@ -85,10 +85,11 @@ def test_two_nodes_are_found_out_and_drawn(tmp_path: Path) -> None:
     assert done.stdout.rstrip().endswith("Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻")  # noqa: RUF001
     picture = next((tmp_path / "store" / "latest").glob("independent/*/linear.svg"))
     texts = " ".join(ElementTree.parse(picture).getroot().itertext())
-    verdict, why = check.judge(tmp_path / "store" / "latest", BUDGET)
-    assert verdict is False
+    (found,) = check.judge(tmp_path / "store" / "latest")
+    assert found.verdict.valid is False
     # One sentence everywhere; the picture breaks its lines, and shows the first key's.
-    assert why.partition(" (and ")[0] in done.stdout
+    why = found.verdict.why[0]
+    assert why in done.stdout
     assert why.split(";")[0] in " ".join(texts.split())
 
 

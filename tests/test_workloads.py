@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import pytest
 from test_runner import Body, Node, Nodes, answering, good, make, options
 from workbench import check
-from workbench.checkers.linearizable import BUDGET
 from workbench.console.console import Console
 from workbench.reasons import reasons, warnings
 from workbench.record import edn
@@ -497,13 +496,19 @@ def test_check_finds_the_workload_in_the_command_or_in_the_name_of_the_folder(
         stored(tmp_path / "theirs", "{:valid? false}", log),
         stored(tmp_path / "broadcast" / "run"),
     ):
-        assert check.judge(folder, BUDGET) == found
-        assert check.judge(folder, BUDGET, "g-set") == found
+        assert judged(folder) == found
+        assert judged(folder, "g-set") == found
     bare = stored(tmp_path / "bare") / "history.edn"
-    assert check.judge(bare, BUDGET, "broadcast") == found
-    assert check.judge(bare, BUDGET)[0] is not True
+    assert judged(bare, "broadcast") == found
+    assert judged(bare)[0] is not True
     other = stored(tmp_path / "other", log="Command line: lein run test -w raffle\n")
-    assert check.judge(other, BUDGET) == (None, "there is no checker for the workload raffle")
+    assert judged(other) == (None, "there is no checker for the workload raffle")
+
+
+def judged(path: Path, workload: str = "") -> tuple[bool | None, str]:
+    """Returns the verdict of `check` on a path with one history, and its text."""
+    (found,) = check.judge(path, check.Wishes(workload))
+    return found.verdict.valid, found.text()
 
 
 def test_check_has_an_option_for_the_workload(
@@ -518,10 +523,8 @@ def test_check_has_an_option_for_the_workload(
 def test_check_refuses_what_is_no_history_of_the_workload(name: str, tmp_path: Path) -> None:
     path = tmp_path / "history.edn"
     path.write_text("{:process 0, :type :ok, :f :read, :value 1, :index 0}")
-    verdict, why = check.judge(path, BUDGET, name)
-    assert (verdict, why) == (
-        None, "process 0 completes a read (index 0) that it did not invoke",
-    )  # fmt: skip
+    why = "process 0 completes a read (index 0) that it did not invoke"
+    assert judged(path, name) == (None, why)
 
 
 def test_the_page_of_a_run_tells_the_reasons_of_its_workload(tmp_path: Path) -> None:

@@ -468,8 +468,8 @@ def cluster(
         finally:
             bench.nodes.stop()
     for key, analysis in check_history(bench.history, BUDGET).items():
-        if analysis.valid is False:
-            report.breaks("not linearizable", f"key {key}: {analysis.why}")
+        if analysis.contradiction:
+            report.breaks("not linearizable", f"key {key}: {analysis.contradiction}")
         elif analysis.valid is None:
             report.line(f"  key {key}: {analysis.why}")
 

@@ -63,7 +63,7 @@ def of_part(name: str, part: Results) -> list[str]:
 
 def _of_workload(part: Results) -> Iterator[str]:
     keys = get(part, "results")
-    for found in keys.values() if isinstance(keys, dict) else ():
+    for found in sorted(keys.values(), key=_not_invalid) if isinstance(keys, dict) else ():
         why = get(found, "linearizable", "why")
         if get(found, "valid?") is not True and isinstance(why, str):
             yield why
@@ -72,6 +72,11 @@ def _of_workload(part: Results) -> Iterator[str]:
     for error in errors if isinstance(errors, list) else ():
         if isinstance(error, list) and len(error) == 4:
             yield _of_echo(edn.dumps(error[1]), error[3])
+
+
+def _not_invalid(found: Any) -> bool:
+    """Returns a sort key that puts invalid results first."""
+    return get(found, "valid?") is not False
 
 
 def warnings(results: Results) -> list[str]:

@@ -13,9 +13,13 @@ Facts that follow from a completion:
 |-------------------------|--------------------------|--------------------------------------|
 | ok                      | the register held v      | it took effect (the register held a) |
 | fail, error 20          | the key was absent       | cas: the key was absent              |
-| fail, error 22, or none | nothing                  | cas: the register did not hold a     |
+| fail, error 22          | nothing                  | cas: the register did not hold a     |
 | fail, any other error   | nothing                  | it never took effect                 |
+| fail without an error   | nothing                  | the same; see `Assumptions`          |
 | info, or no completion  | nothing                  | it may take effect later, or never   |
+
+Knossos, the checker of the real Maelstrom, drops all failed operations (knossos.history/complete).
+So a contradiction that needs error 20 or 22 is only a warning here.
 
 Null and absent are two states, and only absent explains error 20. A read of nil, or a cas from nil,
 fits both states, because stores without error 20 return nil for an absent key. Values are compared
@@ -37,7 +41,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from heapq import heappop, heappush
 from typing import Any
@@ -56,6 +60,21 @@ ABSENT = 0  # the state of a register that was never written
 NULL = 1
 NOT_FOUND = {20, "key-does-not-exist"}
 MISMATCH = {22, "precondition-failed"}
+
+
+NOTHING = "nothing"
+MISMATCHED = "mismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """Facts about a register that its history does not state."""
+
+    initial: Any = None  # the value before the first write; None for an absent key
+    # Meaning of a failed cas without an error. NOTHING: it had no effect. MISMATCHED: in addition,
+    # the register did not hold the expected value.
+    failed_cas: str = NOTHING
+    errors: bool = True  # whether errors 20 and 22 say something about the register
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,13 @@ class Analysis:
     final_paths: list[list[Step]] = field(default_factory=list)
     # The register's value at the end, and the last operation.
     final_states: list[tuple[Any, Operation | None]] = field(default_factory=list)
+    # Says how an error 20 or 22 contradicts an otherwise valid history; "" if none does.
+    warning: str = ""
+
+    @property
+    def contradiction(self) -> str:
+        """Says how the answers contradict each other, even if only by an error; "" if not."""
+        return self.why if self.valid is False else self.warning
 
 
 @dataclass(slots=True)
@@ -103,11 +129,19 @@ class Rule:
 class Register:
     """The rules of a history's operations. The register's states are numbered."""
 
-    def __init__(self, ops: Sequence[Op], name: str = "the register") -> None:
+    def __init__(
+        self,
+        ops: Sequence[Op],
+        name: str = "the register",
+        assumptions: Assumptions = Assumptions(),
+    ) -> None:
         self.name = name
+        self.assumptions = assumptions
         self.timed = bool(ops) and ops[-1].time > 0
         self._numbers: dict[Hashable, int] = {None: NULL}
         self.values: list[Any] = [None, None]
+        initial = assumptions.initial
+        self.initial = ABSENT if initial is None else self._state(initial)
         self.known: list[Rule] = []  # operations with a completion, ordered by completion
         self.unknown: list[Rule] = []  # operations without one, ordered by invocation
         for operation in operations(ops):
@@ -156,16 +190,14 @@ class Register:
         return None
 
     def _failed(self, operation: Operation) -> Rule | None:
-        error = operation.error
-        if isinstance(error, list | tuple) and error:
-            error = error[0]
-        if isinstance(error, edn.Keyword):
-            error = error.name
-        if not isinstance(error, str | int | None) or operation.f not in ("read", "cas"):
-            return None
-        if error in NOT_FOUND:
+        error, told = _code(operation.error), self.assumptions.errors
+        if operation.f in ("read", "cas") and told and error in NOT_FOUND:
             return Rule(operation, frozenset([ABSENT]), None)
-        if operation.f == "cas" and (error in MISMATCH or error is None):
+        if operation.f != "cas":
+            return None
+        if error is None:
+            told, error = self.assumptions.failed_cas == MISMATCHED, 22
+        if told and error in MISMATCH:
             return Rule(operation, self._seen(operation.value[0]), None, negated=True)
         return None
 
@@ -195,7 +227,7 @@ class Register:
                 if rule.makes is not None:
                     operation = rule.operation
                     return f"written by process {operation.process}, {self.when(operation)}"
-        return "nothing was written before"
+        return "nothing was written before" if self.initial == ABSENT else "its initial value"
 
     def when(self, operation: Operation) -> str:
         """Gives the time of an operation's invocation, if the history has times, and its index."""
@@ -205,6 +237,15 @@ class Register:
     def show(self, state: int) -> str:
         """Shows a state as text, shortened."""
         return "absent" if state == ABSENT else shorten(edn.dumps(self.values[state]), SHOWN)
+
+
+def _code(error: Any) -> str | int | None:
+    """Returns the name or the number of an error: 22 for `[22 "text"]`; "" for other forms."""
+    if isinstance(error, list | tuple) and error:
+        error = error[0]
+    if isinstance(error, edn.Keyword):
+        error = error.name
+    return error if isinstance(error, str | int | None) else ""
 
 
 # raft.py has its own `identity`. With a shared one, a mistake in it would mislead the store and its
@@ -227,7 +268,12 @@ Link = tuple["Link | None", list[Rule], int]
 Configuration = tuple[int, int, int, int, Link]  # level, mask, state, used; its order
 
 
-def check(ops: Sequence[Op], budget: int = BUDGET, name: str = "the register") -> Analysis:
+def check(
+    ops: Sequence[Op],
+    budget: int = BUDGET,
+    name: str = "the register",
+    assumptions: Assumptions = Assumptions(),
+) -> Analysis:
     """Searches for a linearizable order of the events of one key.
 
     The events' values must not contain the key. `name` stands for the register in the verdict.
@@ -237,7 +283,7 @@ def check(ops: Sequence[Op], budget: int = BUDGET, name: str = "the register") -
     A short depth-first search finds the order of most valid histories. If it fails, a breadth-first
     search follows, which exhausts invalid histories soonest.
     """
-    register = Register(ops, name)
+    register = Register(ops, name, assumptions)
     share = min(budget, 50_000 + 2 * len(register.known))
     found = None
     if register.choices <= 10 * budget:
@@ -270,7 +316,9 @@ def _search(register: Register, budget: int, deep: bool) -> Analysis | None:
     # Configurations to visit: (priority, tie-break, configuration, its order). The lowest comes
     # first, and of equals the last one pushed. In a depth-first search all priorities are equal.
     queue: list[tuple[int, int, int, int, int, int, Link]] = []
-    steps: Iterable[Configuration] = [(0, 0, ABSENT, 0, (None, [], ABSENT))]
+    steps: Iterable[Configuration] = [
+        (0, 0, register.initial, 0, (None, [], register.initial))
+    ]
     while True:
         for level, mask, state, used, link in steps:
             # Places observing operations at once. Each completed level may allow more of them.
@@ -407,9 +455,44 @@ def _last_steps(register: Register, link: Link | None) -> list[Step]:
     return steps[:STEPS_KEPT][::-1]
 
 
-def check_history(ops: Sequence[Op], budget: int = BUDGET) -> dict[Any, Analysis]:
-    """Checks each key of a history. A single register has the key None."""
+def check_history(
+    ops: Sequence[Op], budget: int = BUDGET, assumptions: Assumptions = Assumptions()
+) -> dict[Any, Analysis]:
+    """Checks each key of a history. A single register has the key None.
+
+    If only errors 20 and 22 contradict a key's other answers, the key is valid, with a warning.
+    """
     return {
-        key: check(events, budget, "the register" if key is None else f"key {edn.dumps(key)}")
+        key: _check_key(
+            events, budget, "the register" if key is None else f"key {edn.dumps(key)}", assumptions
+        )
         for key, events in by_key(ops).items()
     }
+
+
+def _check_key(
+    ops: Sequence[Op], budget: int, name: str, assumptions: Assumptions
+) -> Analysis:
+    strict = check(ops, budget, name, assumptions)
+    tells = any(op.type == "fail" and _code(op.error) in NOT_FOUND | MISMATCH for op in ops)
+    if strict.valid is not False or not tells:
+        return strict
+    lenient = check(ops, budget, name, replace(assumptions, errors=False))
+    return strict if lenient.valid is False else replace(lenient, warning=strict.why)
+
+
+def first_values(ops: Sequence[Op]) -> list[Any]:
+    """Returns the values that a register may have held before its first write.
+
+    An ok operation saw each of them, and began before the first ok write or cas was complete.
+    """
+    found: dict[str, Any] = {}
+    for events in by_key(ops).values():
+        known = [operation for operation in operations(events) if operation.type == "ok"]
+        writes = [operation.end_index or 0 for operation in known if operation.f != "read"]
+        for operation in known:
+            if not writes or operation.start_index < min(writes):
+                seen = operation.value[0] if operation.f == "cas" else operation.value
+                if operation.f != "write" and seen is not None:
+                    found.setdefault(edn.dumps(seen, sort_keys=True), seen)
+    return list(found.values())

@@ -10,10 +10,17 @@ from ..record import edn
 from ..record.edn import Keyword
 from ..record.history import Op, shorten
 from ..units import SECOND
-from ..verdicts import UNKNOWN, VALID, Results
+from ..verdicts import UNKNOWN, VALID, Results, get
 
 REASONS_KEPT = 8
 SHOWN = 60  # characters shown of a value
+# Lists of faults in the results of a checker, and the names of these faults.
+ANOMALIES = {
+    "duplicated": "duplicated",  # unique-ids
+    "errors": "errors",  # echo and the counters
+    "failures": "nonlinearizable",  # lin-kv
+    "lost": "lost",  # broadcast and g-set
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,18 @@ class Verdict:
     why: list[str] = field(default_factory=list)
     # Sentences on faults that Jepsen's checker overlooks. They do not change `valid`.
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def anomalies(self) -> list[str]:
+        """Returns the sorted names of the faults that the results list.
+
+        Elle and the checker of kafka name them. For other checkers they are the names of the lists
+        in ANOMALIES that are not empty.
+        """
+        for named in ("anomaly-types", "bad-error-types"):
+            if found := get(self.results, named):
+                return sorted(str(name).removeprefix(":") for name in found)
+        return [name for entry, name in ANOMALIES.items() if get(self.results, entry)]
 
 
 def results(valid: bool | None, entries: dict[str, Any]) -> Results:

@@ -8,7 +8,9 @@ tuple of Jepsen's.
 from __future__ import annotations
 
 import codecs
+import gzip
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -223,47 +225,119 @@ def to_txt(op: Op) -> str:
 
 # Reading
 
+FORMS = """\
+It reads EDN (one `{:process 0, :type :invoke, :f :read, :value nil}` a line, one vector of such \
+maps, or one vector a line), columns (`0  :invoke  :read  nil`), and logs with such columns after \
+`jepsen.util`"""
+GZIP = b"\x1f\x8b"  # the first bytes of a gzipped file
 
-def read(path: Path) -> list[Op]:
-    """Reads the history in a store folder, a history.edn, a history.txt or a log of Jepsen's.
 
-    Raises HistoryError for any other file, and for a history without operations.
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The text of a history."""
+
+    path: Path
+    text: str
+    line: int | None = None  # its line in a file of several histories, from 1; None if alone
+
+    @property
+    def is_undated_log(self) -> bool:
+        """Tells whether a logger wrote it without times: `INFO  jepsen.util - 0 :invoke ...`.
+
+        Jepsen's console looked like this from 2014 to 2016.
+        """
+        return not EDN.match(self.text) and UNDATED.search(self.text) is not None
+
+    def ops(self) -> list[Op]:
+        """Returns the events. Raises HistoryError if the text is not a history."""
+        try:
+            ops = self._edn() if EDN.match(self.text) else self._log()
+        except (edn.EDNError, HistoryError) as error:
+            raise HistoryError(f"{self.path}: {error}") from error
+        for earlier, later in pairwise(ops):
+            if later.index <= earlier.index:
+                line = f"line {self.line}: " if self.line else ""
+                raise HistoryError(
+                    f"{self.path}: {line}each :index must be greater than the one before it, but "
+                    f"{later.index} follows {earlier.index}"
+                )
+        return ops
+
+    def _edn(self) -> list[Op]:
+        return list(_from_edn(self.text, self.line or 1))
+
+    def _log(self) -> list[Op]:
+        ops = list(_from_log(self.text))
+        if not any(isinstance(op.process, int) for op in ops):
+            raise HistoryError(f"it holds no operation that `maelstrom check` can read. {FORMS}")
+        return ops
+
+
+def histories(path: Path) -> list[Recorded]:
+    """Reads the texts of all histories in a file or in the folder of a run.
+
+    A file has several histories if each of its lines is a vector. The content tells the form. A
+    gzipped file is unpacked. Raises HistoryError if the file is not text or cannot be read.
     """
     if path.is_dir():
         for name in ("history.edn", "history.txt", "jepsen.log"):
             if (path / name).is_file():
-                return read(path / name)
+                return histories(path / name)
         raise HistoryError(f"{path} holds no history.edn: is it the folder of a run, in store/?")
     try:
+        content = path.read_bytes()
+        if content.startswith(GZIP):
+            content = gzip.decompress(content)
         # Not final: in a killed run the last character may be cut off.
-        text = codecs.utf_8_decode(path.read_bytes(), "strict", False)[0].removeprefix("\ufeff")
+        text = codecs.utf_8_decode(content, "strict", False)[0].removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise HistoryError(f"{path} is not UTF-8 text, so it is no history of Jepsen's") from error
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise HistoryError(f"{path} cannot be unpacked with gzip: {error}") from error
     except OSError as error:
         raise HistoryError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        ops = list(from_edn(text) if EDN.match(text) else _from_log(text))
-    except (edn.EDNError, HistoryError) as error:
-        raise HistoryError(f"{path}: {error}") from error
-    if any(later.index <= earlier.index for earlier, later in pairwise(ops)):
-        raise HistoryError(f"{path}: each :index must be greater than the one before it")
-    if not any(isinstance(op.process, int) for op in ops):
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.split("\n"), 1)
+        if (bare := line.strip()) and not bare.startswith(";")
+    ]
+    if len(lines) > 1 and VECTOR.fullmatch(lines[0][1]):
+        return [Recorded(path, line, number) for number, line in lines]
+    return [Recorded(path, text)]
+
+
+def read(path: Path) -> list[Op]:
+    """Reads the one history in a file or in the folder of a run.
+
+    Raises HistoryError if there is none, or more than one.
+    """
+    found = histories(path)
+    if len(found) > 1:
         raise HistoryError(
-            f"{path} holds no operation; give a history.edn, or a file with lines like "
-            "`0  :invoke  :read  nil`"
+            f"{path} holds {len(found):,} histories, a line each, where one is wanted; "
+            "`maelstrom check` judges them all"
         )
-    return ops
+    return found[0].ops()
 
 
 def from_edn(text: str) -> Iterator[Op]:
     """Yields the events in a text: maps, or sequences of maps. Raises HistoryError or EDNError."""
-    for index, form in enumerate(_forms(text)):
-        try:
-            yield _event(form, index)
-        except ValueError as error:
-            raise HistoryError(
-                f"entry {index + 1} is not an event: {error}: {edn.dumps(form)[:200]}"
-            ) from error
+    return _from_edn(text, 1)
+
+
+def _from_edn(text: str, first: int) -> Iterator[Op]:
+    """Does the work of `from_edn` for a text that begins on the line `first` of its file."""
+    try:
+        for index, (line, form) in enumerate(_forms(text)):
+            try:
+                yield _event(form, index)
+            except ValueError as error:
+                raise HistoryError(
+                    f"line {line + first - 1}: entry {index + 1} is not an event: {error}: "
+                    f"{edn.dumps(form)[:200]}"
+                ) from error
+    except edn.EDNError as error:
+        raise edn.EDNError(error.line + first - 1, error.problem, error.cut_off) from None
 
 
 def _event(form: Any, index: int) -> Op:
@@ -294,12 +368,15 @@ def _event(form: Any, index: int) -> Op:
     )
 
 
-def _forms(text: str) -> Iterator[Any]:
-    """Yields the maps of a history. Skips a last map that a killed run has cut off."""
+def _forms(text: str) -> Iterator[tuple[int, Any]]:
+    """Yields the maps of a history, each with the line on which it or its sequence begins.
+
+    Skips a last map that a killed run has cut off.
+    """
     whole = 0
     try:
-        for form in edn.load_all(text):
-            yield from form if isinstance(form, list) else [form]
+        for line, form in edn.numbered(text):
+            yield from ((line, one) for one in (form if isinstance(form, list) else [form]))
             whole += 1
     except edn.EDNError as error:
         if not error.cut_off:
@@ -309,16 +386,19 @@ def _forms(text: str) -> Iterator[Any]:
             yield from _forms(text[start.end() :])
 
 
-# EDN begins with a map, a sequence or a tag, possibly after comments. A log begins with words.
-EDN = re.compile(r"(?:[\s,]|;[^\n]*\n)*[{\[(#]")
+# EDN begins with a map, a sequence or a tag, possibly after comments. A log begins with words, or
+# with words in brackets: `[jepsen worker 1]`.
+EDN = re.compile(r"(?:[\s,]|;[^\n]*\n)*(?:[{(]|\[(?![a-z]+ )|#(?=[^\s#]))")
+VECTOR = re.compile(r"\s*(?:\[.*\]|\(.*\))\s*")
 LOG_LINE = re.compile(
-    r"""(?:^|.*jepsen\.util\s*[-:]\s*)      # the prefix in a console or a log
+    r"""(?:\s*|.*\bjepsen\.[\w.$-]+\s*[-:]?\s+)   # the prefix in a console or a log
         (?P<process>\d+|:nemesis)\s+
         :(?P<type>invoke|ok|fail|info)\s+
-        :(?P<f>[\w-]+)\s+
+        :(?P<f>\S+)\s+
         (?P<rest>\S.*)""",
     re.VERBOSE,
 )
+UNDATED = re.compile(r"^\s*[A-Z]+\s+jepsen\.util\s+-\s+\d+\s+:", re.MULTILINE)
 
 
 def _from_log(text: str) -> Iterator[Op]:
@@ -328,12 +408,17 @@ def _from_log(text: str) -> Iterator[Op]:
         if not match:
             continue
         process = match["process"]
+        forms = edn.load_all(match["rest"])
         try:
-            value, *error = edn.load_all(match["rest"])
+            value = next(forms, None)
         except (edn.EDNError, ValueError) as problem:
             if process == ":nemesis" or number == len(lines):
                 continue  # a nemesis logs any text; a killed run may cut off the last line
             raise HistoryError(f"line {number}: {problem}: {line[:200]}") from problem
+        try:
+            error = next(forms, None)
+        except (edn.EDNError, ValueError):
+            error = match["rest"]  # the further column is any text
         whole = match["rest"].rstrip().endswith("]") and (error or match["type"] != "fail")
         if number == len(lines) and not whole:
             continue  # the value or the error may be cut off
@@ -344,5 +429,5 @@ def _from_log(text: str) -> Iterator[Op]:
             value=value,
             time=0,
             index=number,
-            error=error[0] if error else None,
+            error=error,
         )

@@ -165,14 +165,13 @@ def _judged_by_workload(
     if results and get(results, "workload", "valid?") is True:
         return None
     try:
-        workload, found = judge(name, events)
+        found = judge(name, events)
     except HistoryError as error:
         return _verdict(get(results, "valid?")), [str(error)]
     if not results:
-        whys = [*workload.reasons, ALONE]
-        return _verdict(get(found, "valid?")), whys
+        return found.valid, [*found.why, ALONE]
     rest = {part: value for part, value in results.items() if part != Keyword("workload")}
-    return _verdict(get(results, "valid?")), workload.reasons + reasons(rest)
+    return _verdict(get(results, "valid?")), found.why + reasons(rest)
 
 
 def _judged(

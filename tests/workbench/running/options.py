@@ -78,8 +78,9 @@ class Options:
 
     @property
     def settings(self) -> Settings:
-        """The options of the workload."""
-        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
+        """The options of the workload. Those of `check` alone keep their defaults."""
+        names = {field.name for field in fields(Settings)} & {field.name for field in fields(self)}
+        return Settings(**{name: getattr(self, name) for name in names})
 
 
 class Parser(argparse.ArgumentParser):

@@ -90,6 +90,6 @@ def failure(record: Record, workload: Workload, complaints: list[str]) -> tuple[
     if record.crash:
         return "a node ended", record.crash
     for analysis in workload.analyses.values():
-        if analysis.valid is False:
-            return "not linearizable", analysis.why
+        if analysis.contradiction:
+            return "not linearizable", analysis.contradiction
     return ("traceback", f"a traceback: {complaints[0]}") if complaints else ("", "")

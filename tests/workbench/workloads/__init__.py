@@ -11,8 +11,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+from ..checkers.verdict import Verdict
+from ..reasons import of_part
 from ..record.history import Op, clients, operations
-from ..verdicts import Results
+from ..verdicts import UNKNOWN, VALID
 from .broadcast import Broadcast
 from .echo import Echo
 from .g_counter import GCounter
@@ -34,13 +36,11 @@ WORKLOADS: Mapping[str, Callable[[random.Random, Settings], Workload]] = {
 }
 
 
-def judge(
-    name: str, ops: Sequence[Op], settings: Settings | None = None
-) -> tuple[Workload, Results]:
-    """Checks a history of this workload. Raises HistoryError if it is none.
-
-    The returned workload has the reasons and the warnings.
-    """
+def judge(name: str, ops: Sequence[Op], settings: Settings | None = None) -> Verdict:
+    """Checks a history of this workload. Raises HistoryError if it is none."""
     operations(clients(ops))  # each completion has its invocation
     workload = WORKLOADS[name](random.Random(), settings or Settings())
-    return workload, workload.check(ops)
+    results = workload.check(ops)
+    valid = None if results[VALID] == UNKNOWN else results[VALID]
+    why = [] if valid is True else of_part("workload", results)
+    return Verdict(valid, results, why, workload.warnings)

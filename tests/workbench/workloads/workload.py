@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..checkers.linearizable import Analysis
+from ..checkers.linearizable import BUDGET, Analysis, Assumptions
 from ..checkers.verdict import Verdict
 from ..record.edn import Keyword
 from ..record.history import Op
@@ -37,7 +37,10 @@ INDETERMINATE = "indeterminate: "  # start of the error of an operation whose cl
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of a test that change what its workload does. Defaults are Maelstrom's."""
+    """The options of a test or of `check` that change what a workload does.
+
+    Defaults are Maelstrom's.
+    """
 
     node_count: int = 1
     topology: str = "grid"
@@ -45,6 +48,9 @@ class Settings:
     max_txn_length: int = 4  # micro-operations of a transaction
     max_writes_per_key: int = 16  # after so many writes another key takes the key's place
     consistency_models: tuple[str, ...] = ("strict-serializable",)
+    budget: int = BUDGET  # configurations that the check of lin-kv visits for each key
+    # Facts about the registers of lin-kv.
+    assumptions: Assumptions = field(default_factory=Assumptions)
 
 
 @dataclass
