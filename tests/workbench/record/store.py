@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from itertools import islice, pairwise
 from pathlib import Path
 
-from ..report import linear, timeline
+from ..report import cycles, linear, timeline
 from ..verdicts import Results
 from ..workloads.workload import Workload
 from . import edn, journal, life, node_log
@@ -78,6 +78,10 @@ def write(
         picture = folder / "independent" / str(key) / "linear.svg"
         picture.parent.mkdir(parents=True)
         _save(picture, linear.svg(operations(keys[key]), analysis, f"key {key}"))
+    if workload.transactions:
+        for name, text in cycles.files(workload.transactions).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            _save(folder / name, text)
     _link(folder.parent / "latest", folder)
     _link(folder.parent.parent / "latest", folder)
 
