@@ -13,10 +13,11 @@ from .reasons import indented, of_part, reasons
 from .record import edn, store
 from .record.edn import Keyword
 from .record.history import HistoryError, Op, clients, read
-from .running.options import Parser, whole
+from .running.options import Parser, settings, whole
 from .verdicts import VALID, VERDICTS, get, merge
 from .workloads import WORKLOADS
 from .workloads import judge as judge_history
+from .workloads.workload import Settings
 
 DEFAULT = "lin-kv"
 
@@ -51,14 +52,16 @@ def judge(path: Path, budget: int, workload: str = "") -> tuple[bool | None, str
 def _judge_history(path: Path, budget: int, name: str) -> tuple[bool | None, str]:
     try:
         ops = read(path)
-        return _linearizable(ops, budget) if name == DEFAULT else _judged(ops, name)
+        if name == DEFAULT:
+            return _linearizable(ops, budget)
+        return _judged(ops, name, settings(path if path.is_dir() else path.parent))
     except HistoryError as error:
         return None, str(error)
 
 
-def _judged(ops: list[Op], name: str) -> tuple[bool | None, str]:
+def _judged(ops: list[Op], name: str, given: Settings) -> tuple[bool | None, str]:
     """Judges a history by the checker of its workload. A warning adds a line to the reason."""
-    workload, results = judge_history(name, ops)
+    workload, results = judge_history(name, ops, given)
     verdict = {True: True, False: False}.get(results[VALID])
     why = [f"{sum(op.type == 'invoke' for op in clients(ops))} operations"]
     if verdict is not True:

@@ -149,9 +149,9 @@ def by_key(ops: Iterable[Op]) -> dict[Any, list[Op]]:
     """Splits a history by key, and removes the key from the values.
 
     A history without keys is one of a single register, returned under the key None. An invocation
-    has no key if it is a read of nil, a write of a value other than a pair, or a cas whose second
-    value is not a pair. If other reads have a key (`[key nil]`), HistoryError names the invocation
-    that lacks one.
+    has no key if it is a transaction, a read of nil, a write of a value other than a pair, or a cas
+    whose second value is not a pair. If other reads have a key (`[key nil]`), HistoryError names
+    the invocation that lacks one.
     """
     events = clients(ops)
     keyless = next((op for op in events if op.type == "invoke" and not _has_key(op)), None)
@@ -178,6 +178,8 @@ def by_key(ops: Iterable[Op]) -> dict[Any, list[Op]]:
 
 
 def _has_key(op: Op) -> bool:
+    if op.f == "txn":  # two micro-operations are no key and value
+        return False
     pair = isinstance(op.value, list) and len(op.value) == 2
     return pair and (op.f != "cas" or (isinstance(op.value[1], list) and len(op.value[1]) == 2))
 

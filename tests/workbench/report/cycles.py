@@ -131,7 +131,7 @@ def _style() -> str:
         "",
         "svg { background: white; }",
         ".page { fill: white; }",
-        "text { font: 13px system-ui, sans-serif; fill: #222; white-space: pre; }",
+        "text { font: 13px system-ui, sans-serif; fill: #222; }",
         "text.edge { fill: currentColor; }",
         "path { fill: none; stroke: currentColor; stroke-width: 2px; }",
         "path.head { fill: currentColor; }",
@@ -169,11 +169,11 @@ def _content(number: int, txn: Txn, marked: set[int | None]) -> list[tuple[str, 
     lines = [(f"T{number + 1}: process {op.process}, {op.type} at index {op.index}", False)]
     shown = [place for place in range(len(txn.mops)) if place < MOST_MOPS or place in marked]
     lines += [
-        (f"    {shorten(edn.dumps(txn.mops[place].form), FORM)}", place in marked)
+        (shorten(edn.dumps(txn.mops[place].form), FORM), place in marked)
         for place in shown
     ]
     if more := len(txn.mops) - len(shown):
-        lines.append((f"    and {more:,} more", False))
+        lines.append((f"and {more:,} more", False))
     return lines
 
 
@@ -188,7 +188,7 @@ def _box(
     txn: Txn, lines: Sequence[tuple[str, bool]], top: float, width: float, height: float
 ) -> str:
     texts = [
-        f'<text class="{"marked" if marked else "plain"}" x="{LEFT + 10}" '
+        f'<text class="{"marked" if marked else "plain"}" x="{LEFT + (26 if row else 10)}" '
         f'y="{top + LINE * row + 19:.0f}">{markup(line)}</text>'
         for row, (line, marked) in enumerate(lines)
     ]

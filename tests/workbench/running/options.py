@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..network.nemesis import FAULTS, JEPSEN_KINDS, KINDS, ONLY_SIMULATED, TARGETS
+from ..record import store
 from ..workloads import WORKLOADS
 from ..workloads.topology import TOPOLOGIES
 from ..workloads.workload import Settings
@@ -137,6 +138,12 @@ def names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
 def models(text: str) -> tuple[str, ...]:
     """Splits the names of consistency models at commas between blanks, as Maelstrom does."""
     return tuple(text.split(" , "))
+
+
+def settings(folder: Path) -> Settings:
+    """Returns the settings of a recorded run on which its verdict depends, from its command."""
+    given = store.option(folder, "--consistency-models")
+    return Settings(consistency_models=models(given)) if given else Settings()
 
 
 def constants(text: str) -> dict[str, float]:
