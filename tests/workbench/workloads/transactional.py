@@ -64,7 +64,7 @@ class Transactional(Plain):
         try:
             self.transactions = self.judge(ops)
         except HistoryError as error:  # there is no such consistency model
-            self.transactions = unknown(str(error))
+            self.transactions = unknown(f"The history cannot be judged: {error}")
         result = self.transactions
         why = [] if result.valid is True else [result.why, *sorted(_examples(result), key=len)]
         warnings = [*result.warnings, *_changed(ops)]
