@@ -360,9 +360,9 @@ class Runner:
         self._nemesis.start(self._end)
         self._report_progress()
         final = self.workload.final
-        self.loop.at(self._end, self._finish if final else self._heal)
+        self.loop.at(self._end, self._finish)
         self._wait(lambda: self._over and not self._busy)
-        if final and not self._broken():
+        if not self._broken():
             self._nemesis.heal()
         self._wait(lambda: not self._inits)
         if not self._broken():
@@ -409,10 +409,6 @@ class Runner:
         self.loop.run_until(lambda: self._broken() or done())
 
     def _finish(self) -> None:
-        self._over = True
-
-    def _heal(self) -> None:
-        self._nemesis.heal()
         self._over = True
 
     def _read_finally(self, final: Final) -> None:
