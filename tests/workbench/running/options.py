@@ -59,6 +59,7 @@ class Options:
     log_net_send: bool
     log_net_recv: bool
     test_count: int
+    strict: bool
     simulate: bool
     constants: dict[str, float]
     seed: int
@@ -249,6 +250,9 @@ def parser() -> Parser:
     add("--test-count", type=whole(1), default=1, metavar="N",
         help="maximum number of tests to run, each with the next seed; stops after the first test "
         "that is not valid")
+    add("--strict", action="store_true",
+        help="* fail the test for what the real Maelstrom lets pass and the bench warns of, such "
+        "as malformed replies")
     add("--simulate", action="store_true",
         help="* run the nodes in this process and in virtual time, so that a --seed always gives "
         "the same run; the binary must be a Python program that uses node.py")

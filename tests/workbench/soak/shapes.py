@@ -25,7 +25,8 @@ def words(seed: int, binary: str) -> list[str]:
     choice = SHAPES[name(seed)](rng)
     args = [(name, choice.pop(name, "")) for name in ("reads", "data-dir")]
     nodes = choice["node-count"]
-    found = ["-w", "lin-kv", "--bin", binary, "--simulate", "--seed", str(seed)]
+    found = ["-w", "lin-kv", "--bin", binary, "--simulate", "--strict"]
+    found += ["--seed", str(seed)]
     if nodes > 2 and rng.random() < 0.3:
         found.append("--independent-delivery")
     has = defined(Path(binary))
