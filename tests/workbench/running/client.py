@@ -16,7 +16,8 @@ KEPT_REPLIES = 1000  # answered requests that a client keeps, to detect contradi
 SHOWN = 300  # maximum characters of a message in an error text
 NOTHING_HAPPENED = object()
 KINDS = {str: "a string", float: "a float", list: "an array", dict: "an object"}  # of JSON
-VARYING = ("read", "generate")  # requests with a new result each time that a node executes them
+# Requests with a new result each time that a node executes them.
+VARYING = ("read", "txn", "generate")
 
 
 class Client:
