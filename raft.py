@@ -66,19 +66,19 @@ class Map:
                     else:
                         return self, RPCError.key_does_not_exist("not found").to_json()
                 case "write":
-                    return Map(self.map.set(k, op["value"])), {"type": "write_ok"}
+                    return type(self)(self.map.set(k, op["value"])), {"type": "write_ok"}
                 case "cas":
                     # create_if_not_exists is from Maelstrom's doc/services.md, lin-kv.
                     old, new, create = op["from"], op["to"], may_create(op)
                     value = self.map.get(k, ABSENT)
                     if value is not ABSENT:
                         if identity(value) == identity(old):  # to Python, True == 1
-                            return Map(self.map.set(k, new)), {"type": "cas_ok"}
+                            return type(self)(self.map.set(k, new)), {"type": "cas_ok"}
                         else:
                             text = f"expected {show(old)}, but had {show(value)}"
                             return self, RPCError.precondition_failed(text).to_json()
                     elif create:
-                        return Map(self.map.set(k, new)), {"type": "cas_ok"}
+                        return type(self)(self.map.set(k, new)), {"type": "cas_ok"}
                     else:
                         return self, RPCError.key_does_not_exist("not found").to_json()
                 case str(other):  # the tutorial's `case` returns nil here; a client needs an error
@@ -116,6 +116,42 @@ class Server:
         with self.lock:
             self.state_machine, res = self.state_machine.apply(msg["body"])
             self.node.reply(msg, res)
+
+
+class Store(Map):
+    """The state machine that nodes replicate: a Map that also does transactions.
+
+    A transaction is a list of micro-operations, ["r", key, null], ["w", key, value] and ["append",
+    key, element]. They are done in order, all or none. A key that does not exist reads as null, and
+    an append to it begins a list.
+    """
+
+    __slots__ = ()
+
+    def apply(self, op: Body) -> tuple[Map, Body]:
+        return self.transact(op) if op.get("type") == "txn" else super().apply(op)
+
+    def transact(self, op: Body) -> tuple[Map, Body]:
+        """Returns the resulting Store, and the transaction with the values that were read."""
+        done, written = list[Any](), PersistentMap()  # own writes, until all has gone well
+        try:
+            for f, key, value in micro_operations(op):
+                had = written.get(key, self.map.get(key))
+                if f == "r":
+                    value = had
+                elif f == "w":
+                    written = written.set(key, value)
+                elif had is None or had.__class__ is list:
+                    written = written.set(key, [*(had or ()), value])  # older versions keep theirs
+                else:
+                    raise RPCError.precondition_failed(f"expected a list, but had {show(had)}")
+                done.append([f, key, value])
+        except RPCError as error:
+            return self, error.to_json()
+        map = self.map
+        for key, value in written.items():
+            map = map.set(key, value)
+        return (Store(map) if written else self), {"type": "txn_ok", "txn": done}
 
 
 Operation = Sequence[Any]  # client, msg_id, body
@@ -260,6 +296,8 @@ class Raft(Server):
         storage: Storage | None = None,
     ) -> None:  # fmt: skip
         super().__init__(node)
+        self.node.on("txn", self.client_req)
+        self.state_machine = Store()
         self.reads = reads  # "lease", "index" or "log": how a leader makes sure no read is stale
         self.debug = debug
         self.storage: Any = storage or Memory()
@@ -872,7 +910,7 @@ class Raft(Server):
 
     def install(self, snapshot: Snapshot) -> None:
         """Takes the state of a snapshot in the place of this node's own."""
-        self.state_machine = Map(snapshot.map)
+        self.state_machine = Store(snapshot.map)
         self.sessions = Sessions(snapshot.sessions)
         self.commit_index = self.last_applied = snapshot.index
         self.following.verified = max(self.following.verified, snapshot.index)
@@ -990,7 +1028,7 @@ class Raft(Server):
         """Takes a client's operation. The leader answers it, or else `review_pending`."""
         with self.lock:
             body = check_operation(msg["body"])
-            is_entry = body["type"] != "read" or self.reads == "log"
+            is_entry = not only_reads(body) or self.reads == "log"
             self.clients.take([msg["src"], body.pop("msg_id"), body], is_entry)
 
     def hand_over_operations(self) -> None:
@@ -1331,7 +1369,7 @@ NEVER: Final = (-math.inf, dict[str, Any]())  # the last operation of a client t
 
 
 class Sessions:
-    """Each client's last write or cas and its answer, part of the replicated state (section 8).
+    """Each client's last operation beside reads, and its answer: replicated state (section 8).
 
     A client numbers its operations upwards (msg_id) and sends one after the other. So the last one
     is all that has to be remembered for each operation to take effect once, however often it is in
@@ -1357,9 +1395,10 @@ class Sessions:
         answers = []
         for client, msg_id, body in operations:
             last, res = self._last.get(client, NEVER)
-            if msg_id > last or body["type"] == "read":
+            is_read = only_reads(body)
+            if msg_id > last or is_read:
                 state, res = state.apply(body)
-                if body["type"] != "read":
+                if not is_read:
                     self._last[client] = (msg_id, res)
                     self._changed[client] = None
             elif msg_id < last:
@@ -1902,6 +1941,7 @@ OPERATIONS: Final = {  # the fields that each must have
     "read": frozenset(["type", "msg_id", "key"]),
     "write": frozenset(["type", "msg_id", "key", "value"]),
     "cas": frozenset(["type", "msg_id", "key", "from", "to"]),
+    "txn": frozenset(["type", "msg_id", "txn"]),
 }
 
 
@@ -1915,7 +1955,26 @@ def check_operation(body: Body) -> Body:
         body = {name: body[name] for name in body if name in names} | create
     if not PLAIN.issuperset(map(type, body.values())):
         deque(map(identity, body.values()), 0)
+    if body["type"] == "txn":
+        micro_operations(body)
     return body
+
+
+def micro_operations(op: Body) -> list[Any]:
+    """The micro-operations of a transaction. Error 12 if it has others than these three."""
+    if not isinstance(txn := op.get("txn"), list):
+        raise RPCError.malformed_request("txn must be a list of micro-operations")
+    for each in txn:
+        if not isinstance(each, list) or len(each) != 3 or each[0] not in ("r", "w", "append"):
+            raise RPCError.malformed_request(f"not [r, w or append, key, value]: {show(each)}")
+    return txn
+
+
+def only_reads(op: Body) -> bool:
+    """Whether an operation changes nothing."""
+    if op["type"] == "txn":
+        return all(f == "r" for f, _, _ in op["txn"])
+    return bool(op["type"] == "read")
 
 
 def weight(operations: Iterable[Operation]) -> int:

@@ -31,7 +31,7 @@ from workbench.soak.seeds import Quiet  # noqa: E402
 
 FILES = (
     "raft", "snapshot", "storage", "return", "log", "follower", "clients", "sessions", "members",
-    "times",
+    "times", "txn",
 )  # fmt: skip
 TESTS = tuple(f"tests/test_{name}.py" for name in FILES)
 NEEDED = ("node.py", "pyproject.toml", "tests/in_process.py", *TESTS)

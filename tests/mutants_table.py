@@ -218,7 +218,7 @@ MUTANTS = [
     Mutant(
         "operations take effect again",
         "paper 8", "at most once",
-        [('if msg_id > last or body["type"] == "read":', "if True:")],
+        [("if msg_id > last or is_read:", "if True:")],
         "retries",
     ),
     Mutant(
@@ -230,7 +230,7 @@ MUTANTS = [
     Mutant(
         "reads by log have sessions",
         "paper 8", "a read that was overtaken is never answered",
-        [('if msg_id > last or body["type"] == "read":', "if msg_id > last:")],
+        [("if msg_id > last or is_read:", "if msg_id > last:")],
         test="8_a_read_by_log_is_done_though",
     ),
     Mutant(
@@ -446,5 +446,25 @@ MUTANTS = [
         "paper 5.2 and figure 2", "leader completeness",
         [("return self.majority if self.known else self._count", "return self.majority")],
         test="to_found_takes_the_votes_of_all",
+    ),
+    Mutant(
+        "half of a transaction is applied if it fails",
+        "Elle: G1a", "a read shows what an aborted transaction wrote",
+        [("            return self, error.to_json()\n        map = self.map",
+          "            return Store(written), error.to_json()\n        map = self.map")],
+        test="a_transaction_that_cannot_be_done_changes_nothing",
+    ),
+    Mutant(
+        "a transaction that only reads is served without confirmation",
+        "thesis 6.4", "no stale read",
+        [("if acked <= batch.stamp:",
+          'if acked <= batch.stamp and not any("txn" in op[2] for op in batch.reads):')],
+        test="a_leader_that_is_cut_off_answers_no_transaction",
+    ),
+    Mutant(
+        "an append changes the list of an older version",
+        "section 7", "a snapshot that is being sent changes",
+        [("[*(had or ()), value])", "(had.append(value) or had) if had else [value])")],
+        test="an_older_store_keeps_its_lists",
     ),
 ]  # fmt: skip

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-import gzip
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from workbench import check as check_command
 from workbench.checkers import counter, kafka, set_full, unique_ids
 from workbench.checkers.verdict import Verdict
+from workbench.record import history
 from workbench.record.edn import Keyword, dumps
-from workbench.record.history import Op, from_edn
+from workbench.record.history import Op
 from workbench.verdicts import get
+from workbench.workloads import WORKLOADS as RUN
 
 GIVEN = Path(__file__).resolve().parents[2] / "shared" / "workloads"
 Row = dict[str, str]
@@ -69,6 +71,7 @@ def logs(verdict: Verdict) -> Row:
     }
 
 
+DEFAULT_MODEL = "strict-serializable"
 WORKLOADS: dict[str, tuple[Callable[[list[Op]], Verdict], Callable[[Verdict], Row]]] = {
     "unique-ids": (unique_ids.check, ids),
     "broadcast": (set_full.check, sets),
@@ -81,16 +84,11 @@ WORKLOADS: dict[str, tuple[Callable[[list[Op]], Verdict], Callable[[Verdict], Ro
 
 def histories(folder: Path) -> Iterator[tuple[Row, list[Op]]]:
     """Yields each row of the verdicts with its history."""
-    synthetic = (folder / "synthetic.edn").read_text().splitlines()
+    synthetic = {str(one.line): one for one in history.histories(folder / "synthetic.edn")}
     with (folder / "verdicts.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["line"]:
-                text = synthetic[int(row["line"]) - 1]
-            elif row["file"].endswith(".gz"):
-                text = gzip.decompress((folder / row["file"]).read_bytes()).decode()
-            else:
-                text = (folder / row["file"]).read_text()
-            yield row, list(from_edn(text))
+            found = synthetic.get(row["line"])
+            yield row, found.ops() if found else history.read(folder / row["file"])
 
 
 def differences(workload: str) -> Iterator[tuple[Row, str, Any, Any]]:
@@ -115,3 +113,21 @@ def differences(workload: str) -> Iterator[tuple[Row, str, Any, Any]]:
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_verdicts_equal_the_real_ones(workload: str) -> None:
     assert list(differences(workload)) == []
+
+
+@pytest.mark.skipif(not GIVEN.is_dir(), reason=f"the given histories are not in {GIVEN}")
+@pytest.mark.parametrize("workload", [name for name in RUN if (GIVEN / name).is_dir()])
+def test_check_judges_the_files_like_the_real_checkers(workload: str) -> None:
+    folder = GIVEN / workload
+    found: dict[tuple[str, str], str] = {}
+    for path in folder.glob("*.edn*"):
+        for judgement in check_command.judge(path, check_command.Wishes(workload)):
+            line = "" if judgement.line is None else str(judgement.line)
+            found[path.name, line] = {True: "true", False: "false", None: "unknown"}[
+                judgement.verdict.valid
+            ]
+    with (folder / "verdicts.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("model", "") in ("", DEFAULT_MODEL)]
+    assert len(found) == len(rows)
+    wanted = {(row["file"], row["line"]): row["valid"] for row in rows if not row["error"]}
+    assert {place: found[place] for place in wanted} == wanted

@@ -19,12 +19,14 @@ class Net:
     def __init__(self, mean: float = 100, dist: str = "constant", **options: Any) -> None:
         self.loop = VirtualLoop()
         self.delivered: list[tuple[float, Any]] = []  # ms and the message's text
+        self.warnings: list[str] = []
         self.network = Network(
             self.loop,
             random.Random(1),
             Latency(mean, dist),
             lambda node, message: self.note(message),
             lambda direction, message: None,
+            warn=lambda kind, text: self.warnings.append(text),
             **options,
         )
         for node in ("n0", "n1", "n2"):
@@ -196,14 +198,13 @@ BROKEN = {
     "an empty line of Windows": (b"\r", "an empty line on stdout\nremove the bare"),
     "indented": (b"{", "(it ends in the middle of the JSON): {\nprint one message a line"),
     "the start of a text": (b'{"src": "n', "(it ends in the middle of the JSON)"),
-    "two messages": (line() + b" " + line(), "are JSON, more follows): {"),
     "a byte order mark": (b"\xef\xbb\xbf" + line(), "mark (BOM)): \ufeff{"),
     "a dict of Python": (b"{'src': 'n0'}", "single quotes, as in a printed Python dict"),
     "a comma too many": (b'{"src": "n0",, 1}', "in double quotes at character 14): {"),
     "a text": (b"I am up", "that is not JSON: I am up\nprint one message a line on stdout"),
     "not UTF-8 at a byte": (b'{"\xe9": 1}', "(byte 3, 0xe9, is not UTF-8)"),
     "no string": (line(dest=None), "dest must be a string, not null"),
-    "another's src": (line(src="c0"), 'src must be "n0", the sender\'s own name, not "c0"'),
+    "an unknown src": (line(src="c7"), 'src must be "n0", the sender\'s own name, not "c7"'),
     "not UTF-8": (line(body={"text": "?"}).replace(b"?", b"\xff"), "not JSON"),
     "too deep": (b"[" * 100_000, "not JSON (it is nested too deeply)"),
     "no object": (b"[1]", "it must be a JSON object"),
@@ -225,6 +226,34 @@ def test_a_broken_rule_is_told_once_and_nothing_is_heard_of_the_node_then(what: 
     net.network.from_node("n0", line())
     net.network.from_node("n1", line(src="n1", dest="n0"))
     assert len(net.run()) == 2
+
+
+TOLERATED = {
+    "two messages": (line() + b" " + line(dest="n9"), "the rest was ignored: {"),
+    "more than a message": (line() + b"!", "the rest was ignored: !\nprint one message a line"),
+    "a client's src": (line(src="c0"), "n0 sent a message as c0, which skips the network"),
+    "another node's src": (line(src="n2"), 'write "n0", its own name, as src'),
+}
+
+
+@pytest.mark.parametrize("what", TOLERATED)
+def test_what_maelstrom_lets_pass_is_delivered_with_a_warning(what: str) -> None:
+    net = Net(0)
+    said, words = TOLERATED[what]
+    net.network.from_node("n0", line())
+    assert not net.warnings
+    for _ in range(2):
+        net.network.from_node("n0", said)
+    assert len(net.run()) == 3
+    assert len(net.warnings) == 2 and words in net.warnings[0]
+
+
+def test_a_message_with_a_clients_src_skips_latency_and_partitions() -> None:
+    net = Net(100)
+    net.network.grudges["partition"] = {"n1": {"n0"}}
+    net.network.from_node("n0", line(src="c0"))
+    ((time, *_),) = net.run()
+    assert time == 0
 
 
 def test_each_message_has_an_id_of_its_own_whatever_its_sender_called_it() -> None:

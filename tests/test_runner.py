@@ -112,6 +112,7 @@ def options(**changes: Any) -> Options:
         "log_net_send": False,
         "log_net_recv": False,
         "test_count": 1,
+        "strict": False,
         "simulate": False,
         "constants": {},
         "seed": 1,
@@ -425,20 +426,50 @@ MALFORMED: list[tuple[str, Body, str]] = [
     ("write", {"type": "write_ok", "msg_id": "1"}, "its msg_id must be an integer"),
     ("write", {"type": "write_ok", "msg_id": True}, "its msg_id must be an integer"),
     ("cas", {"type": "cas_ok", "value": 1}, "cas_ok must not have value"),
+]
+NO_CODE = [
     ("write", error("11"), 'the code of an error must be an integer, not "11"'),
-    ("write", error(True), "the code of an error must be an integer, not true"),
+    ("cas", error(True), "the code of an error must be an integer, not true"),
     ("write", {"type": "error"}, "an error must have a code, an integer; this one has none"),
 ]
 
 
-@pytest.mark.parametrize(("f", "reply", "problem"), MALFORMED)
-def test_a_malformed_reply_breaks_a_rule_and_ends_the_run(
-    f: str, reply: Body, problem: str
-) -> None:
+def replying(f: str, reply: Body) -> Node:
+    """A good node, but for its reply to one kind of request."""
+
     def node(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
         return [reply] if message["body"]["type"] == f else good(nodes, node_id, message)
 
-    runner, _ = make(answering(node))
+    return answering(node)
+
+
+@pytest.mark.parametrize(("f", "reply", "problem"), MALFORMED)
+def test_a_malformed_reply_makes_its_operation_unknown_and_is_told_once(
+    f: str, reply: Body, problem: str
+) -> None:
+    record = make(replying(f, reply))[0].run()
+    errors = {(op.type, op.error) for op in record.history if op.f == f and op.type != "invoke"}
+    assert errors == {("info", Keyword("malformed-rpc-response"))}
+    ((text, count),) = record.warnings.values()
+    assert f"n0 sent a malformed reply to {f} [0 " in text and problem in text
+    assert count > 1 and not record.problems and not record.notes
+
+
+@pytest.mark.parametrize(("f", "reply", "problem"), NO_CODE)
+def test_an_error_without_a_code_is_an_unknown_one(f: str, reply: Body, problem: str) -> None:
+    record = make(replying(f, reply))[0].run()
+    ends = [op for op in record.history if op.f == f and op.type != "invoke"]
+    assert {op.type for op in ends} == {"info"}
+    assert ends[0].error == [Keyword("unknown"), reply.get("text")]
+    ((text, _),) = record.warnings.values()
+    assert problem in text
+
+
+@pytest.mark.parametrize(("f", "reply", "problem"), MALFORMED)
+def test_with_strict_a_malformed_reply_breaks_a_rule_and_ends_the_run(
+    f: str, reply: Body, problem: str
+) -> None:
+    runner, _ = make(replying(f, reply), strict=True)
     record = runner.run()
     last = record.history[-1]
     assert (last.f, last.type, last.error) == (f, "info", Keyword("malformed-rpc-response"))
@@ -566,12 +597,14 @@ def test_two_replies_contradict_each_other_or_not(
     assert contradict({"type": f}, first, second) is expected
 
 
-def test_a_second_reply_that_contradicts_the_first_ends_the_run() -> None:
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_second_reply_that_contradicts_the_first_is_told(strict: bool) -> None:
     def twice(nodes: Nodes, node_id: str, message: Body) -> Iterable[Body]:
         return [*good(nodes, node_id, message), error(11)]
 
-    record = make(answering(twice), rate=10)[0].run()
-    (problem,) = record.problems
+    record = make(answering(twice), rate=10, strict=strict)[0].run()
+    assert bool(record.problems) is strict
+    (problem,) = record.problems or [text for text, _ in record.warnings.values()]
     assert "got two contradicting replies: first " in problem
     assert problem.endswith('"text": "why"} from n0')
     assert record.history[-1].type == "ok"
@@ -741,10 +774,16 @@ def test_messages_are_shown_when_they_are_sent_or_received_or_neither(
 
 
 def test_a_broken_rule_is_shown_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    runner, _ = make(answering(lambda nodes, node_id, message: [{"type": "hello"}]))
+    runner, _ = make(answering(lambda *_: [{"type": "hello"}]), strict=True)
     record = runner.run()
     (problem,) = record.problems
     assert problem in shown(capsys, "workbench")
+
+
+def test_a_warning_is_shown_at_once_and_once(capsys: pytest.CaptureFixture[str]) -> None:
+    record = make(answering(lambda *_: [{"type": "hello"}]), workload="echo")[0].run()
+    ((warning, count),) = record.warnings.values()
+    assert count > 1 and shown(capsys, "workbench").count(warning) == 1
 
 
 def test_a_leader_that_was_killed_leads_no_more() -> None:

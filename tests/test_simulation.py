@@ -394,7 +394,7 @@ MUTANTS = {
         'if self.reads == "lease" and self.node.now() < lease:',
         "if True:",
     ),
-    "at most once: ": ('if msg_id > last or body["type"] == "read":', "if True:"),
+    "at most once: ": ("if msg_id > last or is_read:", "if True:"),
 }
 
 

@@ -15,6 +15,7 @@ from workbench.network.nemesis import KINDS
 from workbench.running import options
 from workbench.running.runner import Record
 from workbench.soak import seeds, shapes
+from workbench.verdicts import UNKNOWN, VALID
 from workbench.workloads.lin_kv import LinKv
 from workbench.workloads.workload import Settings
 
@@ -170,7 +171,7 @@ def test_the_shapes_have_everything_in_them() -> None:
     [
         (Record(), True, [], "", ""),
         (Record(), None, [], "", ""),
-        (Record(), False, ["n0 wrote"], "not linearizable", "because"),
+        (Record(), False, ["n0 wrote"], "invalid history", "because"),
         (Record(), True, ["n0 wrote"], "traceback", "a traceback: n0 wrote"),
         (Record(crash="n0 ended"), False, [], "a node ended", "n0 ended"),
         (Record(problems=["log matching: n1"]), True, [], "log matching", "log matching: n1"),
@@ -182,4 +183,5 @@ def test_what_counts_as_a_failure(
 ) -> None:
     workload = LinKv(None, Settings(1))  # type: ignore[arg-type]
     workload.analyses = {0: Analysis(valid, "because", 0)}
-    assert seeds.failure(record, workload, complaints) == (kind, why)
+    results = {VALID: UNKNOWN if valid is None else valid}
+    assert seeds.failure(record, workload, results, complaints) == (kind, why)

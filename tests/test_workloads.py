@@ -75,19 +75,26 @@ def drawn(name: str, count: int, threads: int = 3) -> list[tuple[int, str, Any]]
 # A correct node is valid, and the checker finds each fault.
 
 
-CORRECT = [
-    ("unique-ids", "unique_ids.py"),
-    ("broadcast", "broadcast.py"),
-    ("g-set", "g_set.py"),
-    ("g-counter", "pn_counter.py"),
-    ("pn-counter", "pn_counter.py"),
+READ_COMMITTED: dict[str, Any] = {"consistency_models": ("read-committed",)}
+ALONE: dict[str, Any] = {"node_count": 1}
+CORRECT: list[tuple[str, str, dict[str, Any]]] = [
+    ("unique-ids", "unique_ids.py", {}),
+    ("broadcast", "broadcast.py", {}),
+    ("g-set", "g_set.py", {}),
+    ("g-counter", "pn_counter.py", {}),
+    ("pn-counter", "pn_counter.py", {}),
+    ("txn-list-append", "txn.py", ALONE),
+    ("txn-rw-register", "txn.py", {**READ_COMMITTED, "availability": 1.0}),
 ]
 
 
 @pytest.mark.parametrize("faults", ["none", "partition"])
-@pytest.mark.parametrize(("workload", "node"), CORRECT)
-def test_a_correct_node_is_valid(workload: str, node: str, faults: str, tmp_path: Path) -> None:
-    run = simulate(tmp_path, workload, node, **(PARTITIONS if faults == "partition" else {}))
+@pytest.mark.parametrize(("workload", "node", "changes"), CORRECT)
+def test_a_correct_node_is_valid(
+    workload: str, node: str, changes: dict[str, Any], faults: str, tmp_path: Path
+) -> None:
+    given = changes | (PARTITIONS if faults == "partition" else {})
+    run = simulate(tmp_path, workload, node, **given)
     assert run.results[Keyword("valid?")] is True, run.whys
     assert not run.whys and not warnings(run.results)
     started = [op for op in run.record.history if op.f == "start-partition"]
@@ -115,6 +122,11 @@ FAULTY: list[tuple[str, str, str, dict[str, Any], str]] = [
     ("g-set", "g_set.py", "no-merge", {}, " is lost: process "),
     ("g-counter", "pn_counter.py", "twice", {}, "The acknowledged adds sum to "),
     ("pn-counter", "pn_counter.py", "no-merge", {}, "The acknowledged adds sum to "),
+    ("txn-list-append", "txn.py", "dirty", ALONE, "it has G1a"),
+    ("txn-list-append", "txn.py", "lost", ALONE, "incompatible-order"),
+    ("txn-list-append", "txn.py", "stale", ALONE, "it has G-single-item-realtime"),
+    ("txn-rw-register", "txn.py", "dirty", READ_COMMITTED, "not read-committed: it has G1a"),
+    ("txn-rw-register", "txn.py", "stale", ALONE, "it has G-single-item-realtime"),
 ]
 
 
@@ -222,10 +234,14 @@ def error(code: int) -> Body:
 UNKNOWN = {
     "unique-ids": {"generate": "info"},
     "broadcast": {"broadcast": "info", "read": "fail"},
+    "txn-list-append": {"txn": "info"},
+    "txn-rw-register": {"txn": "info"},
 }
 DEFINITE = {
     "unique-ids": {"generate": "fail"},
     "broadcast": {"broadcast": "fail", "read": "fail"},
+    "txn-list-append": {"txn": "fail"},
+    "txn-rw-register": {"txn": "fail"},
 }
 UNCAUGHT = ["g-set", "g-counter", "pn-counter"]
 

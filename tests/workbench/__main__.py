@@ -18,6 +18,7 @@ from .record import edn, store
 from .record.edn import Keyword
 from .record.history import clients
 from .record.journal import Journal
+from .report import cycles
 from .running import options
 from .running.interrupt import interruptible
 from .running.options import Options
@@ -98,8 +99,15 @@ def report(
                 console.print(f"    drawn in {shown}/independent/{key}/linear.svg")
     for reason in workload.reasons:
         console.print(sentence(reason))
+    for type_ in workload.transactions.cycles if workload.transactions else ():
+        console.print(f"The cycle of {type_} is drawn in {shown}/{cycles.picture(type_, 0)}")
     for warning in workload.warnings:
         console.print(f"Warning: {sentence(warning)}")
+    for text, count in record.warnings.values():
+        more = f"\nand {count - 1:,} more like this" if count > 1 else ""
+        console.print(f"Warning: {text}{more}\n")
+    if record.warnings:
+        console.print("The real Maelstrom lets this pass. With --strict the test fails.\n")
     checked = found[Keyword("workload")]
     told = workload.analyses or workload.reasons or record.problems or record.unmatched
     if not told and checked[VALID] is False and found[Keyword("stats")][VALID]:

@@ -22,13 +22,15 @@ from .reasons import indented, reasons
 from .record import edn, store
 from .record.edn import Keyword
 from .record.history import HistoryError, Op, Recorded, by_key, clients, histories
-from .running.options import Parser, whole
+from .running.options import Parser, settings, whole
 from .verdicts import UNKNOWN, VALID, VERDICTS, get, merge
 from .workloads import WORKLOADS
 from .workloads import judge as judge_history
 from .workloads.workload import Settings
 
 DEFAULT = "lin-kv"
+VALUES_TRIED = 5  # first values of a register that are tried for an invalid history
+QUICK = 100_000  # configurations for each of them; most valid histories need fewer
 MEANINGS = {  # by value of --failed-cas
     NOTHING: "a cas that failed without an error says only that it had no effect",
     MISMATCHED: "a cas that failed without an error found another value",
@@ -53,7 +55,7 @@ class Wishes:
     budget: int = BUDGET  # configurations for each key of lin-kv
 
     def settings(self, recorded: Recorded) -> Settings:
-        """Returns the settings for a history.
+        """Returns the settings for a history. A run's command names its consistency models.
 
         The clients behind Jepsen's undated logs of etcd fail a cas only for a mismatch. In other
         histories any cas that had no effect may have failed, as Knossos assumes
@@ -61,7 +63,8 @@ class Wishes:
         """
         usual = MISMATCHED if recorded.is_undated_log else NOTHING
         assumptions = Assumptions(self.initial, self.failed_cas or usual)
-        return Settings(budget=self.budget, assumptions=assumptions)
+        given = settings(recorded.path.parent)
+        return replace(given, budget=self.budget, assumptions=assumptions)
 
 
 @dataclass(frozen=True)
@@ -147,16 +150,17 @@ def _conditions(ops: list[Op], settings: Settings, valid: bool | None) -> Iterat
         return
     given = settings.assumptions
 
-    def verdict(assumptions: Assumptions) -> bool | None:
-        return judge_history(DEFAULT, ops, replace(settings, assumptions=assumptions)).valid
+    def verdict(assumptions: Assumptions, budget: int) -> bool | None:
+        wanted = replace(settings, assumptions=assumptions, budget=min(budget, settings.budget))
+        return judge_history(DEFAULT, ops, wanted).valid
 
     if any((op.type, op.f, op.error) == ("fail", "cas", None) for op in ops):
         other = NOTHING if given.failed_cas == MISMATCHED else MISMATCHED
-        if verdict(replace(given, failed_cas=other)) is (not valid):
+        if verdict(replace(given, failed_cas=other), settings.budget) is (not valid):
             yield f"{VERDICTS[not valid]} if {MEANINGS[other]}: --failed-cas {other}"
     if not valid and given.initial is None:
-        for value in first_values(ops):
-            if verdict(replace(given, initial=value)):
+        for value in first_values(ops)[:VALUES_TRIED]:
+            if verdict(replace(given, initial=value), QUICK):
                 text = edn.dumps(value)
                 register = "the register" if None in by_key(ops) else "each key"
                 option = f"--initial {shlex.quote(text)}"

@@ -3,19 +3,15 @@
 A checker needs only a history. So `./maelstrom check` can run a workload's checker on any recorded
 history.
 
-<<<<<<< HEAD
     linearizable    lin-kv
     unique_ids      unique-ids
     set_full        broadcast and g-set
     counter         g-counter and pn-counter
-    kafka           kafka; kafka_log and cycles are its parts
-    verdict         the verdict of the last four; clojure has the rules for comparing values
-=======
-    linearizable    registers: does one order of the operations explain all reads?
-    list_append     transactions on lists: Elle's list-append
-    rw_register     transactions on registers: Elle's rw-register
+    kafka           kafka; kafka_log and kafka_cycles are its parts
+    list_append     txn-list-append, after Elle's list-append
+    rw_register     txn-rw-register, after Elle's rw-register
+    verdict         the verdict of the middle four; clojure has the rules for comparing values
 
-The last two share elle (verdict and explanations), cycles (search), consistency (models) and
-transactions (reading a history).
->>>>>>> elle
+The checkers of transactions share elle (verdict and explanations), cycles (search), consistency
+(models) and transactions (reading a history).
 """

@@ -110,11 +110,30 @@ def link_realtime(graph: Graph, found: Transactions) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """An edge of a cycle, from a transaction to the next one."""
+
+    kind: str  # ww, wr, rw, process or realtime
+    words: str  # why the next transaction comes later; names both, such as T1 and T2
+    before: int | None = None  # place of the micro-operation in the transaction; None for none
+    after: int | None = None  # the same in the next transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """Transactions T1, T2, ... that have no possible order."""
+
+    txns: list[Txn]
+    steps: list[Step]  # one from each transaction; the last one leads back to T1
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """An anomaly."""
 
     data: Any  # as in Elle's results
     words: str  # for people
+    cycle: Cycle | None = None  # None for an anomaly without one
 
 
 Findings = dict[str, list[Finding]]
@@ -131,6 +150,8 @@ class Result:
     not_: list[str] = field(default_factory=list)  # the weakest models that are ruled out
     also_not: list[str] = field(default_factory=list)  # all other models that are ruled out
     explanations: dict[str, list[str]] = field(default_factory=dict)  # type to texts for people
+    cycles: dict[str, list[Cycle]] = field(default_factory=dict)  # type to the explained cycles
+    warnings: list[str] = field(default_factory=list)  # sentences on the limits of the verdict
 
     def results(self) -> dict[Keyword, Any]:
         """Returns Elle's map of results."""
@@ -222,7 +243,7 @@ def judge(analysis: Analysis, models: Iterable[str], budget: int = BUDGET) -> Re
     unclear = analysis.doubt or " ".join(
         findings[type_][0].words for type_ in types if type_ in consistency.UNKNOWN_TYPES
     )
-    wanted = " and ".join(consistency.model_name(model) for model in models)
+    wanted = " and ".join(models)
     if forbidden:
         valid, why = False, f"The history is not {wanted}: it has {', '.join(forbidden)}."
     elif unclear:
@@ -246,6 +267,11 @@ def judge(analysis: Analysis, models: Iterable[str], budget: int = BUDGET) -> Re
             type_: list(dict.fromkeys(finding.words for finding in findings[type_]))[:EXPLAINED]
             for type_ in types
             if type_ != "empty-transaction-graph"
+        },
+        {
+            type_: cycles
+            for type_ in types
+            if (cycles := [found.cycle for found in findings[type_] if found.cycle][:EXPLAINED])
         },
     )
 
@@ -309,7 +335,8 @@ def explain_cycle(analysis: Analysis, part: Out, cycle: Sequence[int]) -> Findin
     who = f"these {len(txns)} transactions have" if len(txns) > 1 else "this transaction has"
     names = [f"  T{number} is {txn}" for number, txn in enumerate(txns, 1)]
     lines = []
-    all_steps: list[dict[Keyword, Any]] = []
+    all_data: list[dict[Keyword, Any]] = []
+    steps: list[Step] = []
     for number, reason in enumerate(reasons):
         follow = (number + 1) % len(txns)
         a, b = txns[number], txns[follow]
@@ -325,7 +352,9 @@ def explain_cycle(analysis: Analysis, part: Out, cycle: Sequence[int]) -> Findin
             )
         else:
             data, words = analysis.explain(a, b, reason, a_name, b_name)
-        all_steps.append(data)
+        all_data.append(data)
+        places = (data.get(Keyword(f"{side}-mop-index")) for side in "ab")
+        steps.append(Step(NAMES[reason], words, *places))
         lines.append(f"  {number + 1}. {a_name} comes before {b_name}, since {words}.")
     ops = [op_data(txn.op) for txn in txns]
     words = "\n".join(
@@ -336,7 +365,8 @@ def explain_cycle(analysis: Analysis, part: Out, cycle: Sequence[int]) -> Findin
             "  So T1 would come before itself, which is impossible.",
         ]
     )
-    return Finding(data_of(cycle=[*ops, ops[0]], steps=all_steps, type=Keyword(type_)), words)
+    data = data_of(cycle=[*ops, ops[0]], steps=all_data, type=Keyword(type_))
+    return Finding(data, words, Cycle(txns, steps))
 
 
 def _without_middle(lines: list[str]) -> list[str]:

@@ -32,6 +32,7 @@ Only committed transactions have edges of these kinds. Anomalies that show witho
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from ..record.edn import Keyword
@@ -41,6 +42,7 @@ from .elle import BUDGET, Analysis, Finding, Findings, Result, data_of, judge, o
 from .list_append import intermediate_writes, lost_updates
 from .transactions import Transactions, Txn, Unanalysable, shown, transactions
 
+TIMEOUT: Final = "cycle-search-timeout"
 SOURCES: Final = ("initial-state", "wfr-keys")
 
 Key = Any
@@ -56,23 +58,25 @@ def check(
 ) -> Result:
     """Judges a history as Maelstrom does. Raises HistoryError for a model that does not exist.
 
-    Unlike in list-append, a history without any edge is invalid, not unknown.
+    Unlike in list-append, a history without any edge is invalid, and a search for cycles that ended
+    early does not make the verdict unknown. That becomes a warning
+    (maelstrom.workload.txn-rw-register/checker).
     """
     try:
         result = judge(analyse(ops), models, budget)
     except Unanalysable as problem:
         return unknown(f"The history cannot be judged: {problem}.")
-    if "empty-transaction-graph" in result.anomaly_types and result.valid is not False:
-        return Result(
-            False,
-            result.why,
-            result.anomaly_types,
-            result.anomalies,
-            result.not_,
-            result.also_not,
-            result.explanations,
-        )
-    return result
+    types = [type_ for type_ in result.anomaly_types if type_ != TIMEOUT]
+    return replace(
+        result,
+        valid=not types,
+        anomaly_types=types,
+        anomalies={type_: result.anomalies[type_] for type_ in types},
+        explanations={
+            type_: texts for type_, texts in result.explanations.items() if type_ != TIMEOUT
+        },
+        warnings=result.explanations.get(TIMEOUT, []),
+    )
 
 
 def results(result: Result) -> dict[Keyword, Any]:

@@ -81,6 +81,7 @@ class Network:
 
     - `deliver(node_id, message)` hands a message to a node. Each client registers its receiver.
     - `log(direction, message)` is called for each send and each receipt.
+    - `warn(kind, text)` is called for what a node should not do and the real Maelstrom lets pass.
     - `grudges` holds the cut links, by the name of the fault.
     - `loss` is the probability that a message between servers is lost.
     - `duplicate` is the probability that it is sent again, up to a second later.
@@ -97,12 +98,14 @@ class Network:
         deliver: Callable[[str, Message], object],
         log: Callable[[str, Message], object],
         independent: bool = False,
+        warn: Callable[[str, str], object] = lambda kind, text: None,
     ) -> None:
         self._loop = loop
         self._rng = rng
         self._latency = latency
         self._deliver = deliver
         self._log = log
+        self._warn = warn
         self._independent = independent
         self._inboxes: dict[str, Inbox] = {}
         self._late: set[str] = set()  # announced nodes that have not started yet
@@ -225,9 +228,15 @@ class Network:
 
     def _parse(self, node_id: str, line: bytes) -> Message:
         try:
-            message = _decode(line.decode())
+            message, rest = _decode(line.decode())
         except (ValueError, RecursionError) as error:
             raise ProtocolError(f"{node_id} printed {_not_json(line, error)}") from error
+        if rest:
+            self._warn(
+                f"{node_id} rest",
+                f"{node_id} printed more after a message on its line, and the rest was ignored: "
+                f"{_excerpt(rest.encode())}\nprint one message a line: end each with a newline",
+            )
         deep = nesting(line) > MAX_DEPTH  # too deep to write to the history
         problem = (
             f"it is nested deeper than {MAX_DEPTH}" if deep else self._problem(node_id, message)
@@ -246,6 +255,12 @@ class Network:
                 "reply to each request only once, and before its time-out"
             )
         message.pop("id", None)
+        if message["src"] != node_id:
+            self._warn(
+                f"{node_id} src",
+                f"{node_id} sent a message as {message['src']}, which skips the network's latency "
+                f"and partitions: {_excerpt(line)}\nwrite {_shown(node_id)}, its own name, as src",
+            )
         return message
 
     def _problem(self, node_id: str, message: Any) -> str:
@@ -269,7 +284,7 @@ class Network:
             return f"remove {extra} from the message, beside its body"
         if type(id) is not int:
             return f"id must be an integer, not {_shown(id)}"
-        if src != node_id:
+        if src != node_id and src not in self._inboxes and src not in self._clients:
             return f"src must be {_shown(node_id)}, the sender's own name, not {_shown(src)}"
         if dest in SERVICES:
             return (
@@ -335,9 +350,6 @@ def _not_json(line: bytes, error: Exception) -> str:
         if start.startswith(b"{'"):
             why = "its strings are in single quotes, as in a printed Python dict"
             advice = "print json.dumps(message)"
-        elif error.msg == "Extra data" and start[:1] in b"{[":
-            why = f"after its first {error.pos} characters, which are JSON, more follows"
-            advice = "print one message a line: end each message with a newline"
         elif start[:1] in b"{[" and _ends_early(error):
             why = "it ends in the middle of the JSON"
             advice = "print one message a line, without line breaks in it (no indent)"
@@ -391,12 +403,11 @@ def _finite(text: str) -> float:
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
-def _decode(text: str) -> Any:
-    """Decodes a JSON text. Raises ValueError or RecursionError if it is not JSON."""
-    try:
-        value, end = _DECODER.scan_once(text, 0)  # type: ignore[attr-defined]
-        if end == len(text):
-            return value
-    except StopIteration:
-        pass
-    return _DECODER.decode(text)  # slower: skips white space, or raises the error
+def _decode(text: str) -> tuple[Any, str]:
+    """Decodes the JSON value at the beginning of a text, and returns what follows it.
+
+    Raises ValueError or RecursionError if it is not JSON. Maelstrom, too, parses only one value a
+    line (maelstrom.process/parse-msg).
+    """
+    value, end = _DECODER.raw_decode(text.lstrip())
+    return value, text.lstrip()[end:].strip()

@@ -151,9 +151,9 @@ def by_key(ops: Iterable[Op]) -> dict[Any, list[Op]]:
     """Splits a history by key, and removes the key from the values.
 
     A history without keys is one of a single register, returned under the key None. An invocation
-    has no key if it is a read of nil, a write of a value other than a pair, or a cas whose second
-    value is not a pair. If other reads have a key (`[key nil]`), HistoryError names the invocation
-    that lacks one.
+    has no key if it is a transaction, a read of nil, a write of a value other than a pair, or a cas
+    whose second value is not a pair. If other reads have a key (`[key nil]`), HistoryError names
+    the invocation that lacks one.
     """
     events = clients(ops)
     keyless = next((op for op in events if op.type == "invoke" and not _has_key(op)), None)
@@ -180,6 +180,8 @@ def by_key(ops: Iterable[Op]) -> dict[Any, list[Op]]:
 
 
 def _has_key(op: Op) -> bool:
+    if op.f == "txn":  # two micro-operations are no key and value
+        return False
     pair = isinstance(op.value, list) and len(op.value) == 2
     return pair and (op.f != "cas" or (isinstance(op.value[1], list) and len(op.value[1]) == 2))
 
@@ -225,7 +227,7 @@ def to_txt(op: Op) -> str:
 
 # Reading
 
-FORMS = """\
+READABLE = """\
 It reads EDN (one `{:process 0, :type :invoke, :f :read, :value nil}` a line, one vector of such \
 maps, or one vector a line), columns (`0  :invoke  :read  nil`), and logs with such columns after \
 `jepsen.util`"""
@@ -236,7 +238,7 @@ GZIP = b"\x1f\x8b"  # the first bytes of a gzipped file
 class Recorded:
     """The text of a history."""
 
-    path: Path
+    path: Path  # its file
     text: str
     line: int | None = None  # its line in a file of several histories, from 1; None if alone
 
@@ -250,26 +252,23 @@ class Recorded:
 
     def ops(self) -> list[Op]:
         """Returns the events. Raises HistoryError if the text is not a history."""
+        line = f"line {self.line}: " if self.line else ""
         try:
-            ops = self._edn() if EDN.match(self.text) else self._log()
+            # A killed run may cut off the last event of its history, but not one of many lines.
+            if EDN.match(self.text):
+                ops = list(_from_edn(self.text, self.line or 1, cut_off=self.line is None))
+            elif not (ops := list(_from_log(self.text))):
+                raise HistoryError(
+                    f"{line}it holds no operation that `maelstrom check` can read. {READABLE}"
+                )
+            for earlier, later in pairwise(ops):
+                if later.index <= earlier.index:
+                    raise HistoryError(
+                        f"{line}each :index must be greater than the one before it, but "
+                        f"{later.index} follows {earlier.index}"
+                    )
         except (edn.EDNError, HistoryError) as error:
             raise HistoryError(f"{self.path}: {error}") from error
-        for earlier, later in pairwise(ops):
-            if later.index <= earlier.index:
-                line = f"line {self.line}: " if self.line else ""
-                raise HistoryError(
-                    f"{self.path}: {line}each :index must be greater than the one before it, but "
-                    f"{later.index} follows {earlier.index}"
-                )
-        return ops
-
-    def _edn(self) -> list[Op]:
-        return list(_from_edn(self.text, self.line or 1))
-
-    def _log(self) -> list[Op]:
-        ops = list(_from_log(self.text))
-        if not any(isinstance(op.process, int) for op in ops):
-            raise HistoryError(f"it holds no operation that `maelstrom check` can read. {FORMS}")
         return ops
 
 
@@ -322,13 +321,16 @@ def read(path: Path) -> list[Op]:
 
 def from_edn(text: str) -> Iterator[Op]:
     """Yields the events in a text: maps, or sequences of maps. Raises HistoryError or EDNError."""
-    return _from_edn(text, 1)
+    return _from_edn(text, 1, cut_off=True)
 
 
-def _from_edn(text: str, first: int) -> Iterator[Op]:
-    """Does the work of `from_edn` for a text that begins on the line `first` of its file."""
+def _from_edn(text: str, first: int, cut_off: bool) -> Iterator[Op]:
+    """Does the work of `from_edn` for a text that begins on the line `first` of its file.
+
+    `cut_off`: the text may end inside an event, which is then skipped.
+    """
     try:
-        for index, (line, form) in enumerate(_forms(text)):
+        for index, (line, form) in enumerate(_forms(text, cut_off)):
             try:
                 yield _event(form, index)
             except ValueError as error:
@@ -368,10 +370,10 @@ def _event(form: Any, index: int) -> Op:
     )
 
 
-def _forms(text: str) -> Iterator[tuple[int, Any]]:
+def _forms(text: str, cut_off: bool) -> Iterator[tuple[int, Any]]:
     """Yields the maps of a history, each with the line on which it or its sequence begins.
 
-    Skips a last map that a killed run has cut off.
+    Skips a last map that is cut off if `cut_off` allows it.
     """
     whole = 0
     try:
@@ -379,11 +381,11 @@ def _forms(text: str) -> Iterator[tuple[int, Any]]:
             yield from ((line, one) for one in (form if isinstance(form, list) else [form]))
             whole += 1
     except edn.EDNError as error:
-        if not error.cut_off:
+        if not (error.cut_off and cut_off):
             raise
         start = EDN.match(text)
         if not whole and start and start[0][-1] in "[(":  # one sequence of all events was cut off
-            yield from _forms(text[start.end() :])
+            yield from _forms(text[start.end() :], cut_off)
 
 
 # EDN begins with a map, a sequence or a tag, possibly after comments. A log begins with words, or

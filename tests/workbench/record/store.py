@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from itertools import islice, pairwise
 from pathlib import Path
 
-from ..report import linear, timeline
+from ..report import cycles, linear, timeline
 from ..verdicts import Results
 from ..workloads.workload import Workload
 from . import edn, journal, life, node_log
@@ -78,6 +78,10 @@ def write(
         picture = folder / "independent" / str(key) / "linear.svg"
         picture.parent.mkdir(parents=True)
         _save(picture, linear.svg(operations(keys[key]), analysis, f"key {key}"))
+    if workload.transactions:
+        for name, text in cycles.files(workload.transactions).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            _save(folder / name, text)
     _link(folder.parent / "latest", folder)
     _link(folder.parent.parent / "latest", folder)
 
@@ -104,15 +108,22 @@ def workload(folder: Path, known: Container[str]) -> str:
 
     Returns "" if the command names no workload, and the parent's name is not a known one.
     """
+    parent = folder.resolve().parent.name
+    return option(folder, "--workload", "-w") or (parent if parent in known else "")
+
+
+def option(folder: Path, *names: str) -> str:
+    """Returns the value of an option in the command of a run; "" if the command lacks it."""
     try:
         words = shlex.split(command(folder))
     except ValueError:  # a quotation mark without its partner, in Jepsen's log
         words = []
-    options = words[: words.index("--")] if "--" in words else words
-    named = [value for option, value in pairwise(options) if option in ("-w", "--workload")]
-    named += [word.partition("=")[2] for word in options if word.startswith("--workload=")]
-    parent = folder.resolve().parent.name
-    return named[-1] if named else parent if parent in known else ""
+    words = words[: words.index("--")] if "--" in words else words
+    found = [value for word, value in pairwise(words) if word in names]
+    found += [
+        word.partition("=")[2] for word in words if word.startswith(tuple(f"{n}=" for n in names))
+    ]
+    return found[-1] if found else ""
 
 
 def began(name: str) -> str:

@@ -15,8 +15,10 @@ from ..record import edn, history, journal, life, store
 from ..record.edn import Keyword
 from ..record.history import HistoryError, Op, Operation, clients
 from ..record.store import command
+from ..running.options import settings
 from ..verdicts import get
 from ..workloads import WORKLOADS, judge
+from ..workloads.workload import Settings
 
 NO_LIFE = (
     "The nodes' roles are not drawn, because there is no life.edn. In it the bench keeps the lines "
@@ -83,7 +85,8 @@ def read(folder: Path) -> Run:
     folder = folder.resolve()  # latest is a link
     operations = history.operations(clients(events))
     results = _results(folder)
-    judged = _judged_by_workload(store.workload(folder, WORKLOADS), events, results)
+    name = store.workload(folder, WORKLOADS)
+    judged = _judged_by_workload(name, events, results, settings(folder))
     verdict, whys, verdicts = _judged(events, results) if judged is None else (*judged, {})
     names, key_of = _keys(events)
     keys = [(name, verdicts.get(name, verdict if not verdicts else True)) for name in names]
@@ -153,7 +156,7 @@ def _verdict(value: Any) -> bool | None:
 
 
 def _judged_by_workload(
-    name: str, events: list[Op], results: dict[Any, Any]
+    name: str, events: list[Op], results: dict[Any, Any], given: Settings
 ) -> tuple[bool | None, list[str]] | None:
     """Returns the verdict and its reasons if the results lack them: they are missing, or Jepsen's.
 
@@ -165,7 +168,7 @@ def _judged_by_workload(
     if results and get(results, "workload", "valid?") is True:
         return None
     try:
-        found = judge(name, events)
+        found = judge(name, events, given)
     except HistoryError as error:
         return _verdict(get(results, "valid?")), [str(error)]
     if not results:

@@ -27,7 +27,10 @@ from .plots import TEXT
 from .reading import NO_LIFE, Run, read
 
 WHY = 2_000  # characters shown of the reason for a verdict
-PICTURE = 3_000_000  # largest linear.svg that is shown, in bytes
+PICTURE = 3_000_000  # largest drawing that is shown, in bytes
+CYCLES = "elle/*/*.svg"  # drawings of cycles; Elle's own too
+MOST_CYCLES = 20  # of them that are shown
+HINT = '<p class="note sideways">A drawing that is wider than the window scrolls sideways.</p>'
 PROCESS = re.compile(r"\bprocess (\d{1,9})\b")  # a process in the reason for a verdict
 MOMENT = re.compile(r"\bat (\d{1,9}\.\d{1,9}) s\b")  # a time in it
 STYLE = """\
@@ -130,6 +133,8 @@ def _more(run: Run, why: str) -> str:
         links.append(f'<a href="{moment}">Show this time in the charts</a>')
     if any(run.folder.glob("independent/*/linear.svg")):
         links.append('<a href="#pictures">See the drawing</a>')
+    elif "T1 would come before itself" in why and any(run.folder.glob(CYCLES)):
+        links.append('<a href="#cycles">See the drawing</a>')
     told = told[:1].upper() + told[1:]
     said = "".join(f" {part}." for part in (_text(told), *links) if part)
     return said if why.endswith(".") or not said else f".{said}"
@@ -167,30 +172,38 @@ def _row(run: Run, name: str, operations: Sequence[Operation]) -> str:
 
 
 def pictures(run: Run) -> str:
-    """Returns each key's linear.svg as an image, because scripts in an image do not run."""
-    parts = []
-    for path in sorted(run.folder.glob("independent/*/linear.svg")):
-        name = shorten(path.parent.name, 60)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            parts.append(f"<p>{_text(str(path))} cannot be read: {error.strerror}</p>")
-            continue
-        if len(data) > PICTURE:
-            parts.append(
-                f"<p>The drawing of key {markup(name)} is larger than {PICTURE:,} bytes; "
-                f"open {_text(str(path))}.</p>"
-            )
-            continue
-        parts.append(
-            f'<div class="picture"><img alt="Why key {markup(name)} is not linearizable" '
-            f'src="data:image/svg+xml;base64,{base64.b64encode(data).decode()}"></div>'
-        )
-    if not parts:
+    """Returns the drawings of keys and those of cycles, each kind in a section."""
+    keys = sorted(run.folder.glob("independent/*/linear.svg"))
+    cycles = sorted(run.folder.glob(CYCLES))[:MOST_CYCLES]
+    return "\n".join([
+        _gallery("pictures", "Why the history is not linearizable", "key", keys),
+        _gallery("cycles", "Why the transactions have no order", "a cycle of", cycles),
+    ])  # fmt: skip
+
+
+def _gallery(name: str, title: str, kind: str, paths: Sequence[Path]) -> str:
+    """Returns a section of drawings, each named after its folder; "" without drawings."""
+    if not paths:
         return ""
-    hint = '<p class="note sideways">A drawing that is wider than the window scrolls sideways.</p>'
-    content = "\n".join([hint, *parts])
-    return section("pictures", "Why the history is not linearizable", content)
+    parts = [_picture(path, f"{kind} {shorten(path.parent.name, 60)}") for path in paths]
+    return section(name, title, "\n".join([HINT, *parts]))
+
+
+def _picture(path: Path, name: str) -> str:
+    """Returns a drawing as an image, because scripts in an image do not run."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return f"<p>{_text(str(path))} cannot be read: {error.strerror}</p>"
+    if len(data) > PICTURE:
+        return (
+            f"<p>The drawing of {markup(name)} is larger than {PICTURE:,} bytes; "
+            f"open {_text(str(path))}.</p>"
+        )
+    return (
+        f'<div class="picture"><img alt="The drawing of {markup(name)}" '
+        f'src="data:image/svg+xml;base64,{base64.b64encode(data).decode()}"></div>'
+    )
 
 
 def _text(text: str, length: int = TEXT) -> str:

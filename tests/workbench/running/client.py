@@ -16,13 +16,14 @@ KEPT_REPLIES = 1000  # answered requests that a client keeps, to detect contradi
 SHOWN = 300  # maximum characters of a message in an error text
 NOTHING_HAPPENED = object()
 KINDS = {str: "a string", float: "a float", list: "an array", dict: "an object"}  # of JSON
-VARYING = ("read", "generate")  # requests with a new result each time that a node executes them
+# Requests with a new result each time that a node executes them.
+VARYING = ("read", "generate", "txn")
 
 
 class Client:
     """Sends one request at a time, and waits for its reply.
 
-    The client calls `problem(text)` if two replies to one request contradict each other, and
+    The client calls `warn(text)` if two replies to one request contradict each other, and
     `surplus(src, body)` for each harmless message that it does not wait for. `stray` describes the
     first message since the last request that is no reply to any request, or "". `request` is the
     last request's body.
@@ -33,13 +34,13 @@ class Client:
         client_id: str,
         loop: Loop,
         network: Network,
-        problem: Callable[[str], object],
+        warn: Callable[[str], object],
         surplus: Callable[[str, Body], object] = lambda src, body: None,
     ) -> None:
         self.client_id = client_id
         self._loop = loop
         self._network = network
-        self._problem = problem
+        self._warn = warn
         self._surplus = surplus
         self.stray = ""
         self._msg_id = 0
@@ -94,7 +95,7 @@ class Client:
         elif msg_id in self._answered:
             request, first = self._answered[msg_id]
             if contradict(request, first, body):
-                self._problem(
+                self._warn(
                     f"{self.client_id}'s request {msg_id} got two contradicting replies: "
                     f"first {shown(first)}, then {shown(body)} from {src}"
                 )
@@ -171,25 +172,30 @@ def outcome(workload: Workload, f: str, value: Any, reply: Body | None) -> Outco
             return Outcome("info", value, f"{INDETERMINATE}Client read timeout")
         return Outcome(unknown, value, NET_TIMEOUT)
     if reply.get("type") == "error":
-        code = reply.get("code")
-        if type(code) is int:
-            name, definite = ERRORS.get(code, ("unknown", False))
-            if not workload.catches:
-                return Outcome("info", value, _thrown(code, name, definite, reply))
-            error = [Keyword(name), reply.get("text")]
-            return Outcome("fail" if definite else unknown, value, error)
-        problem = "an error must have a code, an integer; this one has none"
-        if "code" in reply:
-            problem = f"the code of an error must be an integer, not {shown(code)}"
+        return _refused(workload, unknown, value, reply)
+    try:
+        return Outcome("ok", workload.complete(f, value, reply))
+    except ValueError as error:
+        return Outcome("info", value, Keyword("malformed-rpc-response"), str(error))
+
+
+def _refused(workload: Workload, unknown: str, value: Any, reply: Body) -> Outcome:
+    """Returns the completion for an error. Its body may hold anything, in Maelstrom."""
+    code = reply.get("code")
+    problem, name, definite = "", "unknown", False
+    if type(code) is int:
+        name, definite = ERRORS.get(code, (name, definite))
+    elif "code" in reply:
+        problem = f"the code of an error must be an integer, not {shown(code)}"
     else:
-        try:
-            return Outcome("ok", workload.complete(f, value, reply))
-        except ValueError as error:
-            problem = str(error)
-    return Outcome("info", value, Keyword("malformed-rpc-response"), problem)
+        problem = "an error must have a code, an integer; this one has none"
+    if not workload.catches:
+        return Outcome("info", value, _thrown(code, name, definite, reply), problem)
+    error = [Keyword(name), reply.get("text")]
+    return Outcome("fail" if definite else unknown, value, error, problem)
 
 
-def _thrown(code: int, name: str, definite: bool, body: Body) -> str:
+def _thrown(code: Any, name: str, definite: bool, body: Body) -> str:
     """Returns the text of the exception that Maelstrom's client throws for an error."""
     thrown = {
         "type": Keyword("rpc-error"),

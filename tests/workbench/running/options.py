@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..network.nemesis import FAULTS, JEPSEN_KINDS, KINDS, ONLY_SIMULATED, TARGETS
+from ..record import store
 from ..workloads import WORKLOADS
 from ..workloads.topology import TOPOLOGIES
 from ..workloads.workload import Settings
@@ -58,6 +59,7 @@ class Options:
     log_net_send: bool
     log_net_recv: bool
     test_count: int
+    strict: bool
     simulate: bool
     constants: dict[str, float]
     seed: int
@@ -138,6 +140,12 @@ def names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
 def models(text: str) -> tuple[str, ...]:
     """Splits the names of consistency models at commas between blanks, as Maelstrom does."""
     return tuple(text.split(" , "))
+
+
+def settings(folder: Path) -> Settings:
+    """Returns the settings of a recorded run on which its verdict depends, from its command."""
+    given = store.option(folder, "--consistency-models")
+    return Settings(consistency_models=models(given)) if given else Settings()
 
 
 def constants(text: str) -> dict[str, float]:
@@ -243,6 +251,9 @@ def parser() -> Parser:
     add("--test-count", type=whole(1), default=1, metavar="N",
         help="maximum number of tests to run, each with the next seed; stops after the first test "
         "that is not valid")
+    add("--strict", action="store_true",
+        help="* fail the test for what the real Maelstrom lets pass and the bench warns of, such "
+        "as malformed replies")
     add("--simulate", action="store_true",
         help="* run the nodes in this process and in virtual time, so that a --seed always gives "
         "the same run; the binary must be a Python program that uses node.py")

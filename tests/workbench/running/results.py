@@ -34,6 +34,8 @@ def results(record: Record, network: Network, workload: Workload, options: Optio
     except Interrupted as interrupt:
         record.cut_short = f"cut short by {interrupt} during the analysis"
         judged = {VALID: UNKNOWN}
+    if options.strict:
+        record.problems += workload.warnings
     parts: Results = {
         Keyword("timeline"): {VALID: True},
         Keyword("exceptions"): exceptions(record),

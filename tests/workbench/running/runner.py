@@ -53,6 +53,9 @@ class Record:
     silence: list[str] = field(default_factory=list)
     # The reply that was wanted where the first error came, by kind of operation.
     wanted: dict[str, str] = field(default_factory=dict)
+    # Sentences about what the real Maelstrom lets pass, by kind, and how often it came. They do not
+    # change the verdict.
+    warnings: dict[str, tuple[str, int]] = field(default_factory=dict)
     codes: dict[int, int] = field(default_factory=dict)  # unknown error codes, by index of the op
     rate_note: str = ""  # requested and reached rate, if the clients could not keep the rate
     crash: str = ""  # reason if the run was aborted, else ""
@@ -116,6 +119,7 @@ class Runner:
             self._deliver,
             self._log_message,
             options.independent_delivery,
+            self.warn,
         )
         # Nodes that have not answered init yet, with the client that sent it (None: not sent).
         self._inits: dict[str, Client | None] = dict.fromkeys(self._node_ids)
@@ -192,6 +196,19 @@ class Runner:
         """Records a broken rule, which fails the test."""
         self.record.problems.append(text)
         self._console.warn(text)
+
+    def warn(self, kind: str, text: str) -> None:
+        """Records what a node should not do and the real Maelstrom lets pass.
+
+        The first of a kind is told. With --strict it fails the test.
+        """
+        if self._options.strict:
+            self.problem(text)
+            return
+        first, count = self.record.warnings.get(kind, (text, 0))
+        self.record.warnings[kind] = first, count + 1
+        if not count:
+            self._console.warn(text)
 
     def note(self, text: str) -> None:
         """Records a sentence for the user that does not change the verdict."""
@@ -275,7 +292,11 @@ class Runner:
 
     def _client(self) -> Client:
         client = Client(
-            f"c{self._clients}", self.loop, self.network, self.problem, self._on_surplus
+            f"c{self._clients}",
+            self.loop,
+            self.network,
+            lambda text: self.warn("contradiction", text),
+            self._on_surplus,
         )
         self._clients += 1
         return client
@@ -339,9 +360,9 @@ class Runner:
         self._nemesis.start(self._end)
         self._report_progress()
         final = self.workload.final
-        self.loop.at(self._end, self._finish if final else self._heal)
+        self.loop.at(self._end, self._finish)
         self._wait(lambda: self._over and not self._busy)
-        if final and not self._broken():
+        if not self._broken():
             self._nemesis.heal()
         self._wait(lambda: not self._inits)
         if not self._broken():
@@ -388,10 +409,6 @@ class Runner:
         self.loop.run_until(lambda: self._broken() or done())
 
     def _finish(self) -> None:
-        self._over = True
-
-    def _heal(self) -> None:
-        self._nemesis.heal()
         self._over = True
 
     def _read_finally(self, final: Final) -> None:
@@ -443,12 +460,14 @@ class Runner:
             elif isinstance(found.error, list):
                 good = f"{wanted(conn.request)}, to {shown(conn.request)}"
                 self.record.wanted.setdefault(f, good)
-                if reply["code"] not in ERRORS:
-                    self.record.codes[len(self.record.history)] = reply["code"]
+                code = reply.get("code")
+                if type(code) is int and code not in ERRORS:
+                    self.record.codes[len(self.record.history)] = code
             if found.problem:
-                self.problem(
+                self.warn(
+                    f"{src} {f}",
                     f"{src} sent a malformed reply to {f} {edn.dumps(value)}: {found.problem}: "
-                    f"{shown(reply)}"
+                    f"{shown(reply)}",
                 )
             self._note(process, found.type, f, found.value, found.error, extras)
             if found.type == "info":  # it may still take effect, so a new process continues

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
-from node import encode
+from node import Body, encode
 
 from ..units import SECOND
 from .loop import Loop
@@ -105,15 +106,16 @@ class Reference:
         """Appends and applies the next committed entry."""
         self.entries.append(entry)
         for client, msg_id, body in entry.operations if entry.owner else ():
-            if body["type"] != "read":
+            if not _only_reads(body):
                 if msg_id <= self._last.get(client, -1):
                     continue
                 self._last[client] = msg_id
             self.index_of[client, msg_id] = self.size
             self._map, _ = self._map.apply(body)
-            indexes, values = self._versions.setdefault(encode(body["key"]), ([], []))
-            indexes.append(self.size)
-            values.append(self._map.map.get(body["key"], NO_VALUE))
+            for key in _keys(body):
+                indexes, values = self._versions.setdefault(encode(key), ([], []))
+                indexes.append(self.size)
+                values.append(self._map.map.get(key, NO_VALUE))
 
     def value(self, key: Any, index: int) -> Any:
         """Returns the key's value once all entries up to `index` are applied, or NO_VALUE."""
@@ -146,7 +148,7 @@ class Invariants(Watcher):
 
     def arrived(self, machine: Machine, message: dict[str, Any]) -> None:
         body = message["body"]
-        if body.get("type") == "read":
+        if _only_reads(body):
             self._asked[message["src"], body["msg_id"]] = self._acknowledged
 
     def turned(self, machine: Machine, lines: list[bytes]) -> None:
@@ -354,18 +356,19 @@ class Invariants(Watcher):
                 f"but its commit index is {raft.commit_index}"
             )
         seen.last_applied = now
-        for key in self._keys(seen.log[before:now]):
+        bodies = [
+            body
+            for entry in seen.log[before:now]
+            if entry.owner
+            for _, _, body in entry.operations
+        ]
+        for key in chain.from_iterable(map(_keys, bodies)):
             value, wanted = raft.state_machine.map.get(key, NO_VALUE), reference.value(key, now)
             if value != wanted:
                 raise Broken(
                     f"at most once: with entries up to {now} applied, key {key} holds "
                     f"{_shown(value)} on {node_id}, but must hold {_shown(wanted)}"
                 )
-
-    def _keys(self, entries: list[Any]) -> Iterator[Any]:
-        for entry in entries:
-            for _, _, body in entry.operations if entry.owner else ():
-                yield body["key"]
 
     def _check_answer(self, node_id: str, seen: Seen, message: dict[str, Any]) -> None:
         """Checks that a read sees all writes acknowledged before its request (thesis 6.4)."""
@@ -384,6 +387,19 @@ class Invariants(Watcher):
                 )
         if index:
             self._acknowledged = max(self._acknowledged, index)
+
+
+def _only_reads(body: Body) -> bool:
+    """Tells whether a client's request changes nothing."""
+    match body:
+        case {"type": "txn", "txn": [*micro_operations]}:
+            return all(each[:1] == ["r"] for each in micro_operations if isinstance(each, list))
+    return body.get("type") == "read"
+
+
+def _keys(body: Body) -> list[Any]:
+    """Lists the keys that a client's request reads or changes."""
+    return [key for _, key, _ in body["txn"]] if body["type"] == "txn" else [body["key"]]
 
 
 def _shown(value: Any) -> str:

@@ -43,6 +43,8 @@ def told(body: Body) -> str:
             return f"{name} {value}"
         case {"type": "cas", "from": old, "to": new}:
             return f"cas {old} to {new}"
+        case {"type": "txn" | "txn_ok" as name, "txn": txn}:
+            return f"{name} {txn}"
         case {"type": "init" | "init_ok"}:
             return ""
         case {"type": "error", "code": code, "text": text}:

@@ -13,12 +13,17 @@ from typing import Protocol
 
 from ..console.console import Console
 from ..record import store
+from ..record.edn import Keyword
 from ..record.history import Op
 from ..running import options
 from ..running.prepare import prepare
 from ..running.runner import Record
+from ..verdicts import UNKNOWN, VALID, Results, get
 from ..workloads.workload import Workload
 from . import shapes
+
+# The faults of a run may let so few transactions through that none depends on another one.
+NOTHING_TO_JUDGE = [Keyword("empty-transaction-graph")]
 
 
 @dataclass(frozen=True)
@@ -73,23 +78,26 @@ def run(seed: int, binary: str, scratch: Path) -> Outcome | None:
         logs.mkdir()
         runner = prepare(opts, logs, Quiet())
         record = runner.run()
-        runner.workload.check(record.history)
-        kind, why = failure(record, runner.workload, store.complaints(folder))
+        results = runner.workload.check(record.history)
+        kind, why = failure(record, runner.workload, results, store.complaints(folder))
     if record.cut_short:
         return None
     types = [op.type for op in record.history if op.process != "nemesis"]
-    undecided = any(found.valid is None for found in runner.workload.analyses.values())
+    undecided = results[VALID] is UNKNOWN and get(results, "anomaly-types") != NOTHING_TO_JUDGE
     return Outcome(seed, types.count("invoke"), types.count("ok"), kind, why, undecided)
 
 
-def failure(record: Record, workload: Workload, complaints: list[str]) -> tuple[str, str]:
+def failure(
+    record: Record, workload: Workload, results: Results, complaints: list[str]
+) -> tuple[str, str]:
     """Returns the kind and the description of a run's failure, or two empty strings."""
-    for problem in record.problems:
+    for problem in [*record.problems, *workload.warnings]:
         name = re.match(r"[a-z -]+(?=: )", problem)  # the name of an invariant
         return (name[0] if name else "rule of the protocol"), problem
     if record.crash:
         return "a node ended", record.crash
-    for analysis in workload.analyses.values():
-        if analysis.contradiction:
-            return "not linearizable", analysis.contradiction
+    if results[VALID] is False and get(results, "anomaly-types") != NOTHING_TO_JUDGE:
+        analyses = workload.analyses.values()
+        whys = [*workload.reasons, *(found.why for found in analyses if found.valid is False)]
+        return "invalid history", whys[0]
     return ("traceback", f"a traceback: {complaints[0]}") if complaints else ("", "")

@@ -25,7 +25,8 @@ def words(seed: int, binary: str) -> list[str]:
     choice = SHAPES[name(seed)](rng)
     args = [(name, choice.pop(name, "")) for name in ("reads", "data-dir")]
     nodes = choice["node-count"]
-    found = ["-w", "lin-kv", "--bin", binary, "--simulate", "--seed", str(seed)]
+    found = ["-w", choice.pop("workload", "lin-kv"), "--bin", binary, "--simulate", "--strict"]
+    found += ["--seed", str(seed)]
     if nodes > 2 and rng.random() < 0.3:
         found.append("--independent-delivery")
     has = defined(Path(binary))
@@ -232,6 +233,18 @@ def wiped(rng: Random) -> Choice:
     }
 
 
+def transactions(rng: Random) -> Choice:
+    """Does transactions in the place of single reads and writes, under the faults of a shape."""
+    shape = rng.choice([lease, election, dedup, pauses, crashes, returns, wiped])
+    return {
+        **shape(rng),
+        "workload": rng.choice(["txn-list-append", "txn-rw-register"]),
+        "key-count": rng.choice([2, 5, 10]),
+        "max-txn-length": rng.choice([1, 4, 8]),
+        "max-writes-per-key": rng.choice([16, 100]),
+    }
+
+
 def distribution(rng: Random) -> str:
     """Chooses a distribution of latencies."""
     return rng.choice(["constant", "uniform", "exponential"])
@@ -253,4 +266,5 @@ SHAPES: Mapping[str, Callable[[Random], Choice]] = {
     "crashes": crashes,
     "returns": returns,
     "wiped": wiped,
+    "transactions": transactions,
 }

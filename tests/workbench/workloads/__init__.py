@@ -21,6 +21,8 @@ from .g_counter import GCounter
 from .g_set import GSet
 from .lin_kv import LinKv
 from .pn_counter import PnCounter
+from .txn_list_append import TxnListAppend
+from .txn_rw_register import TxnRwRegister
 from .unique_ids import UniqueIds
 from .workload import Settings, Workload
 
@@ -33,6 +35,8 @@ WORKLOADS: Mapping[str, Callable[[random.Random, Settings], Workload]] = {
     "g-set": GSet,
     "g-counter": GCounter,
     "pn-counter": PnCounter,
+    "txn-list-append": TxnListAppend,
+    "txn-rw-register": TxnRwRegister,
 }
 
 

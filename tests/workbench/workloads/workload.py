@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..checkers.elle import Result
 from ..checkers.linearizable import BUDGET, Analysis, Assumptions
 from ..checkers.verdict import Verdict
 from ..record.edn import Keyword
@@ -85,6 +86,9 @@ class Workload(Protocol):
     catches: bool
     final: Final | None  # the operation after recovery; None to stop at the time limit
     analyses: dict[Any, Analysis]  # by key; filled by `check`
+    # The judgement of transactions, with explanations and cycles; filled by `check`. None for other
+    # workloads.
+    transactions: Result | None
     reasons: list[str]  # sentences that say why the history is not valid; filled by `check`
     warnings: list[str]  # sentences on faults that do not change the verdict; filled by `check`
 
@@ -117,6 +121,7 @@ class Plain:
     def __init__(self, rng: random.Random, settings: Settings) -> None:
         self.settings = settings
         self.analyses: dict[Any, Analysis] = {}
+        self.transactions: Result | None = None
         self.reasons: list[str] = []
         self.warnings: list[str] = []
         self._rng = rng
