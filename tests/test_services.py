@@ -183,7 +183,7 @@ def test_a_request_that_fails_on_the_newest_state_of_seq_kv_has_reached_it() -> 
         if "2 is not" in store.handle("n1", request).get("text", ""):
             failed += 1
             assert read(store, src="n1") == value(2)
-    assert failed > 30
+    assert failed > 50  # on two states of three, and on the third one it runs again
 
 
 def test_half_of_the_reads_of_lww_kv_miss_a_key_that_was_written_once() -> None:
