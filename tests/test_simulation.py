@@ -279,7 +279,10 @@ def test_what_is_printed_before_main_goes_to_stdout_and_what_is_printed_later_to
     assert not echo(tmp_path, "print('late')").problems
     assert "late\n" in (tmp_path / "n0.log").read_text()
     binary = tmp_path / "echo.py"
-    binary.write_text(binary.read_text().replace("node.main()", "print('early')\nnode.main()"))
+    text = binary.read_text()
+    binary.write_text(f"{text}\nprint('afterwards')")
+    assert not simulate(tmp_path, binary, workload="echo", concurrency=1).problems
+    binary.write_text(text.replace("node.main()", "print('early')\nnode.main()"))
     (problem,) = simulate(tmp_path, binary, workload="echo", concurrency=1).problems
     assert problem.startswith("n0 printed a line on stdout that is not JSON: early\n")
 
