@@ -49,7 +49,8 @@ def simulate(
 ) -> Run:
     """Simulates a node of tests/nodes: five nodes, 10 s, 20 operations a second."""
     given: dict[str, Any] = {
-        "node_count": 5, "concurrency": 5, "time_limit": 10, "rate": 20, "latency": 10,
+        "node_count": 5, "concurrency": 10 if workload == "lin-kv" else 5, "time_limit": 10,
+        "rate": 20, "latency": 10,
     } | changes  # fmt: skip
     return carry_out(folder, workload, node, *args, simulate=True, seed=seed, **given)
 
@@ -79,10 +80,13 @@ def drawn(name: str, count: int, threads: int = 3) -> list[tuple[int, str, Any]]
 READ_COMMITTED: dict[str, Any] = {"consistency_models": ("read-committed",)}
 ALONE: dict[str, Any] = {"node_count": 1}
 CORRECT: list[tuple[str, str, dict[str, Any]]] = [
+    ("echo", "echo.py", {}),
+    ("lin-kv", "lin_kv_proxy.py", {}),
     ("unique-ids", "unique_ids.py", {}),
     ("broadcast", "broadcast.py", {}),
     ("g-set", "g_set.py", {}),
     ("g-counter", "pn_counter.py", {}),
+    ("g-counter", "counter.py", {}),
     ("pn-counter", "pn_counter.py", {}),
     ("txn-list-append", "txn.py", ALONE),
     ("txn-rw-register", "txn.py", {**READ_COMMITTED, "availability": 1.0}),
@@ -103,7 +107,11 @@ def test_a_correct_node_is_valid(
 
 
 @pytest.mark.parametrize(
-    ("workload", "node"), [("broadcast", "broadcast.py"), ("pn-counter", "pn_counter.py")]
+    ("workload", "node"), [
+        ("broadcast", "broadcast.py"),
+        ("pn-counter", "pn_counter.py"),
+        ("g-counter", "counter.py"),
+    ],
 )
 def test_a_correct_node_is_valid_in_real_time(
     workload: str, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -122,6 +130,8 @@ FAULTY: list[tuple[str, str, str, dict[str, Any], str]] = [
     ("broadcast", "broadcast.py", "no-retry", PARTITIONS, " is lost: process "),
     ("g-set", "g_set.py", "no-merge", {}, " is lost: process "),
     ("g-counter", "pn_counter.py", "twice", {}, "The acknowledged adds sum to "),
+    ("g-counter", "counter.py", "blind", {}, "The acknowledged adds sum to "),
+    ("g-counter", "counter.py", "stale", {}, "The acknowledged adds sum to "),
     ("pn-counter", "pn_counter.py", "no-merge", {}, "The acknowledged adds sum to "),
     ("txn-list-append", "txn.py", "dirty", ALONE, "it has G1a"),
     ("txn-list-append", "txn.py", "lost", ALONE, "incompatible-order"),
@@ -139,6 +149,21 @@ def test_the_checker_finds_the_fault(
     assert get(run.results, "workload", "valid?") is False
     assert why in run.whys[0] and run.whys[0] == run.workload.reasons[0]
     assert get(edn.loads(edn.dumps(run.results)), "workload", "why") == run.workload.reasons
+
+
+@pytest.mark.parametrize(
+    ("workload", "node", "fault", "why"),
+    [
+        ("echo", "echo.py", "late", " was expected, but "),
+        ("lin-kv", "lin_kv_proxy.py", "seq-kv", "but key 0 held "),
+    ],
+)
+def test_the_checkers_of_echo_and_lin_kv_find_the_fault(
+    workload: str, node: str, fault: str, why: str, tmp_path: Path
+) -> None:
+    run = simulate(tmp_path, workload, node, fault)
+    assert get(run.results, "workload", "valid?") is False
+    assert why in run.whys[0]
 
 
 # Operations

@@ -20,6 +20,7 @@ from ..record.edn import Keyword
 from ..record.history import Op
 from ..record.journal import Journal
 from ..record.life import Ear, Line
+from ..services.host import Host
 from ..simulation.loop import Loop, Standstill, dice
 from ..units import SECOND
 from ..workloads import WORKLOADS
@@ -121,6 +122,8 @@ class Runner:
             options.independent_delivery,
             self.warn,
         )
+        # The services exist before the first node does, so each init finds them.
+        Host(self.network, dice(options.seed, "services"), self.note)
         # Nodes that have not answered init yet, with the client that sent it (None: not sent).
         self._inits: dict[str, Client | None] = dict.fromkeys(self._node_ids)
         self._nemesis = Nemesis(
