@@ -18,6 +18,7 @@ from .broadcast import Broadcast
 from .echo import Echo
 from .g_counter import GCounter
 from .g_set import GSet
+from .kafka import Kafka
 from .lin_kv import LinKv
 from .pn_counter import PnCounter
 from .unique_ids import UniqueIds
@@ -32,6 +33,7 @@ WORKLOADS: Mapping[str, Callable[[random.Random, Settings], Workload]] = {
     "g-set": GSet,
     "g-counter": GCounter,
     "pn-counter": PnCounter,
+    "kafka": Kafka,
 }
 
 
