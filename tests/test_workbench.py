@@ -102,7 +102,7 @@ FAULTS = {
     "missing-value": (1, ["malformed reply to read", "read_ok must have value"]),
     "forged-src": (1, ["src must be", "the sender's own name"]),
     "extra-key-in-message": (1, ["malformed message", 'remove the field "time" from']),
-    "no-such-destination": (1, ["there is no node or client n99; the nodes of this run are n0: {"]),
+    "no-such-destination": (1, ["there is no node or client n99; the nodes and services of"]),
     "second-init-ok": (1, ["n0 sent init_ok twice for one init: {", "\nsend it once"]),
     "not-json": (1, ["not JSON", "I am fine"]),
     "exits": (255, ["n0 ended by itself with exit status 3", "out of ideas"]),

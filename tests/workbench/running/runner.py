@@ -19,6 +19,7 @@ from ..record import edn
 from ..record.history import Op
 from ..record.journal import Journal
 from ..record.life import Ear, Line
+from ..services.host import Host
 from ..simulation.loop import Loop, Standstill, dice
 from ..units import SECOND
 from ..workloads import WORKLOADS
@@ -116,6 +117,8 @@ class Runner:
             self._log_message,
             options.independent_delivery,
         )
+        # The services exist before the first node does, so each init finds them.
+        Host(self.network, dice(options.seed, "services"), self.note)
         # Nodes that have not answered init yet, with the client that sent it (None: not sent).
         self._inits: dict[str, Client | None] = dict.fromkeys(self._node_ids)
         self._nemesis = Nemesis(
