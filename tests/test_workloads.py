@@ -89,6 +89,7 @@ CORRECT = [
     ("g-set", "g_set.py"),
     ("g-counter", "pn_counter.py"),
     ("pn-counter", "pn_counter.py"),
+    ("kafka", "kafka.py"),
 ]
 
 
@@ -123,6 +124,9 @@ FAULTY: list[tuple[str, str, str, dict[str, Any], str]] = [
     ("g-set", "g_set.py", "no-merge", {}, " is lost: process "),
     ("g-counter", "pn_counter.py", "twice", {}, "The acknowledged adds sum to "),
     ("pn-counter", "pn_counter.py", "no-merge", {}, "The acknowledged adds sum to "),
+    ("kafka", "kafka.py", "lose", {}, "; it skips "),  # the place of the lost message
+    ("kafka", "kafka.py", "reuse", {}, "inconsistent-offsets: offset "),
+    ("kafka", "kafka.py", "skip", {}, "int-poll-skip: process "),
 ]
 
 

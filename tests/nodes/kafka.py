@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Keeps logs in a key-value store. Each offset of a log is a key of the store, written only once.
+"""Keeps logs in the service lin-kv. Each offset of a log is a key there, which is written once.
 
-    ./maelstrom test -w kafka --bin tests/nodes/kafka.py --time-limit 10 --rate 50
+    ./maelstrom test -w kafka --bin tests/nodes/kafka.py --node-count 3 --time-limit 10 --rate 50
 
-To append a message, a node writes it to the first free offset by a cas, which fails if another node
-was faster. So a log has no gaps, and a node may remember all that it has read.
+To append a message, a node creates the first free offset by a cas, which fails if another node was
+faster. So a log has no gaps, and a node may remember all that it has read. A request that gets no
+answer from the service gets none from the node.
 
 With the word `lose` a node acknowledges some messages without keeping them. With `reuse` it writes
 some messages over older ones. With `skip` some polls leave a message out.
@@ -22,9 +23,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from node import Action, Body, Message, Node, RPCError
+from node import Action, Body, Message, Node
 
-RARELY = 5  # every fifth message or poll suffers from a fault
+STORE = "lin-kv"
+RARELY = 5  # only each fifth chance of a fault is taken
 
 
 class Kafka:
@@ -34,26 +36,21 @@ class Kafka:
         self.fault = fault
         self.chances = count(1)
         self.node = Node()
-        self.logs: dict[str, list[list[Any]]] = defaultdict(list)  # by key: [message] or []
+        # By key: the known entries of its log, each [message], or [] for a lost message.
+        self.logs: dict[str, list[list[Any]]] = defaultdict(list)
         self.node.on("send", self.send)
         self.node.on("poll", self.poll)
         self.node.on("commit_offsets", self.commit_offsets)
         self.node.on("list_committed_offsets", self.list_committed_offsets)
-        self.kept: dict[str, Any] = {}
-        self.node.on("read", self.read)
-        self.node.on("write", self.write)
-        self.node.on("cas", self.cas)
 
     def send(self, msg: Message) -> None:
-        """Appends a message to a log."""
-        key, message = msg["body"]["key"], msg["body"]["msg"]
-        log = self.logs[key]
-        offset = len(log)
-        entry = [message]
+        """Appends a message to a log, behind all entries that this node knows."""
+        key, log = msg["body"]["key"], self.logs[msg["body"]["key"]]
+        offset, old, new = len(log), None, [msg["body"]["msg"]]
         if self.strikes("lose"):
-            entry = []
-        elif self.strikes("reuse") and log:
-            offset -= 1
+            new = []
+        if log and self.strikes("reuse"):
+            offset, old = len(log) - 1, log[-1]
 
         def done(reply: Body) -> None:
             if reply["type"] == "cas_ok":
@@ -61,9 +58,8 @@ class Kafka:
             else:
                 self.catch_up(key, lambda: self.send(msg))
 
-        new = {"from": log[offset] if offset < len(log) else None, "to": entry}
-        body = {"type": "cas", "key": f"{key}/{offset}", "create_if_not_exists": True, **new}
-        self.ask(body, done)
+        body = {"type": "cas", "key": entry(key, offset), "from": old, "to": new}
+        self.ask({**body, "create_if_not_exists": True}, done)
 
     def poll(self, msg: Message) -> None:
         """Answers with all messages from an offset of each key on."""
@@ -78,8 +74,8 @@ class Kafka:
 
     def messages(self, key: str, start: int) -> list[list[Any]]:
         """Returns the known messages of a key from an offset on, each with its offset."""
-        log = enumerate(self.logs[key])
-        found = [[offset, *entry] for offset, entry in log if offset >= start and entry]
+        entries = enumerate(self.logs[key])
+        found = [[offset, *entry] for offset, entry in entries if offset >= start and entry]
         if len(found) > 2 and self.strikes("skip"):
             del found[1]
         return found
@@ -97,14 +93,14 @@ class Kafka:
                 log.append(reply["value"])
             self.catch_up(key, then)
 
-        self.ask({"type": "read", "key": f"{key}/{offset}"}, done)
+        self.ask({"type": "read", "key": entry(key, offset)}, done)
 
     def commit_offsets(self, msg: Message) -> None:
         """Stores the committed offsets."""
         offsets: dict[str, int] = msg["body"]["offsets"]
 
         def store(key: str, then: Action) -> None:
-            body = {"type": "write", "key": f"committed/{key}", "value": offsets[key]}
+            body = {"type": "write", "key": committed(key), "value": offsets[key]}
             self.ask(body, lambda reply: then())
 
         for_all(offsets, store, lambda: self.node.reply(msg, {"type": "commit_offsets_ok"}))
@@ -119,7 +115,7 @@ class Kafka:
                     found[key] = reply["value"]
                 then()
 
-            self.ask({"type": "read", "key": f"committed/{key}"}, done)
+            self.ask({"type": "read", "key": committed(key)}, done)
 
         def reply() -> None:
             self.node.reply(msg, {"type": "list_committed_offsets_ok", "offsets": found})
@@ -127,38 +123,30 @@ class Kafka:
         for_all(msg["body"]["keys"], look_up, reply)
 
     def ask(self, body: Body, done: Callable[[Body], object]) -> None:
-        """Sends a request to the store."""
-        self.node.rpc(self.node.node_ids[0], body, lambda reply: done(reply["body"]))
+        """Sends a request to the service, and calls done() with the body of the reply."""
+        self.node.rpc(STORE, body, lambda reply: done(reply["body"]))
 
     def strikes(self, fault: str) -> bool:
         """Returns whether this fault happens now."""
         return fault == self.fault and next(self.chances) % RARELY == 0
 
-    def read(self, msg: Message) -> None:
-        if msg["body"]["key"] not in self.kept:
-            raise RPCError.key_does_not_exist("")
-        self.node.reply(msg, {"type": "read_ok", "value": self.kept[msg["body"]["key"]]})
 
-    def write(self, msg: Message) -> None:
-        self.kept[msg["body"]["key"]] = msg["body"]["value"]
-        self.node.reply(msg, {"type": "write_ok"})
-
-    def cas(self, msg: Message) -> None:
-        body = msg["body"]
-        if self.kept.get(body["key"]) != body["from"]:
-            raise RPCError.precondition_failed("")
-        self.kept[body["key"]] = body["to"]
-        self.node.reply(msg, {"type": "cas_ok"})
+def entry(key: str, offset: int) -> str:
+    """Returns the service's key for an entry of a log."""
+    return f"log/{key}/{offset}"
 
 
-def for_all(
-    keys: Iterable[str], start: Callable[[str, Action], object], then: Action
-) -> None:
+def committed(key: str) -> str:
+    """Returns the service's key for the committed offset of a key."""
+    return f"committed/{key}"
+
+
+def for_all(keys: Iterable[str], start: Callable[[str, Action], object], then: Action) -> None:
     """Calls start(key, done) for each key, and then() when done() was called for all of them."""
-    waiting = {*keys}
+    waiting = dict.fromkeys(keys)  # in their order: a simulated run must be the same each time
 
     def done(key: str) -> None:
-        waiting.remove(key)
+        del waiting[key]
         if not waiting:
             then()
 
