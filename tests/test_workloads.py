@@ -26,7 +26,7 @@ from workbench.units import SECOND
 from workbench.verdicts import Results, get
 from workbench.workloads import WORKLOADS
 from workbench.workloads.topology import TOPOLOGIES
-from workbench.workloads.workload import Settings, Worker, Workload
+from workbench.workloads.workload import Plain, Settings, Worker, Workload
 
 NODES = Path(__file__).resolve().parent / "nodes"
 PARTITIONS: dict[str, Any] = {"nemesis": ("partition",), "nemesis_interval": 2}
@@ -70,8 +70,15 @@ def drawn(name: str, count: int, threads: int = 3) -> list[tuple[int, str, Any]]
     """Returns the first operations of a workload: thread, f and value."""
     workload = WORKLOADS[name](random.Random(1), Settings(3))
     workers = [Worker(thread, thread) for thread in range(threads)]
-    found = [workload.next(workers, workers) for _ in range(count)]
+    found = [workload.next(workers, workers, 0) for _ in range(count)]
     return [(next[0].thread, next[1], next[2]) for next in found if next]
+
+
+def plain(name: str) -> Plain:
+    """Makes a workload with one request for each operation."""
+    workload = WORKLOADS[name](random.Random(1), Settings(1))
+    assert isinstance(workload, Plain)
+    return workload
 
 
 # A correct node is valid, and the checker finds each fault.
@@ -88,6 +95,7 @@ CORRECT: list[tuple[str, str, dict[str, Any]]] = [
     ("g-counter", "pn_counter.py", {}),
     ("g-counter", "counter.py", {}),
     ("pn-counter", "pn_counter.py", {}),
+    ("kafka", "kafka.py", {}),
     ("txn-list-append", "txn.py", ALONE),
     ("txn-rw-register", "txn.py", {**READ_COMMITTED, "availability": 1.0}),
 ]
@@ -138,6 +146,9 @@ FAULTY: list[tuple[str, str, str, dict[str, Any], str]] = [
     ("txn-list-append", "txn.py", "stale", ALONE, "it has G-single-item-realtime"),
     ("txn-rw-register", "txn.py", "dirty", READ_COMMITTED, "not read-committed: it has G1a"),
     ("txn-rw-register", "txn.py", "stale", ALONE, "it has G-single-item-realtime"),
+    ("kafka", "kafka.py", "lose", {}, "; it skips "),  # the place of the lost message
+    ("kafka", "kafka.py", "reuse", {}, "inconsistent-offsets: offset "),
+    ("kafka", "kafka.py", "skip", {}, "int-poll-skip: process "),
 ]
 
 
@@ -174,7 +185,7 @@ def test_free_threads_take_turns() -> None:
 
 
 def test_unique_ids_are_of_any_type_but_there_must_be_one() -> None:
-    workload = WORKLOADS["unique-ids"](random.Random(1), Settings(1))
+    workload = plain("unique-ids")
     assert drawn("unique-ids", 2) == [(0, "generate", None), (1, "generate", None)]
     assert workload.request("generate", None) == {"type": "generate"}
     for id in (None, 1, "a", [1, {"b": 2}]):
@@ -197,7 +208,7 @@ def test_the_requests_and_replies_of_the_sets() -> None:
         ("broadcast", "broadcast", "message", "messages"),
         ("g-set", "add", "element", "value"),
     ):
-        workload = WORKLOADS[name](random.Random(1), Settings(1))
+        workload = plain(name)
         assert workload.request(adding, 7) == {"type": adding, argument: 7}
         assert workload.request("read", None) == {"type": "read"}
         assert workload.complete(adding, 7, {"type": f"{adding}_ok"}) == 7
@@ -224,7 +235,7 @@ def test_a_counter_is_changed_by_small_numbers_that_are_negative_only_in_pn_coun
 
 @pytest.mark.parametrize("name", ["g-counter", "pn-counter"])
 def test_the_requests_and_replies_of_the_counters(name: str) -> None:
-    workload = WORKLOADS[name](random.Random(1), Settings(1))
+    workload = plain(name)
     assert workload.request("add", 3) == {"type": "add", "delta": 3}
     assert workload.request("read", None) == {"type": "read"}
     assert workload.complete("add", 3, {"type": "add_ok", "msg_id": 1}) == 3
