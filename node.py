@@ -40,7 +40,7 @@ _quote = json.encoder.encode_basestring_ascii
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
 STDIN, STDOUT, STDERR, PIPE = 0, 1, 2, 1 << 16  # bytes in a full pipe
-RPC_TIMEOUT = 5.0  # seconds; Maelstrom's own clients wait as long
+RPC_TIMEOUT = 0.8  # seconds; the client that asked waits at least 1 s, so it can still be told
 
 
 def _error(code: int) -> staticmethod[[str], RPCError]:
@@ -87,14 +87,14 @@ class Timer:
 
 
 class Node:
-    """A node on stdin and stdout; node_id and node_ids are empty until init came."""
+    """A node; node_id and node_ids are empty until init came. main() gives it stdin and stdout."""
 
     def __init__(self) -> None:
         self.node_id = self._head = ""  # _head: the beginning of each line that is sent
         self.node_ids, self.other_node_ids = list[str](), list[str]()
         self.ready: Action = lambda: None  # sends init_ok; Maelstrom waits 10 s for it
         self.random = Random()  # the node's source of randomness; a simulation seeds it
-        self._stdout = self._take_stdout()
+        self._stdout = STDOUT
         self._early: deque[Message] | None = deque(maxlen=100_000)  # before init; None after it
         self._handlers: dict[str, Handler] = {"init": self._init}
         self._init_handlers, self._drained_handlers = deque[Action](), list[Action]()
@@ -119,8 +119,10 @@ class Node:
         `@node.on(type)` decorates a handler. A blocking handler may wait, for each of its calls has
         a thread of its own.
         """
-        if not isinstance(type, str) or inspect.iscoroutinefunction(handler):
-            raise TypeError('@node.on("type") needs a plain def, not an async def')
+        if not isinstance(type, str):
+            raise TypeError('write @node.on("type"), with the type of the requests to handle')
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError(f"the handler of {type!r} must be a plain def, not an async def")
         if handler is None:
             return lambda function: self.on(type, function, blocking=blocking)
         if type in self._handlers:
@@ -200,7 +202,12 @@ class Node:
         return answer  # type: ignore[no-any-return]
 
     def main(self) -> None:
-        """Runs the node until stdin closes. Blocking handlers that still run are given up."""
+        """Runs the node until stdin closes. Blocking handlers that still run are given up.
+
+        From here on stdout is for messages alone: print(), logging and child processes write to
+        stderr. Before, print() writes to stdout, where Maelstrom takes each line for a message.
+        """
+        self._stdout = self._take_stdout()
         self.on_init(lambda: self._start_thread(self._run_timers))
         gc.freeze()  # garbage collections of long-lived objects would cost a store 15 %
         gc.set_threshold(50_000, 20, 100)
@@ -219,7 +226,8 @@ class Node:
         return time.monotonic()
 
     def _take_stdout(self) -> int:
-        """Takes stdout for messages alone: print(), logging and children write to stderr."""
+        """Returns stdout as a file for messages alone. Its old name leads to stderr."""
+        sys.stdout.flush()  # each early print shows, however Python buffers
         stdout = os.dup(STDOUT)
         os.dup2(STDERR, STDOUT)
         sys.stdout = sys.stderr
@@ -322,7 +330,9 @@ class Node:
                     raise RPCError.malformed_request("type must be a string and msg_id an integer")
                 if (handler := self._handlers.get(type)) is None:
                     raise RPCError.not_supported(f"{self.node_id} does not know {type!r:.100}")
-            handler(msg)
+            if isinstance(handler(msg), dict):
+                type = msg["body"].get("type")
+                self.log(f"{type!r:.60}: no returned dict is sent; write node.reply(msg, {{...}})")
         except Exception as error:
             if not isinstance(error, RPCError):
                 self.log(traceback.format_exc())

@@ -133,24 +133,25 @@ class Store(Map):
 
     def transact(self, op: Body) -> tuple[Map, Body]:
         """Returns the resulting Store, and the transaction with the values that were read."""
-        done, written = list[Any](), PersistentMap()  # own writes, until all has gone well
+        done, written = list[Any](), dict[Hashable, tuple[Any, Any]]()  # own writes: key, value
         try:
             for f, key, value in micro_operations(op):
-                had = written.get(key, self.map.get(key))
+                id = identity(key)
+                had = written[id][1] if id in written else self.map.get(key)
                 if f == "r":
                     value = had
                 elif f == "w":
-                    written = written.set(key, value)
+                    written[id] = (key, value)
                 elif had is None or had.__class__ is list:
-                    written = written.set(key, [*(had or ()), value])  # older versions keep theirs
+                    written[id] = (key, [*(had or ()), value])  # older versions keep their list
                 else:
                     raise RPCError.precondition_failed(f"expected a list, but had {show(had)}")
                 done.append([f, key, value])
+            map = self.map
+            for key, value in written.values():
+                map = map.set(key, value)
         except RPCError as error:
             return self, error.to_json()
-        map = self.map
-        for key, value in written.items():
-            map = map.set(key, value)
         return (Store(map) if written else self), {"type": "txn_ok", "txn": done}
 
 

@@ -450,8 +450,10 @@ MUTANTS = [
     Mutant(
         "half of a transaction is applied if it fails",
         "Elle: G1a", "a read shows what an aborted transaction wrote",
-        [("            return self, error.to_json()\n        map = self.map",
-          "            return Store(written), error.to_json()\n        map = self.map")],
+        [("            return self, error.to_json()\n        return (Store(map) if written",
+          "            for key, value in written.values():\n"
+          "                self = Store(self.map.set(key, value))\n"
+          "            return self, error.to_json()\n        return (Store(map) if written")],
         test="a_transaction_that_cannot_be_done_changes_nothing",
     ),
     Mutant(

@@ -20,9 +20,9 @@ from in_process import World
 from test_raft import follower
 from workbench.checkers.linearizable import check_history
 from workbench.record.history import Op
-from workbench.running.client import outcome
+from workbench.running.client import Outcome, failure, proceed
 from workbench.workloads.lin_kv import LinKv
-from workbench.workloads.workload import Settings
+from workbench.workloads.workload import Conversation, Settings
 
 import raft
 from node import Body, Message
@@ -143,7 +143,8 @@ class Clients:
         self.history: list[Op] = []
         self.processes = 0
         self.value = 0
-        self.busy: dict[int, tuple[int, str, Any, float]] = {}  # by msg_id: until when it waits
+        # By msg_id, with the moment until which the client waits.
+        self.busy: dict[int, tuple[int, str, Any, Conversation, float]] = {}
 
     def invoke(self) -> None:
         """A new operation of one that is free: each value that is written is a new one."""
@@ -157,18 +158,18 @@ class Clients:
         self.processes += 5
         process = self.processes + min(free)
         self.event(process, "invoke", f, value)
-        request = self.workload.request(f, value)
-        msg_id = self.world.request(self.rng.choice(NODES), request, f"c{process % 5}")
-        self.busy[msg_id] = (process, f, value, self.world.time + 1.0)
+        talk = self.workload.converse(f, value, None, None)
+        msg_id = self.world.request(self.rng.choice(NODES), next(talk), f"c{process % 5}")
+        self.busy[msg_id] = (process, f, value, talk, self.world.time + 1.0)
 
     def complete(self) -> None:
         """Takes the answers, and gives up what has waited for a second."""
-        for msg_id, (process, f, value, until) in list(self.busy.items()):
+        for msg_id, (process, f, value, talk, until) in list(self.busy.items()):
             reply = self.world.answer(msg_id)
             if reply is not None or self.world.time >= until:
                 del self.busy[msg_id]
-                done = outcome(self.workload, f, value, reply)
-                assert not done.problem
+                done = failure(self.workload, f, value, reply) or proceed(value, talk, reply)
+                assert isinstance(done, Outcome) and not done.problem
                 self.event(process, done.type, f, done.value, done.error)
 
     def event(self, process: int, type: str, f: str, value: Any, error: Any = None) -> None:

@@ -171,6 +171,17 @@ def test_the_page_has_a_row_for_each_receipt_and_one_for_what_was_lost() -> None
     assert found["kinds"] == [0, 0, 1], "a reply is of its request's kind"
 
 
+def test_a_service_that_was_called_has_a_lane() -> None:
+    folder = kept(good())
+    request, reply = message(0, "n0", "seq-kv", type="read"), message(1, "seq-kv", "n0", type="ok")
+    written(folder, noted((5, "send", request), (6, "recv", request), (7, "send", reply)))
+    chart = drawn(folder)["messages"]
+    lanes = chart.plot.yaxis[0].major_label_overrides
+    assert lanes == {0: "clients", 1: "n0", 2: "n2", 3: "n10", 4: "seq-kv"}
+    found = rows(chart)
+    assert [*zip(found["from"], found["to"], strict=True)] == [(1, 4), (4, 1)]
+
+
 def test_the_most_frequent_kinds_have_a_colour_that_depends_on_the_kind_alone() -> None:
     count = diagram.MOST_KINDS + 2
     messages = [

@@ -181,13 +181,12 @@ def line(**message: Any) -> bytes:
 
 
 BROKEN = {
-    "a node that is not there": (line(dest="n3"), "n3; the nodes of this run are n0, n1, n2: {"),
+    "a node that is not there": (line(dest="n3"), "services of this run are n0, n1, n2: {"),
     "a reply to nobody": (
         line(dest="c9", body={"in_reply_to": 1}),
         'a node or client of this run, not "c9"; a reply goes to the src of its request: {',
     ),
     "keys of the body": (line(ts=1, x=2), 'remove the fields "ts" and "x" from the message'),
-    "a service": (line(dest="seq-kv"), "the workbench has no services such as seq-kv"),
     "a client that never was": (line(dest="c9"), "there is no node or client c9; the nodes"),
     "an id that is none": (line(id="7"), 'id must be an integer, not "7"'),
     "true is no integer": (line(id=True), "id must be an integer, not true"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from functools import partial
 from typing import Any
@@ -322,8 +323,22 @@ def test_an_async_handler_is_refused_and_told_what_to_do() -> None:
 
 def test_a_decorator_without_a_type_is_refused() -> None:
     _, node = lone()
-    with pytest.raises(TypeError, match=r'@node.on\("type"\)'):
+    with pytest.raises(TypeError, match=r'write @node.on\("type"\)'):
         node.on(lambda msg: None)  # type: ignore[call-overload]
+
+
+def test_a_dict_that_a_handler_returns_is_not_sent_and_the_log_says_so() -> None:
+    world, node = lone()
+    node.on("echo", lambda msg: {"type": "echo_ok"})
+    node.receive({"src": "c1", "dest": "n1", "body": {"type": "echo", "msg_id": 1}})
+    assert not world.inbox
+    assert node.log_lines == ["'echo': no returned dict is sent; write node.reply(msg, {...})"]
+
+
+def test_a_node_may_be_made_without_a_change_of_stdout() -> None:
+    before = sys.stdout, os.fstat(1)
+    Node()
+    assert (sys.stdout, os.fstat(1)) == before
 
 
 def test_an_error_reads_well() -> None:
@@ -365,9 +380,9 @@ def test_two_bad_lines_do_not_make_up_for_a_third_that_holds_too_much() -> None:
 class PipeNode(Node):
     """Writes to a pipe that the test reads."""
 
-    def _take_stdout(self) -> int:
-        self.reader, writer = os.pipe()
-        return writer
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader, self._stdout = os.pipe()
 
 
 def test_what_the_system_does_not_take_at_once_is_written_in_pieces(

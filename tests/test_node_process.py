@@ -191,14 +191,13 @@ def test_a_type_has_one_handler() -> None:
 
 
 def test_what_others_write_to_stdout_is_no_message() -> None:
-    """print before main() and in it, a logging handler from before, a child process."""
+    """print in main(), a logging handler from before, a child process."""
     peer = Peer(
         """
         import logging, subprocess, sys
         from node import *
         logging.basicConfig(stream=sys.stdout, format="%(message)s")
         node = Node()
-        print("early")
         def x(msg):
             print("hello")
             logging.warning("logged")
@@ -213,7 +212,13 @@ def test_what_others_write_to_stdout_is_no_message() -> None:
     # At once, and not when the node ends.
     assert b"hello" in os.pread(peer.stderr.fileno(), 1000, 0)
     status, stderr = peer.end()
-    assert status == 0 and sorted(stderr.split()) == ["child", "early", "hello", "logged"]
+    assert status == 0 and sorted(stderr.split()) == ["child", "hello", "logged"]
+
+
+def test_what_is_printed_before_main_goes_to_stdout() -> None:
+    peer = Peer('from node import Node\nnode = Node()\nprint("early")\nnode.main()')
+    assert peer.process.stdout and peer.process.stdout.readline() == b"early\n"
+    peer.init()
 
 
 @pytest.mark.parametrize(

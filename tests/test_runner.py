@@ -14,7 +14,7 @@ from workbench.record.edn import Keyword
 from workbench.record.history import Op, clients, operations
 from workbench.record.journal import Journal
 from workbench.record.life import LENGTH, MOST, Line
-from workbench.running.client import Outcome, contradict, outcome
+from workbench.running.client import Outcome, contradict, failure
 from workbench.running.cluster import Cluster, Listener
 from workbench.running.options import Options
 from workbench.running.results import stats
@@ -414,7 +414,7 @@ def test_errors_are_definite_or_not(code: int) -> None:
     name = Keyword(ERRORS[code][0] if definite or code in (0, 13) else "unknown")
     for f, type in (("read", "fail"), ("write", "fail" if definite else "info")):
         value = [0, None if f == "read" else 1]
-        assert outcome(workload, f, value, error(code)) == Outcome(type, value, [name, "why"])
+        assert failure(workload, f, value, error(code)) == Outcome(type, value, [name, "why"])
 
 
 MALFORMED: list[tuple[str, Body, str]] = [

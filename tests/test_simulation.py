@@ -273,6 +273,20 @@ def test_constants_of_the_binary_can_be_given_other_values(tmp_path: Path) -> No
     assert record.crash == f"cannot run {binary}: it has no constant D"
 
 
+def test_what_is_printed_before_main_goes_to_stdout_and_what_is_printed_later_to_stderr(
+    tmp_path: Path,
+) -> None:
+    assert not echo(tmp_path, "print('late')").problems
+    assert "late\n" in (tmp_path / "n0.log").read_text()
+    binary = tmp_path / "echo.py"
+    text = binary.read_text()
+    binary.write_text(f"{text}\nprint('afterwards')")
+    assert not simulate(tmp_path, binary, workload="echo", concurrency=1).problems
+    binary.write_text(text.replace("node.main()", "print('early')\nnode.main()"))
+    (problem,) = simulate(tmp_path, binary, workload="echo", concurrency=1).problems
+    assert problem.startswith("n0 printed a line on stdout that is not JSON: early\n")
+
+
 class Lone(Watcher):
     """A simulated node that echoes, logs the time each second, and was initialised at 0."""
 

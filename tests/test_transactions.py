@@ -22,7 +22,8 @@ from workbench.running import options
 from workbench.running.client import contradict
 from workbench.verdicts import UNKNOWN, get
 from workbench.workloads import WORKLOADS
-from workbench.workloads.workload import Body, Settings, Worker, Workload
+from workbench.workloads.transactional import Transactional
+from workbench.workloads.workload import Body, Settings, Worker
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"txn-list-append": "append", "txn-rw-register": "w"}
@@ -30,8 +31,10 @@ TEXT = "{http://www.w3.org/2000/svg}text"
 R = Keyword("r")
 
 
-def made(name: str, **settings: Any) -> Workload:
-    return WORKLOADS[name](random.Random(1), Settings(**settings))
+def made(name: str, **settings: Any) -> Transactional:
+    workload = WORKLOADS[name](random.Random(1), Settings(**settings))
+    assert isinstance(workload, Transactional)
+    return workload
 
 
 # Requests and replies
@@ -41,7 +44,7 @@ def made(name: str, **settings: Any) -> Workload:
 def test_a_transaction_has_keywords_in_the_history_and_strings_on_the_wire(name: str) -> None:
     workload, write = made(name), NAMES[name]
     worker = Worker(0, 0)
-    drawn = [workload.next([worker], [worker]) for _ in range(50)]
+    drawn = [workload.next([worker], [worker], 0) for _ in range(50)]
     for next in drawn:
         assert next and next[:2] == (worker, "txn")
         assert {mop[0] for mop in next[2]} <= {R, Keyword(write)} and 1 <= len(next[2]) <= 4
@@ -53,7 +56,7 @@ def test_a_transaction_has_keywords_in_the_history_and_strings_on_the_wire(name:
 def test_the_settings_limit_the_transactions() -> None:
     workload = made("txn-rw-register", max_txn_length=2, key_count=1, max_writes_per_key=1)
     worker = Worker(0, 0)
-    drawn = [next[2] for _ in range(50) if (next := workload.next([worker], [worker]))]
+    drawn = [next[2] for _ in range(50) if (next := workload.next([worker], [worker], 0))]
     assert {len(txn) for txn in drawn} == {1, 2}
     writes = [(key, value) for txn in drawn for f, key, value in txn if f is not R]
     assert writes == [(key, 1) for key in range(len(writes))]

@@ -99,7 +99,7 @@ FAULTS = {
     "wrong-cas": (1, ["cas", "succeeded, but key 0"]),
     "definite-error-but-done": (1, ["but key 0"]),
     "extra-key-in-message": (1, ["malformed message", 'remove the field "time" from']),
-    "no-such-destination": (1, ["there is no node or client n99; the nodes of this run are n0: {"]),
+    "no-such-destination": (1, ["there is no node or client n99; the nodes and services of"]),
     "second-init-ok": (1, ["n0 sent init_ok twice for one init: {", "\nsend it once"]),
     "not-json": (1, ["not JSON", "I am fine"]),
     "exits": (255, ["n0 ended by itself with exit status 3", "out of ideas"]),

@@ -20,8 +20,8 @@ def test_a_key_is_retired_after_20_processes() -> None:
     workers = [Worker(0, 0), Worker(1, 1)]
     processes: dict[int, set[int]] = {}
     for _ in range(400):
-        if operation := workload.next(workers, workers):
-            worker, f, (key, _value) = operation
+        if operation := workload.next(workers, workers, 0):
+            worker, f, (key, _value) = operation[:3]
             processes.setdefault(key, set()).add(worker.process)
             assert (f == "read") is (worker.thread == 0)
             if f != "read":
@@ -36,7 +36,7 @@ def test_a_key_is_retired_after_as_many_processes_as_work_on_it_if_these_are_mor
     workers = [Worker(thread, thread) for thread in range(22)]
 
     def keys() -> set[int]:
-        drawn = [workload.next(workers, workers) for _ in range(100)]
+        drawn = [workload.next(workers, workers, 0) for _ in range(100)]
         return {operation[2][0] for operation in drawn if operation}
 
     assert keys() == {0}
@@ -54,8 +54,8 @@ def test_each_half_of_the_workers_has_its_share_whoever_is_stuck(busy: list[int]
     drawn: Counter[str] = Counter()
     threads = set()
     for _ in range(3000):
-        if operation := workload.next(free, workers):
-            worker, f, _ = operation
+        if operation := workload.next(free, workers, 0):
+            worker, f = operation[:2]
             assert worker in free
             assert (f == "read") is (worker.thread < 3)
             drawn[f] += 1
@@ -73,7 +73,7 @@ def test_each_group_of_2n_workers_has_a_key_of_its_own() -> None:
     workers = [Worker(thread, thread) for thread in range(8)]
     keys: dict[int, set[int]] = {0: set(), 1: set()}
     for _ in range(200):
-        operation = workload.next(workers, workers)
+        operation = workload.next(workers, workers, 0)
         assert operation
         keys[operation[0].thread // 4].add(operation[2][0])
     assert sorted(map(sorted, keys.values())) == [[0], [1]]

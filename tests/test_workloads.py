@@ -25,7 +25,7 @@ from workbench.units import SECOND
 from workbench.verdicts import Results, get
 from workbench.workloads import WORKLOADS
 from workbench.workloads.topology import TOPOLOGIES
-from workbench.workloads.workload import Settings, Worker, Workload
+from workbench.workloads.workload import Plain, Settings, Worker, Workload
 
 NODES = Path(__file__).resolve().parent / "nodes"
 PARTITIONS: dict[str, Any] = {"nemesis": ("partition",), "nemesis_interval": 2}
@@ -48,7 +48,8 @@ def simulate(
 ) -> Run:
     """Simulates a node of tests/nodes: five nodes, 10 s, 20 operations a second."""
     given: dict[str, Any] = {
-        "node_count": 5, "concurrency": 5, "time_limit": 10, "rate": 20, "latency": 10,
+        "node_count": 5, "concurrency": 10 if workload == "lin-kv" else 5, "time_limit": 10,
+        "rate": 20, "latency": 10,
     } | changes  # fmt: skip
     return carry_out(folder, workload, node, *args, simulate=True, seed=seed, **given)
 
@@ -68,8 +69,15 @@ def drawn(name: str, count: int, threads: int = 3) -> list[tuple[int, str, Any]]
     """Returns the first operations of a workload: thread, f and value."""
     workload = WORKLOADS[name](random.Random(1), Settings(3))
     workers = [Worker(thread, thread) for thread in range(threads)]
-    found = [workload.next(workers, workers) for _ in range(count)]
+    found = [workload.next(workers, workers, 0) for _ in range(count)]
     return [(next[0].thread, next[1], next[2]) for next in found if next]
+
+
+def plain(name: str) -> Plain:
+    """Makes a workload with one request for each operation."""
+    workload = WORKLOADS[name](random.Random(1), Settings(1))
+    assert isinstance(workload, Plain)
+    return workload
 
 
 # A correct node is valid, and the checker finds each fault.
@@ -78,11 +86,15 @@ def drawn(name: str, count: int, threads: int = 3) -> list[tuple[int, str, Any]]
 READ_COMMITTED: dict[str, Any] = {"consistency_models": ("read-committed",)}
 ALONE: dict[str, Any] = {"node_count": 1}
 CORRECT: list[tuple[str, str, dict[str, Any]]] = [
+    ("echo", "echo.py", {}),
+    ("lin-kv", "lin_kv_proxy.py", {}),
     ("unique-ids", "unique_ids.py", {}),
     ("broadcast", "broadcast.py", {}),
     ("g-set", "g_set.py", {}),
     ("g-counter", "pn_counter.py", {}),
+    ("g-counter", "counter.py", {}),
     ("pn-counter", "pn_counter.py", {}),
+    ("kafka", "kafka.py", {}),
     ("txn-list-append", "txn.py", ALONE),
     ("txn-rw-register", "txn.py", {**READ_COMMITTED, "availability": 1.0}),
 ]
@@ -102,7 +114,11 @@ def test_a_correct_node_is_valid(
 
 
 @pytest.mark.parametrize(
-    ("workload", "node"), [("broadcast", "broadcast.py"), ("pn-counter", "pn_counter.py")]
+    ("workload", "node"), [
+        ("broadcast", "broadcast.py"),
+        ("pn-counter", "pn_counter.py"),
+        ("g-counter", "counter.py"),
+    ],
 )
 def test_a_correct_node_is_valid_in_real_time(
     workload: str, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -121,12 +137,17 @@ FAULTY: list[tuple[str, str, str, dict[str, Any], str]] = [
     ("broadcast", "broadcast.py", "no-retry", PARTITIONS, " is lost: process "),
     ("g-set", "g_set.py", "no-merge", {}, " is lost: process "),
     ("g-counter", "pn_counter.py", "twice", {}, "The acknowledged adds sum to "),
+    ("g-counter", "counter.py", "blind", {}, "The acknowledged adds sum to "),
+    ("g-counter", "counter.py", "stale", {}, "The acknowledged adds sum to "),
     ("pn-counter", "pn_counter.py", "no-merge", {}, "The acknowledged adds sum to "),
     ("txn-list-append", "txn.py", "dirty", ALONE, "it has G1a"),
     ("txn-list-append", "txn.py", "lost", ALONE, "incompatible-order"),
     ("txn-list-append", "txn.py", "stale", ALONE, "it has G-single-item-realtime"),
     ("txn-rw-register", "txn.py", "dirty", READ_COMMITTED, "not read-committed: it has G1a"),
     ("txn-rw-register", "txn.py", "stale", ALONE, "it has G-single-item-realtime"),
+    ("kafka", "kafka.py", "lose", {}, "; it skips "),  # the place of the lost message
+    ("kafka", "kafka.py", "reuse", {}, "inconsistent-offsets: offset "),
+    ("kafka", "kafka.py", "skip", {}, "int-poll-skip: process "),
 ]
 
 
@@ -140,6 +161,21 @@ def test_the_checker_finds_the_fault(
     assert get(edn.loads(edn.dumps(run.results)), "workload", "why") == run.workload.reasons
 
 
+@pytest.mark.parametrize(
+    ("workload", "node", "fault", "why"),
+    [
+        ("echo", "echo.py", "late", " was expected, but "),
+        ("lin-kv", "lin_kv_proxy.py", "seq-kv", "but key 0 held "),
+    ],
+)
+def test_the_checkers_of_echo_and_lin_kv_find_the_fault(
+    workload: str, node: str, fault: str, why: str, tmp_path: Path
+) -> None:
+    run = simulate(tmp_path, workload, node, fault)
+    assert get(run.results, "workload", "valid?") is False
+    assert why in run.whys[0]
+
+
 # Operations
 
 
@@ -148,7 +184,7 @@ def test_free_threads_take_turns() -> None:
 
 
 def test_unique_ids_are_of_any_type_but_there_must_be_one() -> None:
-    workload = WORKLOADS["unique-ids"](random.Random(1), Settings(1))
+    workload = plain("unique-ids")
     assert drawn("unique-ids", 2) == [(0, "generate", None), (1, "generate", None)]
     assert workload.request("generate", None) == {"type": "generate"}
     for id in (None, 1, "a", [1, {"b": 2}]):
@@ -171,7 +207,7 @@ def test_the_requests_and_replies_of_the_sets() -> None:
         ("broadcast", "broadcast", "message", "messages"),
         ("g-set", "add", "element", "value"),
     ):
-        workload = WORKLOADS[name](random.Random(1), Settings(1))
+        workload = plain(name)
         assert workload.request(adding, 7) == {"type": adding, argument: 7}
         assert workload.request("read", None) == {"type": "read"}
         assert workload.complete(adding, 7, {"type": f"{adding}_ok"}) == 7
@@ -198,7 +234,7 @@ def test_a_counter_is_changed_by_small_numbers_that_are_negative_only_in_pn_coun
 
 @pytest.mark.parametrize("name", ["g-counter", "pn-counter"])
 def test_the_requests_and_replies_of_the_counters(name: str) -> None:
-    workload = WORKLOADS[name](random.Random(1), Settings(1))
+    workload = plain(name)
     assert workload.request("add", 3) == {"type": "add", "delta": 3}
     assert workload.request("read", None) == {"type": "read"}
     assert workload.complete("add", 3, {"type": "add_ok", "msg_id": 1}) == 3

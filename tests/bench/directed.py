@@ -35,7 +35,7 @@ from workbench.network.nemesis import Nemesis, split  # noqa: E402
 from workbench.network.network import Grudge, Latency, Network, ProtocolError  # noqa: E402
 from workbench.record.edn import Keyword  # noqa: E402
 from workbench.record.history import Op  # noqa: E402
-from workbench.running.client import Client, outcome  # noqa: E402
+from workbench.running.client import Client, Outcome  # noqa: E402
 from workbench.running.cluster import Processes  # noqa: E402
 from workbench.simulation.loop import RealLoop  # noqa: E402
 from workbench.units import SECOND  # noqa: E402
@@ -362,8 +362,7 @@ class Bench:
         floor = self._rules.ask(key, None if f == "read" else self._values, asked)
         self._note(process, "invoke", f, [key, argument])
 
-        def told(reply: Body | None, src: str) -> None:
-            found = outcome(self._workload, f, [key, argument], reply)
+        def told(found: Outcome, reply: Body | None, src: str) -> None:
             if found.problem:
                 self.report.breaks("protocol", f"{src} answered {f} with {reply}: {found.problem}")
             answer = Answer(node_id, f, asked, self.loop.now(), found.type, found.error)
@@ -377,8 +376,7 @@ class Bench:
                 self._free.append(client)
             done(answer)
 
-        request = self._workload.request(f, [key, argument])
-        client.call(node_id, request, self.timeout, told)
+        client.perform(node_id, self._workload, f, [key, argument], self.timeout, told)
 
     def _note(self, process: int, type: str, f: str, value: Any, error: Any = None) -> None:
         op = Op(process, type, f, value, self.loop.now(), len(self.history), error)

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from node import Message, Node
 
 INTERVAL = 0.1  # seconds between two sendings to a neighbour
+PATIENCE = 10.0  # seconds for an acknowledgement; it is welcome even if it is late
 Messages = dict[str, Any]  # by their JSON text, since a message may be any JSON
 
 
@@ -87,7 +88,7 @@ class Broadcast:
                 self.lacking.get(neighbour, {}).pop(name, None)
 
         body = {"type": "gossip", "messages": [*messages.values()]}
-        self.node.rpc(neighbour, body, acknowledged)
+        self.node.rpc(neighbour, body, acknowledged, PATIENCE)
 
 
 def main() -> None:

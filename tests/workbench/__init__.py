@@ -9,7 +9,7 @@ operations as a history in Jepsen's formats, and checks that history. Its packag
     workloads/    the clients' requests and the meaning of replies: one file for each workload
     checkers/     checkers of histories: one file for each property
     network/      the network between nodes and clients, and the nemesis, which injects faults
-    services/     Maelstrom's services for nodes, one file for each; there are none yet
+    services/     Maelstrom's services for nodes: lin-kv, seq-kv, lww-kv, lin-tso
     record/       the files of a run in store/: EDN, history, messages, the nodes' roles and logs
     console/      the terminal's view of a run: log lines, progress, the final table
     report/       the browser's view of a run: report.html, timeline.html, linear.svg

@@ -13,7 +13,7 @@ from pathlib import Path
 from . import check
 from .console.console import GREEN, RED, YELLOW, Console
 from .console.summary import summary
-from .reasons import ABORTED, of_part, sentence
+from .reasons import ABORTED, never_ok, of_part, sentence
 from .record import edn, store
 from .record.edn import Keyword
 from .record.history import clients
@@ -112,9 +112,8 @@ def report(
     told = workload.analyses or workload.reasons or record.problems or record.unmatched
     if not told and checked[VALID] is False and found[Keyword("stats")][VALID]:
         console.print("\n".join(of_part("workload", checked)))
-    for f, counts in found[Keyword("stats")][Keyword("by-f")].items():
-        if not counts[VALID] and not record.crash:
-            _print_none_ok(console, record, f.name, timeout(workload, opts))
+    for f in never_ok(found[Keyword("stats")]) if not record.crash else ():
+        _print_none_ok(console, record, f, timeout(workload, opts))
     if found[Keyword("availability")][VALID] is not True:
         console.print(f"Too few operations were ok for --availability {opts.availability:g}.")
     for complaint in store.complaints(folder):

@@ -12,6 +12,7 @@ from .verdicts import Results, get
 MALFORMED = Keyword("malformed-rpc-response")
 ABORTED = "The test was aborted: "
 MOST = 10  # reasons of one kind
+NEED_NOT_BE_OK = ("crash", "debug-topic-partitions")  # operations of kafka
 FIRST = ("workload", "exceptions")  # parts whose reasons come before those of other parts
 
 
@@ -110,10 +111,19 @@ def _of_exceptions(part: Results) -> Iterator[str]:
 
 
 def _of_stats(part: Results) -> Iterator[str]:
-    kinds = get(part, "by-f")
-    for kind, counts in kinds.items() if isinstance(kinds, dict) else ():
-        if get(counts, "valid?") not in (None, True):
-            yield f"No {_name(kind)} operation was ok, so the test cannot be valid."
+    for f in never_ok(part):
+        yield f"No {f} operation was ok, so the test cannot be valid."
+
+
+def never_ok(stats: Results) -> list[str]:
+    """Returns the kinds of operations that make a run invalid: none of theirs was ok.
+
+    As in jepsen.tests.kafka (stats-checker), some kinds do not matter.
+    """
+    kinds = get(stats, "by-f")
+    found = kinds.items() if isinstance(kinds, dict) else ()
+    without = [_name(kind) for kind, counts in found if get(counts, "valid?") not in (None, True)]
+    return [f for f in without if f not in NEED_NOT_BE_OK]
 
 
 def _of_availability(part: Results) -> Iterator[str]:

@@ -2,12 +2,16 @@
 
 - A message between servers has a random latency. A message to or from a client has none, and
   partitions do not stop it.
+- Services are servers that faults do not reach: the network neither cuts, loses nor duplicates a
+  message to or from a service. The real Maelstrom has no other way to lose a message, and a
+  service cannot know a duplicate, so it would spoil the test of a correct node.
 - Each node has one queue, ordered by due time, and one delivery at a time. The network takes the
   first message of the queue. If a partition cuts its link *at that moment*, the message is
   dropped. Otherwise the network waits until the message is due, delivers it, and takes the next
   one. Messages that arrive during that wait, client requests included, stay in the queue, even if
   they are due earlier.
-- A node exists from `add_node` on, a client from `add_client` to `close_client`. After a message
+- A node exists from `add_node` on, a service from `add_service` on, and a client from
+  `add_client` to `close_client`. After a message
   to an unknown destination the real Maelstrom ignores its sender. Here it is a ProtocolError.
 """
 
@@ -32,7 +36,6 @@ Grudge = Mapping[str, Collection[str]]  # maps each node to the nodes whose mess
 LATER = SECOND  # longest delay of a duplicate
 SQUARE = bytes.maketrans(b"{}", b"[]")
 FIELDS = {"id", "src", "dest", "body"}  # the keys that a message may have
-SERVICES = {"lin-kv", "lin-tso", "lww-kv", "seq-kv"}
 LONG = 300  # characters of a line in an error text
 HAD_INIT = "it had its init_ok"  # the event that closes a client which sent an init
 MAX_DEPTH = 100  # nesting of a node's message: the history's writer and checker are recursive
@@ -83,8 +86,8 @@ class Network:
     - `log(direction, message)` is called for each send and each receipt.
     - `warn(kind, text)` is called for what a node should not do and the real Maelstrom lets pass.
     - `grudges` holds the cut links, by the name of the fault.
-    - `loss` is the probability that a message between servers is lost.
-    - `duplicate` is the probability that it is sent again, up to a second later.
+    - `loss` is the probability that a message between nodes is lost.
+    - `duplicate` is the probability that such a message is sent again, up to a second later.
 
     With `independent`, each message is delivered when it is due, whatever else is in the queue,
     and a partition is checked on delivery. More messages overtake each other than in Maelstrom.
@@ -108,6 +111,7 @@ class Network:
         self._warn = warn
         self._independent = independent
         self._inboxes: dict[str, Inbox] = {}
+        self._services: dict[str, Callable[[Message], object]] = {}
         self._late: set[str] = set()  # announced nodes that have not started yet
         self._clients: dict[str, Callable[[Message], object]] = {}
         self._closed: dict[str, str] = {}  # each closed client, and the event that closed it
@@ -129,6 +133,11 @@ class Network:
     def expect_node(self, node_id: str) -> None:
         """Announces a node that starts later than others, for the error of a sender to it."""
         self._late.add(node_id)
+
+    def add_service(self, name: str, receive: Callable[[Message], object]) -> None:
+        """Registers a service. receive(message) gets each message to it."""
+        self._services[name] = receive
+        self._inboxes[name] = Inbox()
 
     def add_client(self, client_id: str, receive: Callable[[Message], object]) -> None:
         """Registers a client. receive(message) gets each message to it."""
@@ -165,11 +174,12 @@ class Network:
         if message["dest"] in self._clients:
             self._hand_over(message)
             return
-        if servers and self._happens(self.duplicate):
+        faulty = servers and not self._of_service(message)
+        if faulty and self._happens(self.duplicate):
             later = self._rng.randrange(LATER)
             twin = json.loads(json.dumps(message))  # a copy: receivers may change their message
             self._loop.after(later, partial(self._under_way, twin, servers))
-        if not (servers and self._happens(self.loss)):
+        if not (faulty and self._happens(self.loss)):
             self._under_way(message, servers)
 
     def _happens(self, probability: float) -> bool:
@@ -177,6 +187,9 @@ class Network:
 
     def _between_servers(self, message: Message) -> bool:
         return message["src"] in self._inboxes and message["dest"] in self._inboxes
+
+    def _of_service(self, message: Message) -> bool:
+        return message["src"] in self._services or message["dest"] in self._services
 
     def _under_way(self, message: Message, servers: bool) -> None:
         due = self._loop.now() + (self._latency.draw(self._rng) if servers else 0)
@@ -221,10 +234,10 @@ class Network:
         (self.between_servers if servers else self.with_clients).received += 1
         self._log("recv", message)
         dest = message["dest"]
-        if dest in self._inboxes:
-            self._deliver(dest, message)
+        if receive := self._clients.get(dest) or self._services.get(dest):
+            receive(message)
         else:
-            self._clients[dest](message)
+            self._deliver(dest, message)
 
     def _parse(self, node_id: str, line: bytes) -> Message:
         try:
@@ -286,26 +299,23 @@ class Network:
             return f"id must be an integer, not {_shown(id)}"
         if src != node_id and src not in self._inboxes and src not in self._clients:
             return f"src must be {_shown(node_id)}, the sender's own name, not {_shown(src)}"
-        if dest in SERVICES:
-            return (
-                f"the workbench has no services such as {dest}; to test this node, install the "
-                "real Maelstrom (make maelstrom)"
-            )
         if not (dest in self._inboxes or dest in self._clients or dest in self._closed):
             return self._nobody(node_id, dest, message["body"])
         return ""
 
-
     def _nobody(self, node_id: str, dest: str, body: dict[str, Any]) -> str:
         """Says that a message's dest does not exist, and what it may be."""
         if "in_reply_to" not in body:
-            nodes = ", ".join(sorted(self._inboxes, key=lambda name: (len(name), name)))
+            names = ", ".join(sorted(self._inboxes, key=lambda name: (len(name), name)))
             if dest in self._late:
                 return (
                     f"{dest} has not started yet. As in the real Maelstrom the first node starts "
                     "last: wait a second after init before a message to it"
                 )
-            return f"there is no node or client {dest[:LONG]}; the nodes of this run are {nodes}"
+            return (
+                f"there is no node or client {dest[:LONG]}; the nodes and services of this run are "
+                f"{names}"
+            )
         rule = "a reply goes to the src of its request"
         if body.get("type") == "init_ok" and node_id in self._inits:
             rule += f"; the src of the init was {_shown(self._inits[node_id])}"

@@ -1,4 +1,6 @@
-"""Draws the Lamport diagram of a run's messages: a lane for each node, a line for each message.
+"""Draws the Lamport diagram of a run's messages: a line for each message, from lane to lane.
+
+Each node has a lane, and each service that was called. All clients share one.
 
 The page contains all messages, compressed. Its script, report.js, draws those of the visible time.
 """
@@ -53,7 +55,7 @@ def diagram(
 ) -> Chart:
     """Returns the chart, still without messages. `moments` are (s, text) to choose from."""
     names = list(nodes[:MOST_NODES])
-    lanes = [CLIENTS, *names]
+    lanes = [CLIENTS, *names, *services_of(messages, nodes)]
     plot = new_figure(
         time, 90 + 46 * len(lanes), y_range=Range1d(start=len(lanes) - 0.4, end=-0.6)
     )
@@ -100,6 +102,12 @@ def diagram(
         f'<script type="application/gzip" id="journal">{packed(messages, lanes, kinds)}</script>\n'
     )
     return Chart("messages", TITLE, plot, words)
+
+
+def services_of(messages: Sequence[Sent], nodes: Sequence[str]) -> list[str]:
+    """Returns the services that got messages. The name of a client begins with c."""
+    called = {message.dest for message in messages} - {*nodes}
+    return sorted(name for name in called if not name.startswith("c"))
 
 
 def kinds_of(messages: Sequence[Sent]) -> dict[str, str]:

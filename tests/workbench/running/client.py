@@ -10,14 +10,23 @@ from ..network.network import Message, Network
 from ..record import edn
 from ..record.edn import Keyword
 from ..simulation.loop import Loop
-from ..workloads.workload import ERRORS, INDETERMINATE, NET_TIMEOUT, Body, Workload
+from ..workloads.workload import (
+    ERRORS,
+    INDETERMINATE,
+    NET_TIMEOUT,
+    Body,
+    Conversation,
+    Crashed,
+    Extras,
+    Workload,
+)
 
 KEPT_REPLIES = 1000  # answered requests that a client keeps, to detect contradicting replies
 SHOWN = 300  # maximum characters of a message in an error text
 NOTHING_HAPPENED = object()
 KINDS = {str: "a string", float: "a float", list: "an array", dict: "an object"}  # of JSON
 # Requests with a new result each time that a node executes them.
-VARYING = ("read", "generate", "txn")
+VARYING = ("read", "generate", "txn", "send", "poll", "list_committed_offsets")
 
 
 class Client:
@@ -26,7 +35,7 @@ class Client:
     The client calls `warn(text)` if two replies to one request contradict each other, and
     `surplus(src, body)` for each harmless message that it does not wait for. `stray` describes the
     first message since the last request that is no reply to any request, or "". `request` is the
-    last request's body.
+    last request's body. `state` is the workload's state of this client.
     """
 
     def __init__(
@@ -42,6 +51,7 @@ class Client:
         self._network = network
         self._warn = warn
         self._surplus = surplus
+        self.state: Any = None
         self.stray = ""
         self._msg_id = 0
         self._waiting: Callable[[Body | None, str], object] | None = None
@@ -68,6 +78,37 @@ class Client:
 
         self._loop.after(timeout, time_out)
         self._network.send({"src": self.client_id, "dest": dest, "body": self.request})
+
+    def perform(
+        self,
+        dest: str,
+        workload: Workload,
+        f: str,
+        value: Any,
+        timeout: int,
+        done: Callable[[Outcome, Body | None, str], object],
+        extras: Extras | None = None,
+    ) -> None:
+        """Does an operation: its requests one after the other, each with a time-out of its own.
+
+        Then calls done(outcome, reply, src) with the last reply. The reply is None after a
+        time-out, and empty if there was no request.
+        """
+        talk = workload.converse(f, value, extras, self.state)
+
+        def answered(reply: Body | None, src: str) -> None:
+            if failed := failure(workload, f, value, reply):
+                done(failed, reply, src)
+            else:
+                go_on(proceed(value, talk, reply), reply, src)
+
+        def go_on(step: Body | Outcome, reply: Body | None, src: str) -> None:
+            if isinstance(step, Outcome):
+                done(step, reply, src)
+            else:
+                self.call(dest, step, timeout, answered)
+
+        go_on(proceed(value, talk), {}, dest)
 
     @property
     def waiting(self) -> bool:
@@ -160,32 +201,40 @@ class Outcome(NamedTuple):
     problem: str = ""
 
 
-def outcome(workload: Workload, f: str, value: Any, reply: Body | None) -> Outcome:
-    """Returns the completion for a reply, or for None after the time-out.
+def proceed(value: Any, talk: Conversation, reply: Body | None = None) -> Body | Outcome:
+    """Begins a conversation, or continues it with a reply that is no error.
 
-    Maelstrom's with-errors does the same. Without it (`catches` is false), Jepsen makes the
-    operation `:info` after any error.
+    Returns the body of the next request, or the completion of the operation. `value` is the
+    operation's argument.
+    """
+    try:
+        return talk.send(reply) if reply is not None else next(talk)
+    except StopIteration as end:
+        return Outcome("ok", end.value)
+    except Crashed:
+        return Outcome("info", value)
+    except ValueError as error:
+        return Outcome("info", value, Keyword("malformed-rpc-response"), str(error))
+
+
+def failure(workload: Workload, f: str, value: Any, reply: Body | None) -> Outcome | None:
+    """Returns the completion for an error, or for None after the time-out.
+
+    Returns None for any other reply. Maelstrom's with-errors does the same. Without it (`catches`
+    is false), Jepsen makes the operation `:info` after any error.
     """
     unknown = "fail" if f in workload.idempotent else "info"
     if reply is None:
         if not workload.catches:
             return Outcome("info", value, f"{INDETERMINATE}Client read timeout")
         return Outcome(unknown, value, NET_TIMEOUT)
-    if reply.get("type") == "error":
-        return _refused(workload, unknown, value, reply)
-    try:
-        return Outcome("ok", workload.complete(f, value, reply))
-    except ValueError as error:
-        return Outcome("info", value, Keyword("malformed-rpc-response"), str(error))
-
-
-def _refused(workload: Workload, unknown: str, value: Any, reply: Body) -> Outcome:
-    """Returns the completion for an error. Its body may hold anything, in Maelstrom."""
+    if reply.get("type") != "error":
+        return None
     code = reply.get("code")
     problem, name, definite = "", "unknown", False
     if type(code) is int:
         name, definite = ERRORS.get(code, (name, definite))
-    elif "code" in reply:
+    elif "code" in reply:  # an error may hold anything, in Maelstrom
         problem = f"the code of an error must be an integer, not {shown(code)}"
     else:
         problem = "an error must have a code, an integer; this one has none"

@@ -234,10 +234,10 @@ def parser() -> Parser:
         "--data-dir that begin with its id and a dot; another node loses its files only after this "
         'one has written ", a member: " to stderr, as raft.py does; default: %(default)s')
     add("--loss", type=probability, default=0.03, metavar="P",
-        help="* probability that --nemesis loss drops a message between servers; default: "
+        help="* probability that --nemesis loss drops a message between nodes; default: "
         "%(default)s")
     add("--duplicate", type=probability, default=0.03, metavar="P",
-        help="* probability that --nemesis duplicate delivers a message between servers twice; "
+        help="* probability that --nemesis duplicate delivers a message between nodes twice; "
         "default: %(default)s")
     add("--independent-delivery", action="store_true",
         help="* deliver messages independently, so that they overtake each other more often; the "

@@ -16,15 +16,15 @@ from ..console.progress import Progress
 from ..network.nemesis import Nemesis
 from ..network.network import HAD_INIT, Latency, Message, Network, ProtocolError
 from ..record import edn
-from ..record.edn import Keyword
 from ..record.history import Op
 from ..record.journal import Journal
 from ..record.life import Ear, Line
+from ..services.host import Host
 from ..simulation.loop import Loop, Standstill, dice
 from ..units import SECOND
 from ..workloads import WORKLOADS
-from ..workloads.workload import ERRORS, Body, Final, Worker, Workload
-from .client import Client, outcome, shown, wanted
+from ..workloads.workload import ERRORS, Body, Ending, Extras, Final, Worker, Workload
+from .client import Client, Outcome, shown, wanted
 from .cluster import Cluster
 from .interrupt import Interrupted, interruptible
 from .options import Options
@@ -35,7 +35,7 @@ INIT_TIMEOUT = 10 * SECOND
 LATE_INIT = SECOND // 5
 CATCH_UP = SECOND // 10  # after a longer delay, the schedule skips the operations that were due
 READMITTED = ", a member: "  # part of a line on stderr of a node that counts, as raft.py writes it
-RECOVERY = 10 * SECOND  # time without operations before the final reads
+RECOVERY = 10 * SECOND  # time without operations before the final phase
 RATE_KEPT = 0.97  # a run with a smaller share of the requested operations reports its rate
 
 
@@ -121,6 +121,8 @@ class Runner:
             options.independent_delivery,
             self.warn,
         )
+        # The services exist before the first node does, so each init finds them.
+        Host(self.network, dice(options.seed, "services"), self.note)
         # Nodes that have not answered init yet, with the client that sent it (None: not sent).
         self._inits: dict[str, Client | None] = dict.fromkeys(self._node_ids)
         self._nemesis = Nemesis(
@@ -149,6 +151,7 @@ class Runner:
         self._busy: set[int] = set()  # threads of workers that wait for a reply
         self._conns: dict[int, Client] = {}  # by thread; opened by its first operation
         self._stale: dict[int, str] = {}  # threads whose client must be replaced, and why
+        self._unfinished: set[int] = set()  # threads that are in the final phase
         self._end = 0
         self._over = False  # the time limit has passed
         self._invoked = 0  # number of operations
@@ -369,7 +372,7 @@ class Runner:
             self.record.rate_note = self._rate_note()
             self._note_surplus()
         if final and not self._broken():
-            self._read_finally(final)
+            self._conclude(final)
 
     def _set_up(self, clients: Mapping[str, Client]) -> None:
         """Sends the workload's set-up request to each node, and waits for all replies."""
@@ -381,9 +384,9 @@ class Runner:
         seconds = timeout(self.workload, self._options)
 
         def ask(node_id: str, client: Client) -> None:
-            def done(reply: Body | None, src: str) -> None:
+            def done(found: Outcome, reply: Body | None, src: str) -> None:
                 waiting.remove(node_id)
-                if outcome(self.workload, f, value, reply).type == "ok":
+                if found.type == "ok":
                     return
                 if reply is None:
                     why = client.stray or self._cluster.unsent(node_id)
@@ -397,8 +400,7 @@ class Runner:
                         f"else, but sent {shown(reply)}"
                     )
 
-            body = self.workload.request(f, value)
-            client.call(node_id, body, int(seconds * SECOND), done)
+            client.perform(node_id, self.workload, f, value, int(seconds * SECOND), done)
 
         for node_id, client in clients.items():
             ask(node_id, client)
@@ -411,8 +413,8 @@ class Runner:
     def _finish(self) -> None:
         self._over = True
 
-    def _read_finally(self, final: Final) -> None:
-        """Lets the nodes recover. Then each thread does the final operation, all at once."""
+    def _conclude(self, final: Final) -> None:
+        """Lets the nodes recover. Then each thread does the steps of the final phase."""
         self._console.progress("")
         self._console.info("workbench", "Waiting for recovery...")
         self._console.flush()
@@ -421,9 +423,26 @@ class Runner:
         self._wait(lambda: self.loop.now() >= recovered)
         if self._broken():
             return
+        self._unfinished = {worker.thread for worker in self._workers}
         for worker in self._workers:
-            self._invoke(worker, final.f, None, final.extras)
-        self._wait(lambda: not self._busy)
+            self._take_step(worker, final.steps())
+        self._wait(lambda: not self._unfinished)
+
+    def _take_step(self, worker: Worker, steps: Ending, completed: Op | None = None) -> None:
+        """Schedules a thread's next step, after the one that is completed, if any."""
+        try:
+            step = steps.send(completed) if completed else next(steps)
+        except StopIteration:
+            self._unfinished.remove(worker.thread)
+            return
+
+        def start() -> None:
+            def done(op: Op) -> None:
+                self._take_step(worker, steps, op)
+
+            self._invoke(worker, step.f, step.value, step.extras, done)
+
+        self.loop.after(step.delay, start)
 
     def _next_operation(self) -> None:
         now = self.loop.run_time()
@@ -435,15 +454,21 @@ class Runner:
             return
         free = [worker for worker in self._workers if worker.thread not in self._busy]
         if free:
-            if operation := self.workload.next(free, self._workers):
+            if operation := self.workload.next(free, self._workers, self.loop.run_time()):
                 self._invoke(*operation)
             self._next_operation()
         else:
             self._stalled = True
 
     def _invoke(
-        self, worker: Worker, f: str, value: Any, extras: dict[Keyword, Any] | None = None
+        self,
+        worker: Worker,
+        f: str,
+        value: Any,
+        extras: Extras | None = None,
+        completed: Callable[[Op], object] = lambda op: None,
     ) -> None:
+        """Starts an operation of a worker. Calls completed(op) with its completion."""
         node_id = self._node_ids[worker.thread % len(self._node_ids)]
         process = worker.process
         conn = self._conn(worker.thread)
@@ -452,8 +477,7 @@ class Runner:
         self._note(process, "invoke", f, value, extras=extras)
         printed = self._printed[node_id]
 
-        def done(reply: Body | None, src: str) -> None:
-            found = outcome(self.workload, f, value, reply)
+        def done(found: Outcome, reply: Body | None, src: str) -> None:
             if reply is None:
                 self._timed_out += 1
                 self._explain(node_id, conn, self._printed[node_id] > printed)
@@ -469,7 +493,7 @@ class Runner:
                     f"{src} sent a malformed reply to {f} {edn.dumps(value)}: {found.problem}: "
                     f"{shown(reply)}",
                 )
-            self._note(process, found.type, f, found.value, found.error, extras)
+            op = self._note(process, found.type, f, found.value, found.error, extras)
             if found.type == "info":  # it may still take effect, so a new process continues
                 worker.process += len(self._workers)
                 if not self.workload.reusable:
@@ -479,17 +503,18 @@ class Runner:
             if self._stalled:
                 self._stalled = False
                 self.loop.at(self.loop.now(), self._operate)
+            completed(op)
 
-        seconds = timeout(self.workload, self._options)
-        request = self.workload.request(f, value)
-        conn.call(node_id, request, int(seconds * SECOND), done)
+        nanoseconds = int(timeout(self.workload, self._options) * SECOND)
+        conn.perform(node_id, self.workload, f, value, nanoseconds, done, extras)
 
     def _conn(self, thread: int) -> Client:
         """Returns a thread's client. Opens it for the first operation, and in place of another."""
         if why := self._stale.pop(thread, None):
             self.network.close_client(self._conns.pop(thread).client_id, why)
         if thread not in self._conns:
-            self._conns[thread] = self._client()
+            client = self._conns[thread] = self._client()
+            client.state = self.workload.open()
         return self._conns[thread]
 
     def _explain(self, node_id: str, conn: Client, printed: bool) -> None:
@@ -539,13 +564,14 @@ class Runner:
         f: str,
         value: Any,
         error: Any = None,
-        extras: dict[Keyword, Any] | None = None,
-    ) -> None:
+        extras: Extras | None = None,
+    ) -> Op:
         now, index = self.loop.run_time(), len(self.record.history)
         op = Op(process, type, f, value, now, index, error, extras)
         self.record.history.append(op)
         thread = process if isinstance(process, str) else f"worker {process % len(self._workers)}"
         self._console.op(thread, op)
+        return op
 
     # Progress
 

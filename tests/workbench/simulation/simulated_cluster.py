@@ -112,9 +112,6 @@ class VirtualNode(Node):
         """Returns at once: the owner drives the node."""
         self.has_main = True
 
-    def _take_stdout(self) -> int:
-        return -1
-
     def _write(self, data: bytes) -> None:
         for line in data.splitlines():
             self._give(line)
@@ -197,7 +194,7 @@ class Machine:
         self._log = log
         self._watcher = watcher
         self._stderr = Lines(self.note)
-        # A program may print before it makes its Node, which takes stdout for messages alone.
+        # A program may print before its main(), which takes stdout for messages alone.
         self._stdout = Lines(lambda line: listener.on_line(node_id, line.encode(errors="replace")))
         self._warn = warn
         self._thread = threading.get_ident()
@@ -225,9 +222,9 @@ class Machine:
                 )
                 machine.node = self
 
-            def _take_stdout(self) -> int:
+            def main(self) -> None:
                 sys.stdout = machine._stderr
-                return super()._take_stdout()
+                super().main()
 
         return MachineNode
 

@@ -1,9 +1,10 @@
 """The workloads, one file each: the clients' operations, and the check of the nodes' answers.
 
 A workload's docstring shows its requests and answers. Its class follows the protocol `Workload`:
-`next` generates operations, `request` turns an operation into a request, `complete` turns an
-answer into a completion, and `check` judges the history. `Plain` has the usual rest. To add a
-workload, write such a file and register its class here.
+`next` generates operations, `converse` carries them out by requests, and `check` judges the
+history. A workload with one request for each operation extends `Plain`: `request` turns an
+operation into a request, and `complete` turns an answer into a completion. `Usual` has the usual
+rest. To add a workload, write such a file and register its class here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .broadcast import Broadcast
 from .echo import Echo
 from .g_counter import GCounter
 from .g_set import GSet
+from .kafka import Kafka
 from .lin_kv import LinKv
 from .pn_counter import PnCounter
 from .txn_list_append import TxnListAppend
@@ -37,6 +39,7 @@ WORKLOADS: Mapping[str, Callable[[random.Random, Settings], Workload]] = {
     "pn-counter": PnCounter,
     "txn-list-append": TxnListAppend,
     "txn-rw-register": TxnRwRegister,
+    "kafka": Kafka,
 }
 
 

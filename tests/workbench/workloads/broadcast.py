@@ -21,7 +21,7 @@ from ..record.edn import Keyword
 from ..record.history import Op
 from ..verdicts import Results
 from .topology import TOPOLOGIES
-from .workload import Body, Final, Next, Plain, Settings, Worker, expect, expect_list
+from .workload import Body, Final, Next, Once, Plain, Settings, Worker, expect, expect_list
 
 
 class Broadcast(Plain):
@@ -29,7 +29,7 @@ class Broadcast(Plain):
 
     name = "broadcast"
     idempotent = frozenset({"read"})
-    final: Final | None = Final("read", {Keyword("final?"): True})
+    final: Final | None = Once("read", {Keyword("final?"): True})
 
     def __init__(self, rng: random.Random, settings: Settings) -> None:
         super().__init__(rng, settings)
@@ -38,7 +38,7 @@ class Broadcast(Plain):
     def set_up(self, node_ids: Sequence[str]) -> tuple[str, Any] | None:
         return "topology", TOPOLOGIES[self.settings.topology](node_ids)
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker], now: int) -> Next | None:
         worker = self.in_turn(free)
         if self._rng.random() < 0.5:
             return worker, "broadcast", next(self._messages)

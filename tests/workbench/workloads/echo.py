@@ -22,7 +22,7 @@ class Echo(Plain):
 
     name = "echo"
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker], now: int) -> Next | None:
         return self._rng.choice(free), "echo", f"Please echo {self._rng.randrange(128)}"
 
     def request(self, f: str, value: Any) -> Body:

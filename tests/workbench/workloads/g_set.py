@@ -17,7 +17,7 @@ from typing import Any
 from ..checkers import set_full
 from ..record.history import Op
 from ..verdicts import Results
-from .workload import Body, Final, Next, Plain, Settings, Worker, expect, expect_list
+from .workload import Body, Final, Next, Once, Plain, Settings, Worker, expect, expect_list
 
 
 class GSet(Plain):
@@ -25,13 +25,13 @@ class GSet(Plain):
 
     name = "g-set"
     catches = False
-    final: Final | None = Final("read")
+    final: Final | None = Once("read")
 
     def __init__(self, rng: random.Random, settings: Settings) -> None:
         super().__init__(rng, settings)
         self._elements = count()
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker], now: int) -> Next | None:
         worker = self.in_turn(free)
         if self._rng.random() < 0.5:
             return worker, "add", next(self._elements)

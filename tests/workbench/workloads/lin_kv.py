@@ -44,7 +44,7 @@ class LinKv(Plain):
         self._processes: dict[int, set[int]] = {}  # by group: processes that used its current key
         self._next_key = 0
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker], now: int) -> Next | None:
         # Each half keeps its share of the rate, even if its workers are all busy.
         reads = self._reads(self._rng.choice(workers))
         able = [worker for worker in free if self._reads(worker) is reads]

@@ -17,7 +17,7 @@ from ..checkers import counter
 from ..record.edn import Keyword
 from ..record.history import Op
 from ..verdicts import Results
-from .workload import Body, Final, Next, Plain, Worker, expect, expect_integer
+from .workload import Body, Final, Next, Once, Plain, Worker, expect, expect_integer
 
 LEAST, MOST = -5, 4  # smallest and largest number to add
 
@@ -27,9 +27,9 @@ class PnCounter(Plain):
 
     name = "pn-counter"
     catches = False
-    final: Final | None = Final("read", {Keyword("final?"): True})
+    final: Final | None = Once("read", {Keyword("final?"): True})
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker], now: int) -> Next | None:
         f, value = self.draw()
         return self.in_turn(free), f, value
 

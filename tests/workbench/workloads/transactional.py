@@ -27,6 +27,7 @@ class Transactional(Plain):
     """
 
     reusable = True
+    name: str
     write: ClassVar[str]  # the f of a write
     read: ClassVar[str]  # a read in a reply, for an error text
 
@@ -34,7 +35,7 @@ class Transactional(Plain):
         super().__init__(rng, settings)
         self._transactions = Transactions(rng, settings)
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker], now: int) -> Next | None:
         txn = [[Keyword(f), key, value] for f, key, value in self._transactions.draw(self.write)]
         return self.in_turn(free), "txn", txn
 

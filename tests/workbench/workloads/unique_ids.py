@@ -20,7 +20,7 @@ class UniqueIds(Plain):
     name = "unique-ids"
     reusable = True
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker], now: int) -> Next | None:
         return self.in_turn(free), "generate", None
 
     def request(self, f: str, value: Any) -> Body:

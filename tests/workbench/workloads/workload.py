@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..checkers.elle import Result
 from ..checkers.linearizable import BUDGET, Analysis, Assumptions
@@ -15,7 +16,13 @@ from ..record.history import Op
 from ..verdicts import Results
 
 Body = dict[str, Any]
-Next = tuple["Worker", str, Any]  # the next operation: its worker, f and value
+Extras = dict[Keyword, Any]  # further entries of both events of an operation
+# The next operation: its worker, f, value, and perhaps extras.
+Next = tuple["Worker", str, Any] | tuple["Worker", str, Any, Extras]
+# An operation's requests. It yields each body without msg_id, receives the reply if that is no
+# error, and returns the value of the ok completion. It raises ValueError for a malformed reply, and
+# Crashed.
+Conversation = Generator[Body, Body, Any]
 
 # Maelstrom's errors by code: name, and whether the error is definite. After a definite error the
 # operation had no effect (doc/protocol.md, "Errors").
@@ -62,12 +69,38 @@ class Worker:
     process: int
 
 
-@dataclass(frozen=True)
-class Final:
-    """The operation that each thread does once at the end, when the nodes have recovered."""
+class Crashed(Exception):
+    """Raised by a conversation to end its operation with an unknown outcome, and its client."""
+
+
+class Step(NamedTuple):
+    """An operation that a thread does after recovery."""
 
     f: str
-    extras: dict[Keyword, Any] | None = None  # further entries of both its events
+    value: Any = None
+    extras: Extras | None = None
+    delay: int = 0  # ns since the completion of the thread's previous step
+
+
+Ending = Generator[Step, Op, None]  # the steps of a thread; it receives each step's completion
+
+
+class Final(Protocol):
+    """The final phase, when the nodes have recovered. The threads begin it at the same time."""
+
+    def steps(self) -> Ending:
+        """Yields the steps of one thread."""
+
+
+@dataclass(frozen=True)
+class Once:
+    """A final phase in which each thread does one operation without an argument."""
+
+    f: str
+    extras: Extras | None = None
+
+    def steps(self) -> Ending:
+        yield Step(self.f, None, self.extras)
 
 
 class Workload(Protocol):
@@ -84,7 +117,7 @@ class Workload(Protocol):
     # Whether the client catches errors. Otherwise each error, even a definite one, makes the
     # outcome unknown (`:info`).
     catches: bool
-    final: Final | None  # the operation after recovery; None to stop at the time limit
+    final: Final | None  # None to stop at the time limit
     analyses: dict[Any, Analysis]  # by key; filled by `check`
     # The judgement of transactions, with explanations and cycles; filled by `check`. None for other
     # workloads.
@@ -95,20 +128,23 @@ class Workload(Protocol):
     def set_up(self, node_ids: Sequence[str]) -> tuple[str, Any] | None:
         """Returns f and value of the request to each node before the first operation, if any."""
 
-    def next(self, free: Sequence[Worker], workers: Sequence[Worker]) -> Next | None:
-        """Returns the next operation; None if only busy workers may do it."""
+    def open(self) -> Any:
+        """Returns the state of a new client. Conversations of this client may change it."""
 
-    def request(self, f: str, value: Any) -> Body:
-        """Returns the body of a request, without msg_id."""
+    def next(self, free: Sequence[Worker], workers: Sequence[Worker], now: int) -> Next | None:
+        """Returns the next operation; None if only busy workers may do it.
 
-    def complete(self, f: str, value: Any, reply: Body) -> Any:
-        """Returns the value of an ok completion. Raises ValueError for a malformed reply."""
+        `now` is in ns since the start of the run.
+        """
+
+    def converse(self, f: str, value: Any, extras: Extras | None, state: Any) -> Conversation:
+        """Carries out an operation of a client with this state."""
 
     def check(self, ops: Sequence[Op]) -> Results:
         """Returns the results, with `:valid?`."""
 
 
-class Plain:
+class Usual:
     """The usual properties of a workload: independent threads, which wait 5 s for a reply."""
 
     group = 1
@@ -130,6 +166,9 @@ class Plain:
     def set_up(self, node_ids: Sequence[str]) -> tuple[str, Any] | None:
         return None
 
+    def open(self) -> Any:
+        return None
+
     def in_turn(self, free: Sequence[Worker]) -> Worker:
         """Returns the free worker whose turn it is."""
         worker = next((worker for worker in free if worker.thread >= self._turn), free[0])
@@ -141,6 +180,22 @@ class Plain:
         self.reasons, self.warnings = verdict.why, verdict.warnings
         said = {"why": verdict.why, "warnings": verdict.warnings}
         return verdict.results | {Keyword(name): text for name, text in said.items() if text}
+
+
+class Plain(Usual, ABC):
+    """A workload whose operations are one request each. Its clients have no state."""
+
+    @abstractmethod
+    def request(self, f: str, value: Any) -> Body:
+        """Returns the body of a request, without msg_id."""
+
+    @abstractmethod
+    def complete(self, f: str, value: Any, reply: Body) -> Any:
+        """Returns the value of an ok completion. Raises ValueError for a malformed reply."""
+
+    def converse(self, f: str, value: Any, extras: Extras | None, state: Any) -> Conversation:
+        reply = yield self.request(f, value)
+        return self.complete(f, value, reply)
 
 
 def expect(reply: Body, type: str, keys: set[str]) -> None:
