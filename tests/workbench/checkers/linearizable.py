@@ -177,7 +177,10 @@ class Register:
         """Returns an operation's rule by the table above; None if nothing follows from it."""
         f, value, type = operation.f, operation.value, operation.type
         if f not in ("read", "write", "cas"):
-            raise HistoryError(f"cannot check :{f}; a register has only :read, :write and :cas")
+            raise HistoryError(
+                f"cannot check :{f}; a register has only :read, :write and :cas. Name the workload of "
+                "another history, for example: maelstrom check -w g-set"
+            )
         if type == "fail":
             return self._failed(operation)
         if f == "write":
