@@ -178,8 +178,8 @@ class Register:
         f, value, type = operation.f, operation.value, operation.type
         if f not in ("read", "write", "cas"):
             raise HistoryError(
-                f"cannot check :{f}; a register has only :read, :write and :cas. Name the workload of "
-                "another history, for example: maelstrom check -w g-set"
+                f"cannot check :{f}; a register has only :read, :write and :cas. Name the workload "
+                "of another history, for example: maelstrom check -w g-set"
             )
         if type == "fail":
             return self._failed(operation)
