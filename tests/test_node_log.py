@@ -16,15 +16,14 @@ from workbench.units import MILLISECOND, SECOND
 
 PRINTS = """
 import sys
-print("early")
 from node import Node
 node = Node()
-print("made", end=" ")
-print("here")
+print("early")
 
 @node.on("echo")
 def echo(msg):
-    print("asked")
+    print("asked", end=" ")
+    print("once")
     print("warned", file=sys.stderr)
     node.reply(msg, {"type": "echo_ok", "echo": msg["body"]["echo"]})
 
@@ -123,11 +122,11 @@ def test_a_simulated_node_prints_as_a_process_does(
     record = prepare(given, tmp_path, Console()).run()
     text = (tmp_path / "n0.log").read_bytes().splitlines(keepends=True)
     said = b"".join(node_log.said(text))
-    if early:  # before Node() stdout is the node's output
+    if early:  # before main() stdout is the node's output
         (problem,) = record.problems
         assert problem.startswith("n0 printed a line on stdout that is not JSON")
         assert "early" in problem and b"early" not in said
     else:
         assert not record.problems
-        assert said.startswith(b"made here\nasked\n") and b"warned" in said
+        assert said.startswith(b"asked once\n") and b"warned" in said
     assert "asked" not in capsys.readouterr().out

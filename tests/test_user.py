@@ -344,7 +344,7 @@ def test_check_agrees_with_the_results_of_the_run(
     (found,) = check.judge(tmp_path)
     assert found.verdict.valid is verdict and why in found.text()
     (found,) = check.judge(tmp_path / "history.edn")
-    assert (found.verdict.valid, found.text()) == (True, "1 operations on 1 keys")
+    assert (found.verdict.valid, found.text()) == (True, "1 operation on 1 key")
 
 
 # serve

@@ -138,9 +138,10 @@ def _judge_one(recorded: Recorded, name: str, settings: Settings) -> Judgement:
 
 
 def _size(ops: list[Op], name: str) -> str:
-    size = f"{sum(op.type == 'invoke' for op in clients(ops))} operations"
+    count = sum(op.type == "invoke" for op in clients(ops))
+    size = f"{count:,} operation{'s' * (count != 1)}"
     if name == DEFAULT and None not in (keys := by_key(ops)):
-        size += f" on {len(keys)} keys"
+        size += f" on {len(keys)} key{'s' * (len(keys) != 1)}"
     return size
 
 
