@@ -207,7 +207,7 @@ def test_a_register_may_start_with_a_value(
     status, (line,) = asked(path, capsys)
     assert status == 1
     assert line.endswith("; valid if the register starts with 0: --initial 0")
-    assert asked(path, capsys, "--initial", "0") == (0, ["\tvalid\t1 operations"])
+    assert asked(path, capsys, "--initial", "0") == (0, ["\tvalid\t1 operation"])
     keyed = [(*event[:3], [5, event[3]]) for event in READ_0]
     _, (line,) = asked(written(tmp_path, vector(keyed)), capsys)
     assert line.endswith("; valid if each key starts with 0: --initial 0")
