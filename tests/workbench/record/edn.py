@@ -34,6 +34,9 @@ MAX_LENGTH: Final = 4302
 """Longest number, in characters: Python reads integers of 4300 digits; a sign and an N may join."""
 MAX_EXPONENT: Final = 1000
 """Largest exponent. Written out, 1e999999999 would fill the memory."""
+LEAST: Final = -(2**63)
+"""Smallest integer of 64 bits. An integer outside of LEAST to MOST ends in N."""
+MOST: Final = 2**63 - 1
 
 
 class EDNError(ValueError):
@@ -304,8 +307,11 @@ def dumps(value: Any, sort_keys: bool = False) -> str:
     if isinstance(value, int):  # the most frequent types come first
         if value is True or value is False:
             return "true" if value else "false"
-        return str(value) if -(2**63) <= value < 2**63 else f"{value}N"
+        return str(value) if LEAST <= value <= MOST else f"{value}N"
     if isinstance(value, (list, tuple)):
+        # Reads of broadcast and g-set are long lists of integers.
+        if set(map(type, value)) == {int} and min(value) >= LEAST and max(value) <= MOST:
+            return f"[{' '.join(map(str, value))}]"
         return f"[{' '.join([dumps(item, sort_keys) for item in value])}]"
     if isinstance(value, str):
         return f'"{_UNSAFE.sub(_escape, value)}"'
