@@ -138,7 +138,6 @@ FAULTY: list[tuple[str, str, str, dict[str, Any], str]] = [
     ("g-set", "g_set.py", "no-merge", {}, " is lost: process "),
     ("g-counter", "pn_counter.py", "twice", {}, "The acknowledged adds sum to "),
     ("g-counter", "counter.py", "blind", {}, "The acknowledged adds sum to "),
-    ("g-counter", "counter.py", "stale", {}, "The acknowledged adds sum to "),
     ("pn-counter", "pn_counter.py", "no-merge", {}, "The acknowledged adds sum to "),
     ("txn-list-append", "txn.py", "dirty", ALONE, "it has G1a"),
     ("txn-list-append", "txn.py", "lost", ALONE, "incompatible-order"),

@@ -5,7 +5,7 @@
 
 seq-kv may answer a read with an old value. After a write that changes something, its node reads
 nothing older than that write. So before it reads the counter, a node writes a value that nobody has
-written before. With the word `stale` it does not. With `blind` it writes instead of cas.
+written before. With the word `blind` it adds by a write instead of a cas.
 """
 
 from __future__ import annotations
@@ -75,10 +75,7 @@ class Counter:
             else:
                 self.node.reply(msg, {"type": "read_ok", "value": value or 0})
 
-        if self.fault == "stale":
-            find(None, None)
-        else:
-            self.kv.write(self.node.node_id, self.node.random.getrandbits(64), find)
+        self.kv.write(self.node.node_id, self.node.random.getrandbits(64), find)
 
     def refuse(self, msg: Message, error: RPCError) -> None:
         """Passes on an error of the service."""
