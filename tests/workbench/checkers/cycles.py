@@ -392,12 +392,13 @@ def find_cycle(out: Out, shape: Shape, budget: Budget) -> list[int] | None:
         return None
     after_any = {after for afters in edges.values() for after in afters}
     try_all = Budget(ALL_PATHS)
+    search = Search(parts, shape, reach, budget)
     for start in in_hash_order([v for v in edges if edges[v] or v in after_any]):
         try:
             cycle = _first_loop(edges, shape, start, try_all)
         except TimeoutError:
             try_all.left = 0
-            cycle = _shortest(parts, shape, start, firsts.get(start, []), reach, budget)
+            cycle = search.shortest(start, firsts.get(start, []))
         if cycle:
             return cycle
     return None
@@ -475,72 +476,69 @@ def _closing(part: Out, shape: Shape, budget: Budget) -> dict[Position, int]:
     return reach
 
 
-def _shortest(
-    part: Out,
-    shape: Shape,
-    start: int,
-    first: list[Position],
-    reach: dict[Position, int],
-    budget: Budget,
-) -> list[int] | None:
-    """Searches breadth-first for the shortest cycle through a start."""
-    bit = 1 << start
-    came_from: dict[Position, Position | None] = dict.fromkeys(first)
-    queue = deque(first)
-    while queue:
-        position = queue.popleft()
-        vertex, stage = position
-        if vertex == start:
-            if stage.done:
-                cycle = []
-                step = came_from[position]
-                while step is not None:
-                    cycle.append(step[0])
-                    step = came_from[step]
-                cycle = [start, *reversed(cycle)]
-                if len(set(cycle)) == len(cycle):
-                    return cycle
-                return _without_repeats(part, shape, start, first, reach, budget)
-            continue
-        budget.spend(len(part[vertex]))
-        for after, reasons in part[vertex].items():
-            for later in steps(shape, stage, reasons, False):
-                if (after, later) not in came_from and reach[after, later] & bit:
-                    came_from[after, later] = position
-                    queue.append((after, later))
-    return None
+@dataclass(frozen=True)
+class Search:
+    """A search for cycles of a shape, in the cyclic parts of a graph.
 
+    `first` are the positions after one step from a start.
+    """
 
-def _without_repeats(
-    part: Out,
-    shape: Shape,
-    start: int,
-    first: list[Position],
-    reach: dict[Position, int],
-    budget: Budget,
-) -> list[int] | None:
-    """Searches for a cycle that visits no vertex twice, where the shortest one does."""
-    bit = 1 << start
-    queue: deque[tuple[tuple[int, ...], Stage]] = deque(
-        ((start, vertex), stage) for vertex, stage in first
-    )
-    left = SIMPLE_PATHS
-    while queue:
-        path, stage = queue.popleft()
-        if path[-1] == start:
-            if stage.done:
-                return list(path[:-1])
-            continue
-        left -= 1
-        if not left:
-            raise TimeoutError
-        budget.spend(len(part[path[-1]]))
-        for after, reasons in part[path[-1]].items():
-            if after not in path[1:]:
-                for later in steps(shape, stage, reasons, False):
-                    if reach[after, later] & bit:
-                        queue.append(((*path, after), later))
-    return None
+    parts: Out
+    shape: Shape
+    reach: dict[Position, int]  # by position: the bit set of vertices at which a path can close
+    budget: Budget
+
+    def shortest(self, start: int, first: list[Position]) -> list[int] | None:
+        """Searches breadth-first for the shortest cycle through a start."""
+        bit = 1 << start
+        came_from: dict[Position, Position | None] = dict.fromkeys(first)
+        queue = deque(first)
+        while queue:
+            position = queue.popleft()
+            vertex, stage = position
+            if vertex == start:
+                if stage.done:
+                    cycle = []
+                    step = came_from[position]
+                    while step is not None:
+                        cycle.append(step[0])
+                        step = came_from[step]
+                    cycle = [start, *reversed(cycle)]
+                    if len(set(cycle)) == len(cycle):
+                        return cycle
+                    return self.without_repeats(start, first)
+                continue
+            self.budget.spend(len(self.parts[vertex]))
+            for after, reasons in self.parts[vertex].items():
+                for later in steps(self.shape, stage, reasons, False):
+                    if (after, later) not in came_from and self.reach[after, later] & bit:
+                        came_from[after, later] = position
+                        queue.append((after, later))
+        return None
+
+    def without_repeats(self, start: int, first: list[Position]) -> list[int] | None:
+        """Searches for a cycle that visits no vertex twice, where the shortest one does."""
+        bit = 1 << start
+        queue: deque[tuple[tuple[int, ...], Stage]] = deque(
+            ((start, vertex), stage) for vertex, stage in first
+        )
+        left = SIMPLE_PATHS
+        while queue:
+            path, stage = queue.popleft()
+            if path[-1] == start:
+                if stage.done:
+                    return list(path[:-1])
+                continue
+            left -= 1
+            if not left:
+                raise TimeoutError
+            self.budget.spend(len(self.parts[path[-1]]))
+            for after, reasons in self.parts[path[-1]].items():
+                if after not in path[1:]:
+                    for later in steps(self.shape, stage, reasons, False):
+                        if self.reach[after, later] & bit:
+                            queue.append(((*path, after), later))
+        return None
 
 
 # About a cycle
