@@ -341,7 +341,7 @@ def test_a_kill_ends_a_pause_and_faults_of_what_is_dead_do_nothing(bench: Bench)
 
 
 def test_the_guard_kills_stopped_nodes_but_none_that_have_ended(bench: Bench) -> None:
-    """What it is told of is written by hand: the number of a node that has ended may be reused."""
+    """The guard's lines are written by hand: the number of an ended node may be reused."""
     sleep = [sys.executable, "-c", "import signal; signal.pause()"]
     nodes = [subprocess.Popen(sleep, start_new_session=True) for _ in range(3)]
     guard = subprocess.Popen(["/bin/sh", "-c", GUARD], stdin=subprocess.PIPE)

@@ -62,7 +62,7 @@ def written(folder: Path, kept: Journal, start: int = 0) -> Path:
 
 
 def rows(chart: Any) -> dict[str, list[Any]]:
-    """What the page's script gets, column by column."""
+    """The data for the page's script, column by column."""
     (data,) = (text for tag, text in _scripts(chart.words) if tag.get("id") == "journal")
     found: dict[str, list[Any]] = json.loads(gzip.decompress(base64.b64decode(data)))
     return found

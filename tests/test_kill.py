@@ -160,7 +160,7 @@ def test_real_processes_are_killed_and_paused_and_come_back(tmp_path: Path) -> N
     starts = [*node_log.said(log)]
     marks = [line for line in log if b"--- n0: start " in line]
     assert len(marks) == 1 + done.stdout.count('{"n0" :started}')
-    # One that is killed as soon as it has started may have had no time to speak.
+    # A node that is killed as soon as it has started may have had no time to speak.
     assert 2 < len(starts) <= 1 + done.stdout.count('{"n0" :started}')
     assert (latest / "data" / "n0").exists()
 

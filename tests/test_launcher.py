@@ -176,7 +176,7 @@ def test_it_runs_by_its_own_name_through_a_link(clone: Clone) -> None:
 
 
 def test_a_copied_launcher_has_no_workbench(clone: Clone) -> None:
-    """It must not take itself, when it is on the PATH, for the real one, again and again."""
+    """A launcher on the PATH must not take itself for the real one, again and again."""
     clone.launcher = Path(shutil.copy(clone.launcher, clone.bin))
     status, called, said = clone.run("test")
     assert (status, called) == (255, [])
@@ -369,7 +369,7 @@ FAULTS = {
 @pytest.mark.parametrize("earlier", [True, False], ids=["upgrade", "first"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_install_fails(clone: Clone, server: Server, fault: str, earlier: bool) -> None:
-    """It says what, from where, which checksum and what to do; nothing half-done stays."""
+    """The error says what, from where, which checksum and what to do; nothing half-done stays."""
     if earlier:
         old = release({"maelstrom/maelstrom": SCRIPT + b"# old\n"})
         file = clone.folder / "old"

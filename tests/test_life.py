@@ -42,7 +42,7 @@ def with_life(history: History, lines: Sequence[Line] = LINES) -> Path:
 
 
 def happened(f: str, at: int, **nodes: str) -> History:
-    """What the nemesis notes: with start_kill, 5, n1="killed" that n1 was killed at 5 ms."""
+    """The notes of the nemesis: with start_kill, 5, n1="killed" that n1 was killed at 5 ms."""
     history = History()
     history._note("nemesis", "info", f, None, at)
     history._note("nemesis", "info", f, {name: Keyword(what) for name, what in nodes.items()}, at)
@@ -54,7 +54,7 @@ def said(at: int, text: str, node: str = "n1") -> Line:
 
 
 def was(lines: Sequence[Line], *faults: History, until: int = 100) -> list[tuple[Any, ...]]:
-    """What n1 was from when, in ms, and in which term; gapless until the end."""
+    """The roles of n1, each from when, in ms, and in which term; gapless until the end."""
     events = [op for history in faults for op in history.events]
     spans = life.spans(lines, events, ["n1"], until * MS)
     for one, next in pairwise(spans):
@@ -63,7 +63,7 @@ def was(lines: Sequence[Line], *faults: History, until: int = 100) -> list[tuple
     return [(span.start // MS, span.state, span.term) for span in spans]
 
 
-# What a node was
+# Roles
 
 
 def test_a_node_is_what_it_said_last() -> None:
@@ -268,7 +268,7 @@ def test_a_partition_of_very_many_nodes_is_not_told(monkeypatch: pytest.MonkeyPa
     assert columns(chart, 0)["reach"] == [""]
 
 
-# What must not happen
+# Faulty inputs
 
 
 def test_hostile_lines_are_text() -> None:

@@ -136,7 +136,7 @@ def test_what_no_handler_may_raise_ends_the_node_visibly(error: BaseException) -
 
 
 def test_a_send_from_another_thread_waits_for_no_turn() -> None:
-    """It holds a lock that the turn wants: neither may stand still."""
+    """The caller holds a lock that the turn wants: neither may stand still."""
     world, node = lone()
     lock = threading.Lock()
     turn_waits, sent = threading.Event(), threading.Event()
@@ -402,7 +402,7 @@ def test_output_that_nobody_reads_any_more_ends_nothing() -> None:
 
 @pytest.mark.parametrize("size", [1, 40, 150, 700, 1500, 2100, 4000, 4096, 4097, 6000, 30_000])
 def test_a_pipe_that_is_full_holds_half_of_its_size_at_least(size: int) -> None:
-    """What a node takes for a full one; a message that does not fit begins another page."""
+    """A page that a node takes for a full one; a message that does not fit begins another page."""
     reader, writer = os.pipe()
     try:
         os.set_blocking(writer, False)

@@ -18,7 +18,7 @@ def parse(*words: str) -> Options:
 
 
 def refused(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What is said of wrong words."""
+    """The error for wrong words."""
     with pytest.raises(SystemExit) as caught:
         parse(*words)
     assert caught.value.code == 255

@@ -161,7 +161,7 @@ def legend(chart: Chart) -> list[Any]:
 
 
 def columns(chart: Chart, renderer: int) -> dict[str, list[Any]]:
-    """What a layer of a chart is drawn from; the faults are the first, the others above them."""
+    """The data of a chart's layer; the faults are the first, the others above them."""
     renderers: Any = chart.plot.renderers
     data: dict[str, list[Any]] = renderers[renderer].data_source.data
     return data
@@ -179,7 +179,7 @@ def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# What it tells
+# The page's texts
 
 
 def test_a_valid_run() -> None:
@@ -402,7 +402,7 @@ def test_what_is_no_run(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (kept(good(), "other").parent / "20261126T024210.771Z" / "report.html").exists()
 
 
-# What must not happen
+# Faulty inputs
 
 
 def test_hostile_content_is_text() -> None:

@@ -241,7 +241,7 @@ def test_a_node_that_ends_by_itself_ends_the_test() -> None:
     assert runner.loop.now() < SECOND
 
 
-# What nodes say that they are
+# Roles that nodes tell
 
 
 def saying(*lines: str) -> Node:
@@ -734,7 +734,7 @@ def test_at_least_one_operation_of_each_kind_must_succeed(broken: str) -> None:
     assert found[Keyword("count")] == found[Keyword("ok-count")] + found[Keyword("fail-count")]
 
 
-# What is shown
+# Output
 
 
 def shown(capsys: pytest.CaptureFixture[str], thread: str) -> list[str]:

@@ -45,7 +45,7 @@ node.main()
 
 
 def simulate(folder: Path, binary: Path, *args: str, **changes: Any) -> Record:
-    """What comes of a short run; its logs are in the folder."""
+    """The record of a short run; its logs are in the folder."""
     given = options(bin=binary, args=args, simulate=True, **changes)
     loop = VirtualLoop()
     invariants = Invariants(loop, given.seed, lambda text: runner.problem(text))

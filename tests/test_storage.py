@@ -233,7 +233,7 @@ def as_it_was(scene: Scene, disk: Disk) -> None:
     assert after == before
 
 
-# What is kept
+# Kept state
 
 
 @pytest.mark.parametrize("most", [1, 3], ids=["single", "batches"])
@@ -392,7 +392,7 @@ def test_10_2_1_who_cannot_do_without_its_own_disk_writes_at_once(disk: Disk) ->
 
 
 def test_10_2_1_a_leader_whose_disk_is_full_ends_with_the_next_tick(disk: Disk) -> None:
-    """What the others had on their disks before that is committed all the same."""
+    """Entries that the others had on their disks before are committed all the same."""
     scene = leader(disk)
     disk.is_full()
     before = scene.request(write(1))
@@ -560,7 +560,7 @@ def test_a_small_disk_holds_a_small_store_however_often_it_is_written(disk: Disk
     assert sum(path.stat().st_size for path in disk.folder.iterdir()) < 2_000_000
 
 
-# What is not taken
+# Refused files
 
 
 def refused(disk: Disk, node_id: str = "n0", nodes: int = 1) -> str:
@@ -690,7 +690,7 @@ def test_a_new_file_takes_nothing_from_what_is_left_of_one_that_was_moved_away(d
 
 
 def outcome(path: Path, expected: dict[str, Any]) -> str:
-    """What becomes of a node on such a file; it either knows all or is refused."""
+    """The fate of a node on such a file; it either knows all or is refused."""
     storage = Disk(path.parent).storage()
     node: Raft = World().add("n0", lambda node: Raft(node, storage=storage))
     try:

@@ -52,7 +52,7 @@ class Log:
         self.first: dict[Message, int] = {}  # first position of each message, of all messages
         last: dict[Message, int] = {}
         for position, offset in enumerate(sorted(offsets)):
-            # Of several messages at one offset, the first in Jepsen's set of them counts.
+            # If there are several messages at one offset, the first in Jepsen's set of them counts.
             message = min(offsets[offset], key=set_order)
             self.messages.append(message)
             self.position[message] = position

@@ -37,7 +37,7 @@ from .loop import VirtualLoop, dice
 
 MAX_OFFSET = 1000.0  # seconds; largest difference between the clocks of two machines at the start
 NEVER = math.inf
-# Of several lines that arrive at the same time, the probability that the next one misses the turn.
+# Probability that the next of several lines that arrive at the same time misses the turn.
 # With this value nodes send as many messages as real processes do (`make agreement`).
 TURN_ENDS = 0.25
 PATIENCE = SECOND // 2  # ns; longest delay of a kill that waits for a statement or an output
