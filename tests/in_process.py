@@ -1,17 +1,31 @@
-"""Runs nodes inside the test's process, on a clock that the test advances. No threads or sleeps."""
+"""Runs nodes on node.py inside a test's process, on a clock that the test advances.
+
+    def test_a_message_reaches_the_other_node():
+        world = World()
+        for node_id in ("n1", "n2"):
+            world.run(node_id, "tests/nodes/g_set.py")
+        world.init()
+        world.call("n1", {"type": "add", "element": 7})
+        world.advance(1)
+        assert world.call("n2", {"type": "read"}) == {"type": "read_ok", "value": [7]}
+
+Nothing happens by itself, and nothing waits: there are no processes, threads or sleeps. So a test
+decides which messages arrive, and when.
+"""
 
 from __future__ import annotations
 
 import json
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from workbench.simulation.simulated_cluster import VirtualNode
+from workbench.services.host import services
+from workbench.simulation.simulated_cluster import OTHERS, VirtualNode, compiled, standing_in
 
 from node import Body, Message
-from raft import Entry, HardState, Log, Snapshot, State, Storage
 
 
 class InProcessNode(VirtualNode):
@@ -43,37 +57,24 @@ class InProcessNode(VirtualNode):
         return self.due - self.skew
 
 
-class Remembered(Storage):
-    """A fake storage, which has what it is given. All nodes are members."""
-
-    durable = False  # nothing waits for it
-
-    def __init__(
-        self, term: int = 0, vote: str | None = None, entries: Iterable[Entry] = ()
-    ) -> None:
-        super().__init__("")
-        self.index = 10**18
-        self.hard, self.log = HardState(term, vote), Log(entries=entries)
-
-    def open(
-        self, node_id: str, node_ids: Sequence[str], random: random.Random
-    ) -> tuple[HardState, Log, Snapshot]:
-        self.log.mark_stable()
-        return self.hard._replace(members=dict.fromkeys(node_ids, 0)), self.log, Snapshot()
-
-    def save(self, hard: HardState, log: Log, state: State) -> None:
-        log.mark_stable()
-
-
 class World:
-    """Nodes, their clients, and the messages between them. Nothing moves by itself.
+    """Nodes, their clients, Maelstrom's services, and the messages between them.
 
-    `deliver()` delivers the messages in flight, except those for which `lost(message)` is true.
+    - `run` or `add` makes the nodes, then `init` sends each its init.
+    - `call` sends a client's request that must be answered at once. `request` and `answer` are for
+      requests that take messages or time.
+    - `deliver` delivers the messages between nodes, `step` only the first of them. `advance` and
+      `until` also let time pass.
+    - Messages for which `lost(message)` is true are dropped. Replace this attribute to cut links.
+
+    Attributes: `time` in seconds, `nodes` by id, `mail` (the messages in flight between nodes) and
+    `inbox` (those to clients).
     """
 
     def __init__(self) -> None:
         self.time = 0.0
         self.nodes: dict[str, InProcessNode] = {}
+        self.services = services(random.Random(7))
         self.mail: deque[Message] = deque()  # messages between nodes, in the order of sending
         self.inbox: list[Message] = []  # messages to clients
         self.ready: list[str] = []  # the sender of each init_ok
@@ -86,7 +87,23 @@ class World:
         if message["body"]["type"] == "init_ok":
             self.ready.append(node.node_id)
             return
-        (self.mail if message["dest"] in self.nodes else self.inbox).append(message)
+        known = message["dest"] in self.nodes or message["dest"] in self.services
+        (self.mail if known else self.inbox).append(message)
+
+    def run(self, node_id: str, program: Path | str, *args: str) -> None:
+        """Makes a node of an unchanged Python program on node.py, with these arguments.
+
+        The program must take the time from node.now() and random numbers from node.random, and
+        have no blocking handlers. OSError if it is no Python program.
+        """
+        path = str(program)
+        code, _ = compiled(Path(program).read_bytes(), path)
+
+        def make(node: InProcessNode) -> None:
+            with standing_in(lambda: node, [path, *args]):
+                exec(code, {"__name__": "__main__", "__file__": path, OTHERS: {}})
+
+        self.add(node_id, make)
 
     def add(self, node_id: str, make: Callable[[InProcessNode], Any]) -> Any:
         """Makes a node. `make(node)` adds its handlers; its result is returned.
@@ -135,10 +152,16 @@ class World:
             self.step()
 
     def step(self) -> None:
-        """Delivers the first message in flight."""
+        """Delivers the first message in flight. A service answers it at once."""
         message = self.mail.popleft()
-        if not self.lost(message):
-            self.nodes[message["dest"]].receive(message)
+        src, dest, body = message["src"], message["dest"], message["body"]
+        if self.lost(message):
+            return
+        if dest in self.services:
+            answer = self.services[dest].handle(src, body) | {"in_reply_to": body["msg_id"]}
+            self.mail.append({"src": dest, "dest": src, "body": answer})
+        else:
+            self.nodes[dest].receive(message)
 
     def advance(self, seconds: float, delivering: bool = True) -> None:
         """Advances time, runs the timers that become due, and delivers the messages sent."""

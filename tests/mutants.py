@@ -34,7 +34,7 @@ FILES = (
     "times", "txn",
 )  # fmt: skip
 TESTS = tuple(f"tests/test_{name}.py" for name in FILES)
-NEEDED = ("node.py", "pyproject.toml", "tests/in_process.py", *TESTS)
+NEEDED = ("node.py", "pyproject.toml", "tests/in_process.py", "tests/remembered.py", *TESTS)
 
 
 class Outcome(NamedTuple):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from itertools import takewhile
 from random import Random
 
-from in_process import Remembered, World
+from in_process import World
+from remembered import Remembered
 from workbench.simulation.raft_words import entries, told
 
 from node import Body, Message

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from in_process import Remembered, World
+from in_process import World
+from remembered import Remembered
 
 import raft
 from node import Body, Message

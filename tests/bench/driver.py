@@ -203,6 +203,12 @@ class Mix:
                 return b'"type":"read","key":%d' % key
             case "cas":
                 return b'"type":"cas","key":%d,"from":%d,"to":%d' % (key, turn % 5, number % 7)
+            case "txn":  # four micro-operations; a list has at most 16 elements, as in Maelstrom
+                key = number // 8
+                mops = b'["r",%d,null],["append",%d,%d],["r",%d,null],["append",%d,%d]'
+                return b'"type":"txn","txn":[%s]' % mops % (
+                    key, key, number, key + 1, key + 1, number,
+                )  # fmt: skip
             case _:
                 value = b'"%s"' % (b"x" * self.value_bytes) if self.value_bytes else b"%d"
                 value = value if self.value_bytes else value % (number % 5)
@@ -210,7 +216,9 @@ class Mix:
 
 
 HALF_READS = ("read", "cas", "read", "write", "read", "cas")
-MIXES = {"reads": ("read",), "half reads": HALF_READS, "writes": ("write",)}
+MIXES = {
+    "reads": ("read",), "half reads": HALF_READS, "writes": ("write",), "transactions": ("txn",),
+}  # fmt: skip
 
 
 @dataclass

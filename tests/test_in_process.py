@@ -1,0 +1,84 @@
+"""World: nodes of one's own, tested without processes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from in_process import World
+
+ROOT = Path(__file__).resolve().parents[1]
+NODES = ROOT / "tests" / "nodes"
+
+
+def cluster(program: str, *args: str, count: int = 2) -> World:
+    world = World()
+    for number in range(count):
+        world.run(f"n{number}", NODES / program, *args)
+    world.init()
+    return world
+
+
+def elements(world: World, node_id: str) -> object:
+    return world.call(node_id, {"type": "read"})["value"]
+
+
+def test_a_program_runs_unchanged_and_its_timers_follow_the_test() -> None:
+    world = cluster("g_set.py")
+    world.call("n0", {"type": "add", "element": 7})
+    world.advance(0.4)
+    assert (elements(world, "n0"), elements(world, "n1")) == ([7], [])
+    world.advance(0.2)
+    assert elements(world, "n1") == [7]
+
+
+def test_a_program_gets_its_arguments() -> None:
+    world = cluster("g_set.py", "no-merge")
+    world.call("n0", {"type": "add", "element": 7})
+    world.advance(5)
+    assert elements(world, "n1") == []
+
+
+def test_lost_messages_do_not_arrive() -> None:
+    world = cluster("g_set.py")
+    world.lost = lambda message: message["dest"] == "n1"
+    world.call("n0", {"type": "add", "element": 7})
+    world.call("n1", {"type": "add", "element": 8})
+    world.advance(5)
+    assert (elements(world, "n0"), elements(world, "n1")) == ([7, 8], [8])
+
+
+def test_the_services_answer() -> None:
+    world = cluster("counter.py")
+    for node_id, delta in (("n0", 3), ("n1", 4)):
+        asked = world.request(node_id, {"type": "add", "delta": delta})
+        assert world.answer(asked) is None
+        world.deliver()
+        assert world.answer(asked) == {"type": "add_ok"}
+    asked = world.request("n0", {"type": "read"})
+    world.deliver()
+    assert world.answer(asked) == {"type": "read_ok", "value": 7}
+
+
+def test_a_service_can_be_out_of_reach() -> None:
+    world = cluster("counter.py")
+    world.lost = lambda message: message["dest"] == "seq-kv"
+    asked = world.request("n0", {"type": "add", "delta": 3})
+    world.advance(1)
+    answer = world.answer(asked)
+    assert answer and (answer["type"], answer["code"]) == ("error", 0)
+
+
+def test_the_example_of_the_readme(tmp_path: Path) -> None:
+    codes = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (node,) = [code for code in codes if "primary = node.node_ids[0]" in code]
+    (test,) = [code for code in codes if "import World" in code]
+    (tmp_path / "primary.py").write_text(node)
+    (tmp_path / "test_primary.py").write_text(test)
+    settings = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT)
+    command = (sys.executable, "-m", "pytest", *settings, "test_primary.py")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "100%" in done.stdout
