@@ -121,12 +121,9 @@ class Server:
 class Store(Map):
     """The state machine that nodes replicate: a Map that also does transactions.
 
-    A transaction is a list of micro-operations, ["r", key, null], ["w", key, value] and ["append",
-    key, element]. They are done in order, all or none. A key that does not exist reads as null, and
-    an append to it begins a list.
+    A transaction is a list of micro-operations, done in order, all or none: ["r", key, null],
+    ["w", key, value] and ["append", key, element]. A missing key reads as null, or as no list yet.
     """
-
-    __slots__ = ()
 
     def apply(self, op: Body) -> tuple[Map, Body]:
         return self.transact(op) if op.get("type") == "txn" else super().apply(op)
@@ -138,6 +135,7 @@ class Store(Map):
             for f, key, value in micro_operations(op):
                 id = identity(key)
                 had = written[id][1] if id in written else self.map.get(key)
+                identity(value, 1)  # an element is nested in a list
                 if f == "r":
                     value = had
                 elif f == "w":
@@ -147,11 +145,11 @@ class Store(Map):
                 else:
                     raise RPCError.precondition_failed(f"expected a list, but had {show(had)}")
                 done.append([f, key, value])
-            map = self.map
-            for key, value in written.values():
-                map = map.set(key, value)
         except RPCError as error:
             return self, error.to_json()
+        map = self.map
+        for id, (key, value) in written.items():
+            map = map.put(id, key, value)
         return (Store(map) if written else self), {"type": "txn_ok", "txn": done}
 
 
@@ -1839,8 +1837,12 @@ class PersistentMap:
         id = key if key.__class__ in PLAIN else identity(key)
         if value.__class__ not in PLAIN:
             identity(value)
+        return self.put(id, key, value)
+
+    def put(self, id: Hashable, key: Any, value: Any) -> PersistentMap:
+        """The version after this one, for a value known to be JSON, and a key of this identity."""
         if self._newer is not None:
-            return PersistentMap(self.items()).set(key, value)
+            return PersistentMap(self.items()).put(id, key, value)
         table, order = self._table, self._order
         before = table.get(id)
         newest = new(PersistentMap)
@@ -1922,7 +1924,7 @@ def identity(value: Any, nesting: int = 0) -> Hashable:
     if nesting == MAX_NESTING:
         raise RPCError.malformed_request(f"nested deeper than {MAX_NESTING}")
     if type is list:
-        return tuple([identity(item, nesting + 1) for item in value])
+        return tuple([x if x.__class__ in PLAIN else identity(x, nesting + 1) for x in value])
     if type is dict and all(key.__class__ is str for key in value):
         return frozenset([(key, identity(item, nesting + 1)) for key, item in value.items()])
     raise RPCError.malformed_request(f"not a JSON value: {value!r:.{SHOWN}}")
@@ -1956,25 +1958,22 @@ def check_operation(body: Body) -> Body:
         body = {name: body[name] for name in body if name in names} | create
     if not PLAIN.issuperset(map(type, body.values())):
         deque(map(identity, body.values()), 0)
-    if body["type"] == "txn":
-        micro_operations(body)
     return body
 
 
 def micro_operations(op: Body) -> list[Any]:
-    """The micro-operations of a transaction. Error 12 if it has others than these three."""
-    if not isinstance(txn := op.get("txn"), list):
-        raise RPCError.malformed_request("txn must be a list of micro-operations")
-    for each in txn:
+    """The micro-operations of a transaction. Error 12 if there are others than these three."""
+    txn: Any = op.get("txn")
+    for each in txn if isinstance(txn, list) else [txn]:
         if not isinstance(each, list) or len(each) != 3 or each[0] not in ("r", "w", "append"):
             raise RPCError.malformed_request(f"not [r, w or append, key, value]: {show(each)}")
     return txn
 
 
 def only_reads(op: Body) -> bool:
-    """Whether an operation changes nothing."""
+    """Whether an operation changes nothing. Error 12 for a malformed transaction."""
     if op["type"] == "txn":
-        return all(f == "r" for f, _, _ in op["txn"])
+        return all(f == "r" for f, _, _ in micro_operations(op))
     return bool(op["type"] == "read")
 
 
