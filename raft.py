@@ -1961,9 +1961,9 @@ def check_operation(body: Body) -> Body:
     return body
 
 
-def micro_operations(op: Body) -> list[Any]:
+def micro_operations(op: Body) -> Any:
     """The micro-operations of a transaction. Error 12 if there are others than these three."""
-    txn: Any = op.get("txn")
+    txn = op.get("txn")
     for each in txn if isinstance(txn, list) else [txn]:
         if not isinstance(each, list) or len(each) != 3 or each[0] not in ("r", "w", "append"):
             raise RPCError.malformed_request(f"not [r, w or append, key, value]: {show(each)}")
