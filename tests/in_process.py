@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import json
 import random
+import runpy
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from workbench.services.host import services
-from workbench.simulation.simulated_cluster import OTHERS, VirtualNode, compiled, standing_in
+from workbench.simulation.simulated_cluster import VirtualNode, standing_in
 
 from node import Body, Message
 
@@ -94,25 +95,37 @@ class World:
         """Makes a node of an unchanged Python program on node.py, with these arguments.
 
         The program must take the time from node.now() and random numbers from node.random, and
-        have no blocking handlers. OSError if it is no Python program.
+        have no blocking handlers. An existing node of that name is killed, as by `add`.
+
+        Errors of the program are raised here. ValueError if it does not call its node's main().
         """
-        path = str(program)
-        code, _ = compiled(Path(program).read_bytes(), path)
+        world, life = self, self._next_life(node_id)
+        made: list[InProcessNode] = []
 
-        def make(node: InProcessNode) -> None:
-            with standing_in(lambda: node, [path, *args]):
-                exec(code, {"__name__": "__main__", "__file__": path, OTHERS: {}})
+        class ProgramNode(InProcessNode):
+            def __init__(self) -> None:
+                super().__init__(world, life)
+                made.append(self)
 
-        self.add(node_id, make)
+        with standing_in(ProgramNode, [str(program), *args]):
+            runpy.run_path(str(program), run_name="__main__")
+        running = [node for node in made if node.has_main]
+        if not running:
+            raise ValueError(f"{program} must make a Node of node.py, and call its main()")
+        self.nodes[node_id] = running[0]
 
     def add(self, node_id: str, make: Callable[[InProcessNode], Any]) -> Any:
         """Makes a node. `make(node)` adds its handlers; its result is returned.
 
         An existing node of that name is killed. Its next incarnation has another random generator.
         """
-        life = self._lives[node_id] = self._lives.get(node_id, -1) + 1
-        node = self.nodes[node_id] = InProcessNode(self, life)
+        node = self.nodes[node_id] = InProcessNode(self, self._next_life(node_id))
         return make(node)
+
+    def _next_life(self, node_id: str) -> int:
+        """Counts the incarnations of a node, from 0."""
+        self._lives[node_id] = self._lives.get(node_id, -1) + 1
+        return self._lives[node_id]
 
     def init(self, *node_ids: str) -> None:
         """Sends init to these nodes, or to all nodes."""

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from in_process import World
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ROOT / "tests" / "nodes"
 
 
-def cluster(program: str, *args: str, count: int = 2) -> World:
+def cluster(program: Path | str, *args: str, count: int = 2) -> World:
     world = World()
     for number in range(count):
         world.run(f"n{number}", NODES / program, *args)
@@ -39,6 +40,42 @@ def test_a_program_gets_its_arguments() -> None:
     world.call("n0", {"type": "add", "element": 7})
     world.advance(5)
     assert elements(world, "n1") == []
+
+
+ECHO = """
+from node import Node
+
+class Echo(Node):
+    def answer(self, msg):
+        self.reply(msg, {"type": "echo_ok", "by": self.node_id})
+
+node = Echo()
+node.on("echo", node.answer)
+"""
+
+
+def test_a_program_can_have_a_subclass_of_node(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(f"{ECHO}node.main()")
+    world = cluster(tmp_path / "echo.py")
+    assert world.call("n1", {"type": "echo"}) == {"type": "echo_ok", "by": "n1"}
+
+
+def test_a_program_that_is_no_node_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(ECHO)
+    with pytest.raises(ValueError, match=r"echo\.py must make a Node of node\.py, and"):
+        World().run("n0", tmp_path / "echo.py")
+    (tmp_path / "echo.py").write_text("node = (")
+    with pytest.raises(SyntaxError, match=r"echo\.py, line 1"):
+        World().run("n0", tmp_path / "echo.py")
+
+
+def test_a_restarted_program_has_forgotten_its_memory() -> None:
+    world = cluster("g_set.py")
+    world.call("n0", {"type": "add", "element": 7})
+    world.run("n0", NODES / "g_set.py")
+    world.init("n0")
+    assert elements(world, "n0") == []
+    assert list(world.nodes) == ["n0", "n1"]
 
 
 def test_lost_messages_do_not_arrive() -> None:

@@ -600,11 +600,11 @@ def compiled(source: bytes, path: str) -> tuple[CodeType, frozenset[str]]:
 
 
 @contextlib.contextmanager
-def standing_in(stand_in: Callable[[], Node], argv: list[str]) -> Iterator[None]:
+def standing_in(stand_in: type[Node], argv: list[str]) -> Iterator[None]:
     """Replaces node.Node by `stand_in`, sys.argv by `argv`, and stdin, within the block."""
     before = node_module.Node, sys.argv, sys.path
     stdin, sys.stdin = sys.stdin, io.StringIO()  # a program that reads it gets no line
-    node_module.Node = stand_in  # type: ignore[assignment, misc]
+    node_module.Node = stand_in  # type: ignore[misc]
     sys.argv, sys.path = argv, [str(Path(argv[0]).parent), *sys.path]
     try:
         yield
