@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workbench.services.host import services
+from workbench.services.host import reply_of, services
 from workbench.simulation.simulated_cluster import VirtualNode, standing_in
 
 from node import Body, Message
@@ -165,16 +165,18 @@ class World:
             self.step()
 
     def step(self) -> None:
-        """Delivers the first message in flight. A service answers it at once."""
+        """Delivers the first message in flight. A service's reply is then in flight.
+
+        As in Maelstrom, a service does not answer a request of an unknown type.
+        """
         message = self.mail.popleft()
-        src, dest, body = message["src"], message["dest"], message["body"]
+        dest = message["dest"]
         if self.lost(message):
             return
-        if dest in self.services:
-            answer = self.services[dest].handle(src, body) | {"in_reply_to": body["msg_id"]}
-            self.mail.append({"src": dest, "dest": src, "body": answer})
-        else:
+        if dest not in self.services:
             self.nodes[dest].receive(message)
+        elif reply := reply_of(dest, self.services[dest], message):
+            self.mail.append(reply)
 
     def advance(self, seconds: float, delivering: bool = True) -> None:
         """Advances time, runs the timers that become due, and delivers the messages sent."""

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from in_process import World
 
+from node import Message
+
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ROOT / "tests" / "nodes"
 
@@ -97,6 +99,18 @@ def test_the_services_answer() -> None:
     asked = world.request("n0", {"type": "read"})
     world.deliver()
     assert world.answer(asked) == {"type": "read_ok", "value": 7}
+
+
+def test_a_service_answers_as_on_the_network_of_the_bench() -> None:
+    world = World()
+    node = world.add("n0", lambda node: node)
+    world.init()
+    replies: list[Message] = []
+    node.send("lin-kv", {"type": "write", "key": 1, "value": 2})  # no request: it has no msg_id
+    node.rpc("lin-kv", {"type": "increment", "key": 1}, replies.append)
+    node.rpc("lin-kv", {"type": "read", "key": 1}, replies.append)
+    world.advance(1)
+    assert [reply["body"].get("value") for reply in replies] == [2]
 
 
 def test_a_service_can_be_out_of_reach() -> None:
