@@ -71,6 +71,14 @@ def test_a_program_that_is_no_node_is_refused(tmp_path: Path) -> None:
         World().run("n0", tmp_path / "echo.py")
 
 
+def test_a_module_beside_the_program_is_not_shared_between_nodes(tmp_path: Path) -> None:
+    (tmp_path / "echoing.py").write_text(ECHO)
+    (tmp_path / "echo.py").write_text("from echoing import node\nnode.main()")
+    world = cluster(tmp_path / "echo.py")
+    for node_id in world.nodes:
+        assert world.call(node_id, {"type": "echo"}) == {"type": "echo_ok", "by": node_id}
+
+
 def test_a_restarted_program_has_forgotten_its_memory() -> None:
     world = cluster("g_set.py")
     world.call("n0", {"type": "add", "element": 7})
