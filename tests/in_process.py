@@ -68,15 +68,16 @@ class World:
       `until` also let time pass.
     - Messages for which `lost(message)` is true are dropped. Replace this attribute to cut links.
 
-    Attributes: `time` in seconds, `nodes` by id, `mail` (the messages in flight between nodes) and
-    `inbox` (those to clients).
+    Attributes: `time` in seconds, `nodes` by id, `mail` (the messages in flight between nodes and
+    to and from services) and `inbox` (those to clients). A node's `log_lines` are its log, with
+    the traceback of each handler that failed.
     """
 
     def __init__(self) -> None:
         self.time = 0.0
         self.nodes: dict[str, InProcessNode] = {}
         self.services = services(random.Random(7))
-        self.mail: deque[Message] = deque()  # messages between nodes, in the order of sending
+        self.mail: deque[Message] = deque()  # messages in flight, in the order of sending
         self.inbox: list[Message] = []  # messages to clients
         self.ready: list[str] = []  # the sender of each init_ok
         self.lost: Callable[[Message], bool] = lambda message: False
@@ -156,7 +157,10 @@ class World:
     def call(self, node_id: str, body: Body) -> Body:
         """Sends a client's request that must be answered at once. Returns the answer's body."""
         answer = self.answer(self.request(node_id, body))
-        assert answer is not None, f"{node_id} did not answer {body} at once"
+        assert answer is not None, (
+            f"{node_id} did not answer {body} at once; call world.init() first, and use "
+            "request() and answer() if the answer takes messages or time"
+        )
         return answer
 
     def deliver(self) -> None:

@@ -71,6 +71,19 @@ def test_a_program_that_is_no_node_is_refused(tmp_path: Path) -> None:
         World().run("n0", tmp_path / "echo.py")
 
 
+def test_a_call_without_an_answer_tells_how_to_ask() -> None:
+    world = cluster("counter.py")
+    with pytest.raises(AssertionError, match=r"at once; call world\.init\(\) first"):
+        world.call("n0", {"type": "add", "delta": 3})
+
+
+def test_a_handler_that_fails_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(f"{ECHO}node.on('fail', lambda msg: 1 / 0)\nnode.main()")
+    world = cluster(tmp_path / "echo.py")
+    assert world.call("n0", {"type": "fail"})["code"] == 13
+    assert "ZeroDivisionError" in "".join(world.nodes["n0"].log_lines)
+
+
 def test_a_module_beside_the_program_is_not_shared_between_nodes(tmp_path: Path) -> None:
     (tmp_path / "echoing.py").write_text(ECHO)
     (tmp_path / "echo.py").write_text("from echoing import node\nnode.main()")
