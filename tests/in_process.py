@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import json
 import random
+import runpy
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workbench.services.host import services
-from workbench.simulation.simulated_cluster import OTHERS, VirtualNode, compiled, standing_in
+from workbench.services.host import reply_of, services
+from workbench.simulation.simulated_cluster import VirtualNode, standing_in
 
 from node import Body, Message
 
@@ -67,15 +68,16 @@ class World:
       `until` also let time pass.
     - Messages for which `lost(message)` is true are dropped. Replace this attribute to cut links.
 
-    Attributes: `time` in seconds, `nodes` by id, `mail` (the messages in flight between nodes) and
-    `inbox` (those to clients).
+    Attributes: `time` in seconds, `nodes` by id, `mail` (the messages in flight between nodes and
+    to and from services) and `inbox` (those to clients). A node's `log_lines` are its log, with
+    the traceback of each handler that failed.
     """
 
     def __init__(self) -> None:
         self.time = 0.0
         self.nodes: dict[str, InProcessNode] = {}
         self.services = services(random.Random(7))
-        self.mail: deque[Message] = deque()  # messages between nodes, in the order of sending
+        self.mail: deque[Message] = deque()  # messages in flight, in the order of sending
         self.inbox: list[Message] = []  # messages to clients
         self.ready: list[str] = []  # the sender of each init_ok
         self.lost: Callable[[Message], bool] = lambda message: False
@@ -94,25 +96,37 @@ class World:
         """Makes a node of an unchanged Python program on node.py, with these arguments.
 
         The program must take the time from node.now() and random numbers from node.random, and
-        have no blocking handlers. OSError if it is no Python program.
+        have no blocking handlers. An existing node of that name is killed, as by `add`.
+
+        Errors of the program are raised here. ValueError if it does not call its node's main().
         """
-        path = str(program)
-        code, _ = compiled(Path(program).read_bytes(), path)
+        world, life = self, self._next_life(node_id)
+        made: list[InProcessNode] = []
 
-        def make(node: InProcessNode) -> None:
-            with standing_in(lambda: node, [path, *args]):
-                exec(code, {"__name__": "__main__", "__file__": path, OTHERS: {}})
+        class ProgramNode(InProcessNode):
+            def __init__(self) -> None:
+                super().__init__(world, life)
+                made.append(self)
 
-        self.add(node_id, make)
+        with standing_in(ProgramNode, [str(program), *args]):
+            runpy.run_path(str(program), run_name="__main__")
+        running = [node for node in made if node.has_main]
+        if not running:
+            raise ValueError(f"{program} must make a Node of node.py, and call its main()")
+        self.nodes[node_id] = running[0]
 
     def add(self, node_id: str, make: Callable[[InProcessNode], Any]) -> Any:
         """Makes a node. `make(node)` adds its handlers; its result is returned.
 
         An existing node of that name is killed. Its next incarnation has another random generator.
         """
-        life = self._lives[node_id] = self._lives.get(node_id, -1) + 1
-        node = self.nodes[node_id] = InProcessNode(self, life)
+        node = self.nodes[node_id] = InProcessNode(self, self._next_life(node_id))
         return make(node)
+
+    def _next_life(self, node_id: str) -> int:
+        """Counts the incarnations of a node, from 0."""
+        self._lives[node_id] = self._lives.get(node_id, -1) + 1
+        return self._lives[node_id]
 
     def init(self, *node_ids: str) -> None:
         """Sends init to these nodes, or to all nodes."""
@@ -143,7 +157,10 @@ class World:
     def call(self, node_id: str, body: Body) -> Body:
         """Sends a client's request that must be answered at once. Returns the answer's body."""
         answer = self.answer(self.request(node_id, body))
-        assert answer is not None, f"{node_id} did not answer {body} at once"
+        assert answer is not None, (
+            f"{node_id} did not answer {body} at once; call world.init() first, and use "
+            "request() and answer() if the answer takes messages or time"
+        )
         return answer
 
     def deliver(self) -> None:
@@ -152,16 +169,18 @@ class World:
             self.step()
 
     def step(self) -> None:
-        """Delivers the first message in flight. A service answers it at once."""
+        """Delivers the first message in flight. A service's reply is then in flight.
+
+        As in Maelstrom, a service does not answer a request of an unknown type.
+        """
         message = self.mail.popleft()
-        src, dest, body = message["src"], message["dest"], message["body"]
+        dest = message["dest"]
         if self.lost(message):
             return
-        if dest in self.services:
-            answer = self.services[dest].handle(src, body) | {"in_reply_to": body["msg_id"]}
-            self.mail.append({"src": dest, "dest": src, "body": answer})
-        else:
+        if dest not in self.services:
             self.nodes[dest].receive(message)
+        elif reply := reply_of(dest, self.services[dest], message):
+            self.mail.append(reply)
 
     def advance(self, seconds: float, delivering: bool = True) -> None:
         """Advances time, runs the timers that become due, and delivers the messages sent."""

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from in_process import World
+
+from node import Message
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ROOT / "tests" / "nodes"
 
 
-def cluster(program: str, *args: str, count: int = 2) -> World:
+def cluster(program: Path | str, *args: str, count: int = 2) -> World:
     world = World()
     for number in range(count):
         world.run(f"n{number}", NODES / program, *args)
@@ -41,6 +44,63 @@ def test_a_program_gets_its_arguments() -> None:
     assert elements(world, "n1") == []
 
 
+ECHO = """
+from node import Node
+
+class Echo(Node):
+    def answer(self, msg):
+        self.reply(msg, {"type": "echo_ok", "by": self.node_id})
+
+node = Echo()
+node.on("echo", node.answer)
+"""
+
+
+def test_a_program_can_have_a_subclass_of_node(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(f"{ECHO}node.main()")
+    world = cluster(tmp_path / "echo.py")
+    assert world.call("n1", {"type": "echo"}) == {"type": "echo_ok", "by": "n1"}
+
+
+def test_a_program_that_is_no_node_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(ECHO)
+    with pytest.raises(ValueError, match=r"echo\.py must make a Node of node\.py, and"):
+        World().run("n0", tmp_path / "echo.py")
+    (tmp_path / "echo.py").write_text("node = (")
+    with pytest.raises(SyntaxError, match=r"echo\.py, line 1"):
+        World().run("n0", tmp_path / "echo.py")
+
+
+def test_a_call_without_an_answer_tells_how_to_ask() -> None:
+    world = cluster("counter.py")
+    with pytest.raises(AssertionError, match=r"at once; call world\.init\(\) first"):
+        world.call("n0", {"type": "add", "delta": 3})
+
+
+def test_a_handler_that_fails_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(f"{ECHO}node.on('fail', lambda msg: 1 / 0)\nnode.main()")
+    world = cluster(tmp_path / "echo.py")
+    assert world.call("n0", {"type": "fail"})["code"] == 13
+    assert "ZeroDivisionError" in "".join(world.nodes["n0"].log_lines)
+
+
+def test_a_module_beside_the_program_is_not_shared_between_nodes(tmp_path: Path) -> None:
+    (tmp_path / "echoing.py").write_text(ECHO)
+    (tmp_path / "echo.py").write_text("from echoing import node\nnode.main()")
+    world = cluster(tmp_path / "echo.py")
+    for node_id in world.nodes:
+        assert world.call(node_id, {"type": "echo"}) == {"type": "echo_ok", "by": node_id}
+
+
+def test_a_restarted_program_has_forgotten_its_memory() -> None:
+    world = cluster("g_set.py")
+    world.call("n0", {"type": "add", "element": 7})
+    world.run("n0", NODES / "g_set.py")
+    world.init("n0")
+    assert elements(world, "n0") == []
+    assert list(world.nodes) == ["n0", "n1"]
+
+
 def test_lost_messages_do_not_arrive() -> None:
     world = cluster("g_set.py")
     world.lost = lambda message: message["dest"] == "n1"
@@ -60,6 +120,18 @@ def test_the_services_answer() -> None:
     asked = world.request("n0", {"type": "read"})
     world.deliver()
     assert world.answer(asked) == {"type": "read_ok", "value": 7}
+
+
+def test_a_service_answers_as_on_the_network_of_the_bench() -> None:
+    world = World()
+    node = world.add("n0", lambda node: node)
+    world.init()
+    replies: list[Message] = []
+    node.send("lin-kv", {"type": "write", "key": 1, "value": 2})  # no request: it has no msg_id
+    node.rpc("lin-kv", {"type": "increment", "key": 1}, replies.append)
+    node.rpc("lin-kv", {"type": "read", "key": 1}, replies.append)
+    world.advance(1)
+    assert [reply["body"].get("value") for reply in replies] == [2]
 
 
 def test_a_service_can_be_out_of_reach() -> None:

@@ -31,6 +31,15 @@ def services(rng: random.Random) -> Mapping[str, Service]:
     return {"lin-kv": LinKV(), "lin-tso": LinTSO(), "lww-kv": LwwKV(rng), "seq-kv": SeqKV(rng)}
 
 
+def reply_of(name: str, service: Service, message: Message) -> Message | None:
+    """Returns the service's reply to a message; None if the service does not know its type."""
+    src, body = message["src"], message["body"]
+    if body.get("type") not in service.types:
+        return None
+    reply = {**service.handle(src, body), "in_reply_to": body.get("msg_id")}
+    return {"src": name, "dest": src, "body": reply}
+
+
 class Host:
     """The services of a run. `warn(text)` is called for a request that a service does not know.
 
@@ -47,14 +56,13 @@ class Host:
             network.add_service(name, partial(self._serve, name, service))
 
     def _serve(self, name: str, service: Service, message: Message) -> None:
-        src, body = message["src"], message["body"]
-        if (type := body.get("type")) not in service.types:
-            self._refuse(name, service, src, json.dumps(type)[:SHOWN])
-            return
-        reply = {**service.handle(src, body), "in_reply_to": body.get("msg_id")}
-        self._network.send({"src": name, "dest": src, "body": reply})
+        if reply := reply_of(name, service, message):
+            self._network.send(reply)
+        else:
+            self._refuse(name, service, message)
 
-    def _refuse(self, name: str, service: Service, src: str, type: str) -> None:
+    def _refuse(self, name: str, service: Service, message: Message) -> None:
+        src, type = message["src"], json.dumps(message["body"].get("type"))[:SHOWN]
         if (name, type) not in self._unknown:
             self._unknown.add((name, type))
             self._warn(

@@ -119,7 +119,7 @@ class VirtualNode(Node):
     def _start_thread(self, action: Callable[[], object]) -> None:
         raise NotSimulable(
             "a simulated node has no threads, and so no blocking handlers (blocking=True); "
-            "run this node without --simulate"
+            "run this node as a process, without --simulate"
         )
 
     def _end(self, error: BaseException) -> NoReturn:
@@ -600,14 +600,23 @@ def compiled(source: bytes, path: str) -> tuple[CodeType, frozenset[str]]:
 
 
 @contextlib.contextmanager
-def standing_in(stand_in: Callable[[], Node], argv: list[str]) -> Iterator[None]:
-    """Replaces node.Node by `stand_in`, sys.argv by `argv`, and stdin, within the block."""
+def standing_in(stand_in: type[Node], argv: list[str]) -> Iterator[None]:
+    """Replaces node.Node by `stand_in`, sys.argv by `argv`, and stdin, within the block.
+
+    A module beside the program that is first imported in the block is forgotten after it. So each
+    node has the module to itself, as in a process of its own.
+    """
     before = node_module.Node, sys.argv, sys.path
+    imported, folder = set(sys.modules), Path(argv[0]).parent
     stdin, sys.stdin = sys.stdin, io.StringIO()  # a program that reads it gets no line
-    node_module.Node = stand_in  # type: ignore[assignment, misc]
+    node_module.Node = stand_in  # type: ignore[misc]
     sys.argv, sys.path = argv, [str(Path(argv[0]).parent), *sys.path]
     try:
         yield
     finally:
         node_module.Node, sys.argv, sys.path = before  # type: ignore[misc]
         sys.stdin = stdin
+        for name in set(sys.modules) - imported:
+            top = folder / name.partition(".")[0]  # the module, or its outermost package
+            if top.is_dir() or top.with_suffix(".py").exists():
+                del sys.modules[name]
