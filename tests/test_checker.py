@@ -309,7 +309,7 @@ def test_more_than_two_values_are_a_list() -> None:
     )
 
 
-def test_values_are_compared_as_json() -> None:
+def test_values_are_compared_as_in_clojure() -> None:
     def reads(written: object, read: object) -> bool | None:
         return check(
             [
@@ -321,8 +321,9 @@ def test_values_are_compared_as_json() -> None:
         ).valid
 
     assert reads([1, {"a": True}], [1, {"a": True}]) is True
-    assert reads(1, 1.0) is True
-    assert reads([{"a": 1.0, "b": 2}], [{"b": 2, "a": 1}]) is True
+    assert reads(1, 1.0) is False
+    assert reads([{"a": 1.0, "b": 2}], [{"b": 2, "a": 1.0}]) is True
+    assert reads([{"a": 1.0}], [{"a": 1}]) is False
     assert reads({"a": 0}, {"a": False}) is False
     assert reads(1, True) is False
     assert reads(1.0, True) is False

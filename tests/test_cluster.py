@@ -212,6 +212,14 @@ def test_messages_are_lines_of_json_and_lines_come_whole(bench: Bench) -> None:
     assert [json.loads(text) for text in texts[1::2]] == [{"a": "\u20ac"}, {"b": [1, None]}]
 
 
+def test_messages_have_no_blanks_as_in_maelstrom(bench: Bench) -> None:
+    cluster = bench.start("for line in sys.stdin.buffer: os.write(1, line)")
+    cluster.deliver("n0", {"id": 1, "body": {"type": "init", "node_ids": ["n0", "n1"]}})
+    bench.until(lambda: len(bench.told.lines) == 1)
+    wanted = b'{"id":1,"body":{"type":"init","node_ids":["n0","n1"]}}'
+    assert bench.told.lines == [("n0", wanted)]
+
+
 def test_what_a_pipe_does_not_take_waits_and_arrives_in_order(bench: Bench) -> None:
     cluster = bench.start(
         "input()\n"
@@ -225,7 +233,7 @@ def test_what_a_pipe_does_not_take_waits_and_arrives_in_order(bench: Bench) -> N
         cluster.deliver("n0", {"n": number, "x": "x" * size})  # none of it blocks
     bench.until(lambda: len(bench.told.lines) == 5)
     assert [line for _, line in bench.told.lines[1:]] == [
-        f'{size + 18}{{"n": {number}, "x"'.encode() for number, size in enumerate(sizes)
+        f'{size + 15}{{"n":{number},"x":"'.encode() for number, size in enumerate(sizes)
     ]
 
 
@@ -277,7 +285,7 @@ def test_a_killed_node_starts_again_with_a_log_that_goes_on(bench: Bench) -> Non
     cluster.deliver("n0", {"n": 3})
     bench.until(lambda: len(bench.told.lines) == 2 and len(bench.told.words) == 2)
     (first, one), (second, three) = (line.split(b" ", 1) for _, line in bench.told.lines)
-    assert first != second and (one, three) == (b'{"n": 1}', b'{"n": 3}')
+    assert first != second and (one, three) == (b'{"n":1}', b'{"n":3}')
     cluster.stop()
     assert bench.said() == [b"born", b"born"]
     lines = bench.log().decode().splitlines()

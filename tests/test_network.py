@@ -209,6 +209,10 @@ BROKEN = {
     "no object": (b"[1]", "it must be a JSON object"),
     "no number": (line(body={"text": float("nan")}), "not JSON (NaN is not a finite"),
     "out of range": (line(body={"text": 7}).replace(b"7", b"-1e999"), "(-1e999 is not a finite"),
+    "too many digits": (
+        line(body={"text": 7}).replace(b"7", b"9" * 5000),
+        "(this reads no integer of more than 4,300 digits): {",
+    ),
     "a long line": (line(dest="n3", body={"text": "x" * 300}), f'"{"x" * 254}...'),
 }
 

@@ -22,6 +22,8 @@ def answer(line):
     return asked, body, reply
 
 for line in sys.stdin:
+    if '"echo_ok"' in line:
+        continue
     asked, body, reply = answer(line)
     text = json.dumps(reply)
     if asked["type"] == "echo":
@@ -53,6 +55,10 @@ ODD = {  # a line of the node: the exit status, and parts of the last lines
     ),
     "reply['body']['in_reply_to'] = str(asked['msg_id']); text = json.dumps(reply)": (
         1, ["\n\nn0 replied, but the reply cannot be matched to its request: in_reply_to"],
+    ),
+    "reply['dest'] = reply['src']; text = json.dumps(reply)": (
+        1, ['\n\nn0 replied, but to itself: dest is "n0", and must be "c',
+            '", the src of the request: {"type": "echo_ok", "in_reply_to": 1, "echo": "'],
     ),
     "text += '\\n' + text": (
         0, [" that no client was waiting for", ': {"type": "echo_ok", "in_reply_to": '],

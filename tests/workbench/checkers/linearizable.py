@@ -23,7 +23,7 @@ So a contradiction that needs error 20 or 22 is only a warning here.
 
 Null and absent are two states, and only absent explains error 20. A read of nil, or a cas from nil,
 fits both states, because stores without error 20 return nil for an absent key. Values are compared
-as JSON, as in raft.py: 1 equals 1.0, but not true.
+as in Clojure: 1, 1.0 and true are three values.
 
 The search is fast enough because configurations are small and few. Known operations (those with a
 completion) are numbered by completion. A configuration is (level, mask, state, used). All known
@@ -49,6 +49,7 @@ from typing import Any
 from ..record import edn
 from ..record.history import HistoryError, Op, Operation, by_key, operations, shorten
 from ..units import SECOND
+from .clojure import identity
 
 BUDGET = 1_200_000  # configurations kept in memory; each takes some 400 bytes
 WIDE = 1024  # each WIDE bits of its masks make a configuration count once more
@@ -249,21 +250,6 @@ def _code(error: Any) -> str | int | None:
     if isinstance(error, edn.Keyword):
         error = error.name
     return error if isinstance(error, str | int | None) else ""
-
-
-# raft.py has its own `identity`. With a shared one, a mistake in it would mislead the store and its
-# checker alike, and go unnoticed.
-def identity(value: Any) -> Hashable:
-    """Maps equal JSON values, and only those, to equal objects. (In Python, 1 == True.)"""
-    if isinstance(value, bool):
-        return (bool, value)
-    if isinstance(value, list | tuple):
-        return tuple(map(identity, value))
-    if isinstance(value, set | frozenset):
-        return frozenset(map(identity, value))
-    if isinstance(value, dict):
-        return (dict, frozenset((identity(key), identity(item)) for key, item in value.items()))
-    return value  # type: ignore[no-any-return]
 
 
 # A link of a tried order: the previous link, the rules placed in this one, the state after it.

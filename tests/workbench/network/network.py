@@ -23,6 +23,7 @@ import json
 import math
 import random
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -356,6 +357,9 @@ def _not_json(line: bytes, error: Exception) -> str:
         advice = "print messages in UTF-8 without that mark (in Python utf-8, not utf-8-sig)"
     elif isinstance(error, RecursionError):
         why, advice = "it is nested too deeply", ONE
+    elif str(error).startswith("Exceeds the limit"):  # of Python, for the digits of an integer
+        why = f"this reads no integer of more than {sys.get_int_max_str_digits():,} digits"
+        advice = "send a smaller integer, or a string"
     elif isinstance(error, json.JSONDecodeError):
         if start.startswith(b"{'"):
             why = "its strings are in single quotes, as in a printed Python dict"

@@ -28,6 +28,9 @@ LONG = 300  # characters of a line to show
 NOT_FOUND = (126, 127)  # exit status of env and of shells for a program that cannot be run
 WELL = "exit status 0 (but a node must run until it is killed; with node.py: call node.main())"
 WATCH_INTERVAL = SECOND // 10  # time between checks for ended nodes
+# Writes JSON without blanks, as Maelstrom does (cheshire): a node in C or shell may search a line
+# for "type":"init". Made once: making an encoder is slow.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 # This shell kills all remaining nodes if the workbench ends without stopping them, even by
 # SIGKILL. Its stdin then closes, and it kills the process groups that have not ended, including
@@ -181,7 +184,7 @@ class Processes(Cluster):
         """Writes a message to a node's stdin, and keeps the part that the pipe does not accept."""
         if node := self._nodes.get(node_id):
             waiting = bool(node.unwritten)
-            node.unwritten += json.dumps(message).encode() + b"\n"
+            node.unwritten += _encode(message).encode() + b"\n"
             if not waiting:
                 self._write(node)
 

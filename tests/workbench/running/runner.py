@@ -160,6 +160,7 @@ class Runner:
         self._silent: set[str] = set()  # nodes with a sentence in the record's silence
         self._timed_out = 0  # number of requests
         self._printed: Counter[str] = Counter()  # lines of each node
+        self._to_itself: dict[str, Body] = {}  # each node's last message to itself
         self._surplus: Counter[str] = Counter()  # each node's messages that no client waited for
         self._first_surplus: dict[str, str] = {}
         self._called_off: set[str] = set()  # clients whose node was killed before init_ok
@@ -335,6 +336,8 @@ class Runner:
     def _log_message(self, direction: str, message: Message) -> None:
         if self.journal:
             self.journal.log(direction, message)
+        if message["src"] == message["dest"]:
+            self._to_itself[message["src"]] = message["body"]
         options = self._options
         if options.log_net_send if direction == "send" else options.log_net_recv:
             self._console.info("net", f":{direction} {shown(message)}")
@@ -524,10 +527,10 @@ class Runner:
         """
         if node_id in self._explained or node_id in self._inits:  # it has just been restarted
             return
-        if conn.stray:
+        if stray := conn.stray or self._misdirected(node_id, conn):
             self._explained.add(node_id)
-            self.record.unmatched.append(conn.stray)
-            self._console.warn(conn.stray)
+            self.record.unmatched.append(stray)
+            self._console.warn(stray)
         elif why := self._cluster.unsent(node_id):
             self._explained.add(node_id)
             self.note(f"A request to {node_id} was not answered: {why}")
@@ -542,6 +545,18 @@ class Runner:
                 f"{seconds:g} s, or did not flush its reply (in Python: print(text, flush=True))\n"
                 f"The reply that is wanted: {wanted(conn.request)}"
             )
+
+    def _misdirected(self, node_id: str, conn: Client) -> str:
+        """Says that a node sent the reply to a client's request to itself; "" if it did not."""
+        body = self._to_itself.get(node_id, {})
+        asked = conn.request
+        reply = {"type": f"{asked['type']}_ok", "in_reply_to": asked["msg_id"]}
+        if not reply.items() <= body.items():
+            return ""
+        return (
+            f'{node_id} replied, but to itself: dest is "{node_id}", and must be '
+            f'"{conn.client_id}", the src of the request: {shown(body)}'
+        )
 
     def _on_surplus(self, src: str, body: Body) -> None:
         self._surplus[src] += 1
