@@ -23,8 +23,7 @@ from ..verdicts import UNKNOWN, VALID, Results, get
 from ..workloads.workload import Workload
 from . import shapes
 
-# `prepare` makes garbage collections rare. Each run leaves a few MB of cycles behind, of which about
-# so many are kept.
+# Runs between two garbage collections. `prepare` makes others rare, and a run leaves a few MB.
 KEPT_RUNS = 16
 # The faults of a run may let so few transactions through that none depends on another one.
 NOTHING_TO_JUDGE = [Keyword("empty-transaction-graph")]
