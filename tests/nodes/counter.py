@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from kv import KV
+from kv_client import KV
 
 from node import Message, Node, RPCError
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kv import KV, Then
+from kv_client import KV, Then
 from test_node import lone
 from test_node_process import ROOT, Peer
 
@@ -54,7 +54,7 @@ def test_a_call_in_a_blocking_handler_returns_its_result_or_raises_its_error() -
         f"""
         import sys
         sys.path.insert(0, {str(ROOT / "tests" / "nodes")!r})
-        from kv import KV
+        from kv_client import KV
         from node import Node
         node = Node()
         def x(msg):
