@@ -25,7 +25,7 @@ from ..units import SECOND
 from ..workloads import WORKLOADS
 from ..workloads.workload import ERRORS, Body, Ending, Extras, Final, Worker, Workload
 from .client import Client, Outcome, shown, wanted
-from .cluster import Cluster
+from .cluster import FLUSH, Cluster
 from .interrupt import Interrupted, interruptible
 from .options import Options
 
@@ -491,10 +491,10 @@ class Runner:
                 if type(code) is int and code not in ERRORS:
                     self.record.codes[len(self.record.history)] = code
             if found.problem:
+                asked = f if value is None else f"{f} {edn.dumps(value)}"
                 self.warn(
                     f"{src} {f}",
-                    f"{src} sent a malformed reply to {f} {edn.dumps(value)}: {found.problem}: "
-                    f"{shown(reply)}",
+                    f"{src} sent a malformed reply to {asked}: {found.problem}: {shown(reply)}",
                 )
             op = self._note(process, found.type, f, found.value, found.error, extras)
             if found.type == "info":  # it may still take effect, so a new process continues
@@ -542,7 +542,7 @@ class Runner:
             self.record.silence.append(
                 f"{node_id} printed {what} after the request {shown(conn.request)}{running}: it "
                 f'has no code for the type "{conn.request["type"]}", takes longer than '
-                f"{seconds:g} s, or did not flush its reply (in Python: print(text, flush=True))\n"
+                f"{seconds:g} s, or did not flush its reply {FLUSH}\n"
                 f"The reply that is wanted: {wanted(conn.request)}"
             )
 
