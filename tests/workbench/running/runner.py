@@ -160,7 +160,7 @@ class Runner:
         self._silent: set[str] = set()  # nodes with a sentence in the record's silence
         self._timed_out = 0  # number of requests
         self._printed: Counter[str] = Counter()  # lines of each node
-        self._to_itself: dict[str, Body] = {}  # each node's last message to itself
+        self._to_itself: dict[str, Body] = {}  # each node's last reply to itself
         self._surplus: Counter[str] = Counter()  # each node's messages that no client waited for
         self._first_surplus: dict[str, str] = {}
         self._called_off: set[str] = set()  # clients whose node was killed before init_ok
@@ -336,8 +336,9 @@ class Runner:
     def _log_message(self, direction: str, message: Message) -> None:
         if self.journal:
             self.journal.log(direction, message)
-        if message["src"] == message["dest"]:
-            self._to_itself[message["src"]] = message["body"]
+        body = message["body"]
+        if message["src"] == message["dest"] and body.get("in_reply_to") is not None:
+            self._to_itself[message["src"]] = body
         options = self._options
         if options.log_net_send if direction == "send" else options.log_net_recv:
             self._console.info("net", f":{direction} {shown(message)}")
