@@ -240,10 +240,10 @@ def test_duplicated_and_foreign_elements_are_warnings() -> None:
     assert verdict.valid is True
     assert words(verdict, "duplicated-count") == "0"  # as Jepsen's checker says
     assert sorted(verdict.warnings) == [
-        "Process 1's read at 0.003 s (index 3) shows 1 2 times.",
-        "Process 1's read at 0.003 s (index 3) shows 2, but its add only began at 0.004 s "
+        "Process 1's read at 0.003 s (index 3) shows element 1 at 2 places.",
+        "Process 1's read at 0.003 s (index 3) shows element 2, but its add only began at 0.004 s "
         "(index 4).",
-        "Process 1's read at 0.003 s (index 3) shows 9, but nobody has added it.",
+        "Process 1's read at 0.003 s (index 3) shows element 9, but nobody has added it.",
     ]
 
 
@@ -680,6 +680,7 @@ def test_each_error_type_is_explained_before_any_is_explained_twice() -> None:
 def test_unseen_lists_messages_of_each_key() -> None:
     _, verdict = judged(LOG + polled(1, ALL[0]))
     assert words(verdict, "unseen") == ('{:time 7000000, :unseen {"k" 2}, :messages {"k" [11 12]}}')
+    assert "unseen: messages 11, 12 of key \"k\" were sent" in " ".join(verdict.why)
 
 
 def test_realtime_lag_is_the_time_since_a_poll_missed_an_offset() -> None:

@@ -388,6 +388,12 @@ def test_an_element_that_nobody_appended_is_unknown_with_a_reason() -> None:
     assert rw_register.check(at_once("[[:w 1 1]]", "[[:r 1 9]]", "[[:r 1 1]]")).valid is True
 
 
+def test_an_element_that_nobody_appended_is_a_warning_beside_an_anomaly() -> None:
+    result = list_append.check(at_once("[[:append 1 1]]", '[[:append 1 2] [:r 1 ["2"]]]'))
+    assert result.valid is False
+    assert "key 1 shows \"2\", which no transaction appended" in result.warnings[0]
+
+
 def test_reads_of_an_unknown_transaction_are_unknown() -> None:
     missed = "[[:r 1 nil] [:append 2 2]]"
     others = ("[[:append 1 1] [:append 2 1]]", "[[:r 2 [1 2]]]")

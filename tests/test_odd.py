@@ -22,7 +22,9 @@ def answer(line):
     return asked, body, reply
 
 for line in sys.stdin:
-    if '"echo_ok"' in line:
+    if '"echo_ok"' in line:  # its own reply has come back
+        print('{{"src": "n0", "dest": "n0", "body": {{"type": "hello"}}}}', flush=True)
+    if '"echo_ok"' in line or '"hello"' in line:
         continue
     asked, body, reply = answer(line)
     text = json.dumps(reply)

@@ -455,6 +455,12 @@ def test_a_malformed_reply_makes_its_operation_unknown_and_is_told_once(
     assert count > 1 and not record.problems and not record.notes
 
 
+def test_a_malformed_reply_to_a_request_without_an_argument_names_only_its_kind() -> None:
+    record = make(replying("generate", {"type": "generate_ok"}), workload="unique-ids")[0].run()
+    ((text, _),) = record.warnings.values()
+    assert text.startswith("n0 sent a malformed reply to generate: generate_ok must have id: {")
+
+
 @pytest.mark.parametrize(("f", "reply", "problem"), NO_CODE)
 def test_an_error_without_a_code_is_an_unknown_one(f: str, reply: Body, problem: str) -> None:
     record = make(replying(f, reply))[0].run()

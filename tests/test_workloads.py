@@ -523,7 +523,7 @@ WHY = (
     "Element 0 is lost: process 0's broadcast was acknowledged at index 1, but process 1's read, "
     "begun at index 2 and ended at index 3, lacks it, and no read has ever shown it."
 )
-FOREIGN = "Process 1's read at index 3 shows 7, but nobody has added it."
+FOREIGN = "Process 1's read at index 3 shows element 7, but nobody has added it."
 
 
 def stored(folder: Path, results: str = "", log: str = "") -> Path:

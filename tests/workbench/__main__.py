@@ -107,7 +107,7 @@ def report(
         more = f"\nand {count - 1:,} more like this" if count > 1 else ""
         console.print(f"Warning: {text}{more}\n")
     if record.warnings:
-        console.print("The real Maelstrom lets this pass. With --strict the test fails.\n")
+        console.print("As in the real Maelstrom, this alone is no failure. With --strict it is.\n")
     checked = found[Keyword("workload")]
     told = workload.analyses or workload.reasons or record.problems or record.unmatched
     if not told and checked[VALID] is False and found[Keyword("stats")][VALID]:

@@ -273,6 +273,7 @@ def judge(analysis: Analysis, models: Iterable[str], budget: int = BUDGET) -> Re
             for type_ in types
             if (cycles := [found.cycle for found in findings[type_] if found.cycle][:EXPLAINED])
         },
+        [analysis.doubt] if forbidden and analysis.doubt else [],
     )
 
 

@@ -249,13 +249,14 @@ class Analysis(History):
         }
         for key in keys:
             messages = [self._name(value) for value in in_order(self.worth(unseen[key]))]
-            which = f"message {self.show(*messages)} of key {self.show(key)}"
+            noun, verb = ("message", "was") if len(messages) == 1 else ("messages", "were")
+            which = f"{noun} {self.show(*messages)} of key {self.show(key)} {verb}"
             if messages[0] in self.seen.get(key, ()):
                 text = (
-                    f"{which} was polled by the last operation, but its send was not acknowledged."
+                    f"{which} polled by the last operation, but its send was not acknowledged."
                 )
             else:
-                text = f"{which} was sent and acknowledged, but no poll ever shows it."
+                text = f"{which} sent and acknowledged, but no poll ever shows it."
             yield "unseen", Error(entry, text)
 
     def _within(self) -> Iterator[tuple[str, Error]]:

@@ -219,12 +219,12 @@ def _quantiles(latencies: list[int]) -> dict[Any, Any]:
 def _duplicates(op: Op, shown: list[Hashable]) -> str:
     name, count = Counter(shown).most_common(1)[0]
     value = op.value[shown.index(name)]
-    return f"Process {op.process}'s read {at(op)} shows {show(value)} {count} times."
+    return f"Process {op.process}'s read {at(op)} shows element {show(value)} at {count} places."
 
 
 def _foreign(value: Any, op: Op, later: Element | None) -> str:
     when = f"its add only began {at(later.add)}" if later else "nobody has added it"
-    return f"Process {op.process}'s read {at(op)} shows {show(value)}, but {when}."
+    return f"Process {op.process}'s read {at(op)} shows element {show(value)}, but {when}."
 
 
 def _why(

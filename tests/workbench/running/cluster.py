@@ -26,6 +26,8 @@ LAST_LINES = 20  # lines of stderr to show when a node ends by itself
 READ_SIZE = 1 << 16
 LONG = 300  # characters of a line to show
 NOT_FOUND = (126, 127)  # exit status of env and of shells for a program that cannot be run
+# Advice on flushing stdout, which these languages buffer if it is a pipe.
+FLUSH = "(Python: print(text, flush=True), Ruby: $stdout.sync = true, C: fflush(stdout))"
 WELL = "exit status 0 (but a node must run until it is killed; with node.py: call node.main())"
 WATCH_INTERVAL = SECOND // 10  # time between checks for ended nodes
 # Writes JSON without blanks, as Maelstrom does (cheshire): a node in C or shell may search a line
@@ -203,7 +205,7 @@ class Processes(Cluster):
         if node and node.silent:
             return (
                 f"{node_id} printed nothing: it has no code for the type init, printed no newline "
-                "after its reply, or did not flush it (in Python: print(text, flush=True))"
+                f"after its reply, or did not flush it {FLUSH}"
             )
         return ""
 

@@ -25,7 +25,7 @@ from ..units import SECOND
 from ..workloads import WORKLOADS
 from ..workloads.workload import ERRORS, Body, Ending, Extras, Final, Worker, Workload
 from .client import Client, Outcome, shown, wanted
-from .cluster import Cluster
+from .cluster import FLUSH, Cluster
 from .interrupt import Interrupted, interruptible
 from .options import Options
 
@@ -160,7 +160,7 @@ class Runner:
         self._silent: set[str] = set()  # nodes with a sentence in the record's silence
         self._timed_out = 0  # number of requests
         self._printed: Counter[str] = Counter()  # lines of each node
-        self._to_itself: dict[str, Body] = {}  # each node's last message to itself
+        self._to_itself: dict[str, Body] = {}  # each node's last reply to itself
         self._surplus: Counter[str] = Counter()  # each node's messages that no client waited for
         self._first_surplus: dict[str, str] = {}
         self._called_off: set[str] = set()  # clients whose node was killed before init_ok
@@ -336,8 +336,9 @@ class Runner:
     def _log_message(self, direction: str, message: Message) -> None:
         if self.journal:
             self.journal.log(direction, message)
-        if message["src"] == message["dest"]:
-            self._to_itself[message["src"]] = message["body"]
+        body = message["body"]
+        if message["src"] == message["dest"] and body.get("in_reply_to") is not None:
+            self._to_itself[message["src"]] = body
         options = self._options
         if options.log_net_send if direction == "send" else options.log_net_recv:
             self._console.info("net", f":{direction} {shown(message)}")
@@ -491,10 +492,10 @@ class Runner:
                 if type(code) is int and code not in ERRORS:
                     self.record.codes[len(self.record.history)] = code
             if found.problem:
+                asked = f if value is None else f"{f} {edn.dumps(value)}"
                 self.warn(
                     f"{src} {f}",
-                    f"{src} sent a malformed reply to {f} {edn.dumps(value)}: {found.problem}: "
-                    f"{shown(reply)}",
+                    f"{src} sent a malformed reply to {asked}: {found.problem}: {shown(reply)}",
                 )
             op = self._note(process, found.type, f, found.value, found.error, extras)
             if found.type == "info":  # it may still take effect, so a new process continues
@@ -542,7 +543,7 @@ class Runner:
             self.record.silence.append(
                 f"{node_id} printed {what} after the request {shown(conn.request)}{running}: it "
                 f'has no code for the type "{conn.request["type"]}", takes longer than '
-                f"{seconds:g} s, or did not flush its reply (in Python: print(text, flush=True))\n"
+                f"{seconds:g} s, or did not flush its reply {FLUSH}\n"
                 f"The reply that is wanted: {wanted(conn.request)}"
             )
 

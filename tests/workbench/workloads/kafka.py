@@ -195,7 +195,10 @@ def _expect_messages(reply: Body) -> dict[str, list[Any] | None]:
         raise ValueError("its msgs must be an object")
     for key, pairs in messages.items():
         if not (pairs is None or (isinstance(pairs, list) and all(map(_is_pair, pairs)))):
-            raise ValueError(f"its messages of the key {key!r} must be a list of [offset, message]")
+            raise ValueError(
+                f'its messages of the key "{key}" must be a list of [offset, message], and each '
+                "offset an integer"
+            )
     return messages
 
 
