@@ -269,7 +269,18 @@ def test_an_error_that_knossos_ignores_is_a_warning(
     status, lines = asked(written(tmp_path, "\n".join(map(to_edn, ops))), capsys)
     assert (status, lines[0]) == (0, "\tvalid\t2 operations")
     assert lines[1].startswith("    Warning: process 1's cas 1 to 2 failed, but the register held")
-    assert "ignores errors 20 and 22" in lines[1]
+    assert "ignores errors 20 and 22, and reads of nil" in lines[1]
+
+
+def test_a_read_of_nil_is_ignored_as_by_knossos_unless_it_says_that_nothing_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = [(1, "invoke", "read", None), (1, "ok", "read", None)]
+    path = written(tmp_path, vector([*WROTE_1, *read]))
+    status, (first, warning) = asked(path, capsys)
+    assert (status, first) == (0, "\tvalid\t2 operations")
+    assert warning.startswith("    Warning: process 1's read found nil, but the register held 1")
+    assert asked(path, capsys, "--failed-cas", "mismatch")[0] == 1
 
 
 def test_a_search_beyond_the_budget_is_unknown(

@@ -18,8 +18,9 @@ Facts that follow from a completion:
 | fail without an error   | nothing                  | the same; see `Assumptions`          |
 | info, or no completion  | nothing                  | it may take effect later, or never   |
 
-Knossos, the checker of the real Maelstrom, drops all failed operations (knossos.history/complete).
-So a contradiction that needs error 20 or 22 is only a warning here.
+Knossos, the checker of the real Maelstrom, drops all failed operations (knossos.history/complete),
+and allows any read of nil (knossos.model/cas-register). So a contradiction that needs error 20 or
+22, or a read of nil, is only a warning here.
 
 Null and absent are two states, and only absent explains error 20. A read of nil, or a cas from nil,
 fits both states, because stores without error 20 return nil for an absent key. Values are compared
@@ -73,9 +74,9 @@ class Assumptions:
 
     initial: Any = None  # the value before the first write; None for an absent key
     # Meaning of a failed cas without an error. NOTHING: it had no effect. MISMATCHED: in addition,
-    # the register did not hold the expected value.
+    # the register did not hold the expected value. Then a read of nil says that it held none.
     failed_cas: str = NOTHING
-    errors: bool = True  # whether errors 20 and 22 say something about the register
+    strict: bool = True  # whether errors 20 and 22 and reads of nil say something
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Analysis:
     final_paths: list[list[Step]] = field(default_factory=list)
     # The register's value at the end, and the last operation.
     final_states: list[tuple[Any, Operation | None]] = field(default_factory=list)
-    # Says how an error 20 or 22 contradicts an otherwise valid history; "" if none does.
+    # Says how an error 20 or 22 or a read of nil contradicts an otherwise valid history, or "".
     warning: str = ""
 
     @property
@@ -138,6 +139,7 @@ class Register:
     ) -> None:
         self.name = name
         self.assumptions = assumptions
+        self._mismatched = assumptions.failed_cas == MISMATCHED
         self.timed = bool(ops) and ops[-1].time > 0
         self._numbers: dict[Hashable, int] = {None: NULL}
         self.values: list[Any] = [None, None]
@@ -190,17 +192,19 @@ class Register:
             old, new = value
             return Rule(operation, self._seen(old), self._state(new))
         if f == "read" and type == "ok":
+            if value is None and not (self.assumptions.strict or self._mismatched):
+                return None
             return Rule(operation, self._seen(value), None)
         return None
 
     def _failed(self, operation: Operation) -> Rule | None:
-        error, told = _code(operation.error), self.assumptions.errors
+        error, told = _code(operation.error), self.assumptions.strict
         if operation.f in ("read", "cas") and told and error in NOT_FOUND:
             return Rule(operation, frozenset([ABSENT]), None)
         if operation.f != "cas":
             return None
         if error is None:
-            told, error = self.assumptions.failed_cas == MISMATCHED, 22
+            told, error = self._mismatched, 22
         if told and error in MISMATCH:
             return Rule(operation, self._seen(operation.value[0]), None, negated=True)
         return None
@@ -449,7 +453,8 @@ def check_history(
 ) -> dict[Any, Analysis]:
     """Checks each key of a history. A single register has the key None.
 
-    If only errors 20 and 22 contradict a key's other answers, the key is valid, with a warning.
+    If only errors 20 and 22 and reads of nil contradict a key's other answers, the key is valid,
+    with a warning.
     """
     return {
         key: _check_key(
@@ -463,11 +468,17 @@ def _check_key(
     ops: Sequence[Op], budget: int, name: str, assumptions: Assumptions
 ) -> Analysis:
     strict = check(ops, budget, name, assumptions)
-    tells = any(op.type == "fail" and _code(op.error) in NOT_FOUND | MISMATCH for op in ops)
-    if strict.valid is not False or not tells:
+    if strict.valid is not False or not any(map(_is_ignored, ops)):
         return strict
-    lenient = check(ops, budget, name, replace(assumptions, errors=False))
+    lenient = check(ops, budget, name, replace(assumptions, strict=False))
     return strict if lenient.valid is False else replace(lenient, warning=strict.why)
+
+
+def _is_ignored(op: Op) -> bool:
+    """Tells whether a completion says something about the register that Knossos ignores."""
+    if op.type == "fail":
+        return _code(op.error) in NOT_FOUND | MISMATCH
+    return op.type == "ok" and op.f == "read" and op.value is None
 
 
 def first_values(ops: Sequence[Op]) -> list[Any]:

@@ -272,7 +272,9 @@ def parse(argv: Sequence[str]) -> Options:
 
     path = Path(given.bin).resolve()
     if not path.is_file():
-        p.error(f"--bin {given.bin} {'is a folder' if path.is_dir() else 'does not exist'}")
+        script = "; it takes one file: write a script with the lines #!/bin/sh and exec"
+        why = "is a folder" if path.is_dir() else "does not exist"
+        p.error(f"--bin {given.bin} {why}{f'{script} {given.bin}' if ' ' in given.bin else ''}")
     if not os.access(path, os.X_OK):
         p.error(f"--bin {given.bin} is not executable: chmod +x {given.bin}")
 

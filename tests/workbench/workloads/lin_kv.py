@@ -88,7 +88,8 @@ class LinKv(Plain):
     def check(self, ops: Sequence[Op]) -> Results:
         self.analyses = check_history(ops, self.settings.budget, self.settings.assumptions)
         self.warnings = [
-            f"{found.warning}. The real Maelstrom's checker ignores errors 20 and 22"
+            f"{found.warning}. The real Maelstrom's checker ignores errors 20 and 22, "
+            "and reads of nil"
             for found in self.analyses.values()
             if found.warning
         ]
