@@ -28,6 +28,8 @@ from workbench.simulation.simulated_cluster import VirtualNode, standing_in
 
 from node import Body, Message
 
+MOST_TURNS = 100_000  # turns of all nodes at one time; nodes that take more would never rest
+
 
 class InProcessNode(VirtualNode):
     """A node whose clock, random generator and output belong to the test."""
@@ -46,6 +48,7 @@ class InProcessNode(VirtualNode):
 
     def _turn(self, action: Callable[..., object], *args: Any) -> None:
         self.turns += 1
+        self.world.count_turn(self, *args)
         super()._turn(action, *args)
 
     def receive(self, *messages: Message) -> None:
@@ -69,8 +72,9 @@ class World:
     - Messages for which `lost(message)` is true are dropped. Replace this attribute to cut links.
 
     Attributes: `time` in seconds, `nodes` by id, `mail` (the messages in flight between nodes and
-    to and from services) and `inbox` (those to clients). A node's `log_lines` are its log, with
-    the traceback of each handler that failed.
+    to and from services) and `inbox` (those to clients). A test may delay, repeat or reorder the
+    messages in `mail`. A node's `log_lines` are its log, with the traceback of each handler that
+    failed.
     """
 
     def __init__(self) -> None:
@@ -82,6 +86,7 @@ class World:
         self.ready: list[str] = []  # the sender of each init_ok
         self.lost: Callable[[Message], bool] = lambda message: False
         self._msg_id = 0
+        self._counted_at, self._turns = 0.0, 0  # number of turns of all nodes at that time
         self._lives: dict[str, int] = {}
 
     def sent(self, node: InProcessNode, message: Message) -> None:
@@ -91,6 +96,17 @@ class World:
             return
         known = message["dest"] in self.nodes or message["dest"] in self.services
         (self.mail if known else self.inbox).append(message)
+
+    def count_turn(self, node: InProcessNode, *work: object) -> None:
+        """Counts a turn for some work, or for timers. AssertionError if the nodes never rest."""
+        if self._counted_at != self.time:
+            self._counted_at, self._turns = self.time, 0
+        self._turns += 1
+        assert self._turns <= MOST_TURNS, (
+            f"the nodes took {MOST_TURNS:,} turns while time stood still at {self.time:g} s: a "
+            "node must not pass on the same message again and again, and the period of a timer "
+            f"must be more than 0. Now {node.node_id} handles {work[0] if work else 'its timers'}"
+        )
 
     def run(self, node_id: str, program: Path | str, *args: str) -> None:
         """Makes a node of an unchanged Python program on node.py, with these arguments.
@@ -129,11 +145,13 @@ class World:
         return self._lives[node_id]
 
     def init(self, *node_ids: str) -> None:
-        """Sends init to these nodes, or to all nodes."""
-        for node_id in node_ids or list(self.nodes):
-            self.request(
-                node_id, {"type": "init", "node_id": node_id, "node_ids": list(self.nodes)}
-            )
+        """Sends init to these nodes, or to all nodes. AssertionError if a node refuses it."""
+        everybody = list(self.nodes)
+        for node_id in node_ids or everybody:
+            body = {"type": "init", "node_id": node_id, "node_ids": everybody}
+            refusal = self.answer(self.request(node_id, body))
+            log = "\n".join(self.nodes[node_id].log_lines)
+            assert refusal is None, f"{node_id} refused its init: {refusal}\n{log}"
 
     def request(self, node_id: str, body: Body, client: str = "c1") -> int:
         """Sends a client's request, which is handled in its own turn. Returns its msg_id."""
@@ -183,27 +201,33 @@ class World:
             self.mail.append(reply)
 
     def advance(self, seconds: float, delivering: bool = True) -> None:
-        """Advances time, runs the timers that become due, and delivers the messages sent."""
+        """Advances time, runs the timers that become due, and delivers the messages sent.
+
+        Without `delivering` all messages stay in flight.
+        """
         end = self.time + seconds
         while True:
             if delivering:
                 self.deliver()
-            node = min(self.nodes.values(), key=lambda node: node.next_due)
-            if node.next_due > end:
+            if not self._run_next(end):
                 break
-            self.time = max(self.time, node.next_due)
-            node.run()
         self.time = end
 
     def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Advances time, timer by timer, until condition() is true. Returns its value."""
         end = self.time + seconds
         while not (found := condition()):
-            self.deliver()
-            node = min(self.nodes.values(), key=lambda node: node.next_due)
-            assert node.next_due <= end, f"the condition did not hold within {seconds} s"
-            if found := condition():
-                break
-            self.time = max(self.time, node.next_due)
-            node.run()
+            if self.mail:
+                self.deliver()
+            else:
+                assert self._run_next(end), f"the condition did not hold within {seconds} s"
         return found
+
+    def _run_next(self, end: float) -> bool:
+        """Advances time to the next timer, and runs it. False if none is due until `end`."""
+        node = min(self.nodes.values(), key=lambda node: node.next_due, default=None)
+        if not node or node.next_due > end:
+            return False
+        self.time = max(self.time, node.next_due)
+        node.run()
+        return True

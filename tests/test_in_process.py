@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import pytest
 from in_process import World
+from workbench.simulation.simulated_cluster import NotSimulable
 
 from node import Message
 
@@ -35,6 +37,14 @@ def test_a_program_runs_unchanged_and_its_timers_follow_the_test() -> None:
     assert (elements(world, "n0"), elements(world, "n1")) == ([7], [])
     world.advance(0.2)
     assert elements(world, "n1") == [7]
+
+
+def test_the_store_runs_in_it_too() -> None:
+    world = cluster(ROOT / "raft.py", count=3)
+    asked = world.request("n0", {"type": "write", "key": 1, "value": 2})
+    assert world.until(lambda: world.answer(asked)) == {"type": "write_ok"}
+    asked = world.request("n1", {"type": "read", "key": 1})
+    assert world.until(lambda: world.answer(asked)) == {"type": "read_ok", "value": 2}
 
 
 def test_a_program_gets_its_arguments() -> None:
@@ -84,6 +94,42 @@ def test_a_handler_that_fails_leaves_its_traceback_in_the_log(tmp_path: Path) ->
     assert "ZeroDivisionError" in "".join(world.nodes["n0"].log_lines)
 
 
+def test_a_node_that_refuses_its_init_shows_why(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(f"{ECHO}node.on_init(lambda: 1 / 0)\nnode.main()")
+    with pytest.raises(AssertionError, match=r"(?s)n0 refused its init: .*on_init\(lambda: 1 / 0"):
+        cluster(tmp_path / "echo.py")
+
+
+FLOOD = "node.on('flood', lambda msg: node.broadcast({'type': 'flood'}))"
+
+
+@pytest.mark.parametrize(
+    ("bug", "turn"),
+    [(FLOOD, r'Now n\d handles .*"type": ?"flood"'), ("node.every(0, list)", "its timers")],
+)
+def test_nodes_that_never_rest_do_not_hang_the_test(
+    bug: str, turn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_process, "MOST_TURNS", 1000)
+    (tmp_path / "echo.py").write_text(f"{ECHO}{bug}\nnode.main()")
+    world = cluster(tmp_path / "echo.py")
+    world.request("n0", {"type": "flood"})
+    with pytest.raises(AssertionError, match=f"1,000 turns while time stood still.*{turn}"):
+        world.advance(1)
+
+
+def test_nodes_may_take_many_turns_in_a_long_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_process, "MOST_TURNS", 10)
+    cluster("g_set.py").advance(60)
+
+
+def test_a_blocking_handler_is_told_to_use_a_callback(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(f"{ECHO}node.on('wait', list, blocking=True)\nnode.main()")
+    world = cluster(tmp_path / "echo.py")
+    with pytest.raises(NotSimulable, match=r"use node\.rpc with a callback"):
+        world.request("n0", {"type": "wait"})
+
+
 def test_a_module_beside_the_program_is_not_shared_between_nodes(tmp_path: Path) -> None:
     (tmp_path / "echoing.py").write_text(ECHO)
     (tmp_path / "echo.py").write_text("from echoing import node\nnode.main()")
@@ -108,6 +154,36 @@ def test_lost_messages_do_not_arrive() -> None:
     world.call("n1", {"type": "add", "element": 8})
     world.advance(5)
     assert (elements(world, "n0"), elements(world, "n1")) == ([7, 8], [8])
+
+
+def test_messages_can_be_delayed_and_change_their_order() -> None:
+    world = World()
+    heard: list[int] = []
+    n0 = world.add("n0", lambda node: node)
+    world.add("n1", lambda node: node.on("number", lambda msg: heard.append(msg["body"]["is"])))
+    world.init()
+    for number in (1, 2):
+        n0.after(0, lambda number=number: n0.send("n1", {"type": "number", "is": number}))
+    world.advance(5, delivering=False)
+    assert (world.time, heard) == (5, [])
+    world.mail.reverse()
+    world.deliver()
+    assert heard == [2, 1]
+
+
+def test_time_advances_also_without_nodes() -> None:
+    world = World()
+    world.advance(3)
+    assert world.time == 3
+
+
+def test_until_goes_no_further_than_its_condition_needs() -> None:
+    world = cluster("g_set.py")
+    world.call("n0", {"type": "add", "element": 7})
+    world.until(lambda: elements(world, "n1") == [7])
+    assert world.time == 0.5
+    with pytest.raises(AssertionError, match=r"did not hold within 3 s"):
+        world.until(lambda: elements(world, "n1") == [8], seconds=3)
 
 
 def test_the_services_answer() -> None:

@@ -189,7 +189,8 @@ def test_a_blocking_handler_is_refused_for_there_are_no_threads(tmp_path: Path) 
     record = echo(tmp_path, blocking=True)
     assert record.crash == (
         "n0 cannot be simulated: a simulated node has no threads, and so no blocking handlers "
-        "(blocking=True); run this node as a process, without --simulate"
+        "(blocking=True); use node.rpc with a callback, or run this node as a process, without "
+        "--simulate"
     )
 
 

@@ -119,7 +119,7 @@ class VirtualNode(Node):
     def _start_thread(self, action: Callable[[], object]) -> None:
         raise NotSimulable(
             "a simulated node has no threads, and so no blocking handlers (blocking=True); "
-            "run this node as a process, without --simulate"
+            "use node.rpc with a callback, or run this node as a process, without --simulate"
         )
 
     def _end(self, error: BaseException) -> NoReturn:
