@@ -332,7 +332,8 @@ class Node:
                     raise RPCError.not_supported(f"{self.node_id} does not know {type!r:.100}")
             if isinstance(handler(msg), dict):
                 type = msg["body"].get("type")
-                self.log(f"{type!r:.60}: no returned dict is sent; write node.reply(msg, {{...}})")
+                why = "returned a dict, which nobody sends; write node.reply(msg, {...})"
+                self.log(f"the handler of {type!r:.60} {why}")
         except Exception as error:
             if not isinstance(error, RPCError):
                 self.log(traceback.format_exc())

@@ -332,7 +332,9 @@ def test_a_dict_that_a_handler_returns_is_not_sent_and_the_log_says_so() -> None
     node.on("echo", lambda msg: {"type": "echo_ok"})
     node.receive({"src": "c1", "dest": "n1", "body": {"type": "echo", "msg_id": 1}})
     assert not world.inbox
-    assert node.log_lines == ["'echo': no returned dict is sent; write node.reply(msg, {...})"]
+    assert node.log_lines == [
+        "the handler of 'echo' returned a dict, which nobody sends; write node.reply(msg, {...})"
+    ]
 
 
 def test_a_node_may_be_made_without_a_change_of_stdout() -> None:

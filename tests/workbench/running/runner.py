@@ -36,6 +36,7 @@ LATE_INIT = SECOND // 5
 CATCH_UP = SECOND // 10  # after a longer delay, the schedule skips the operations that were due
 READMITTED = ", a member: "  # part of a line on stderr of a node that counts, as raft.py writes it
 RECOVERY = 10 * SECOND  # time without operations before the final phase
+LONG = 300  # characters shown of a line
 RATE_KEPT = 0.97  # a run with a smaller share of the requested operations reports its rate
 
 
@@ -160,6 +161,7 @@ class Runner:
         self._silent: set[str] = set()  # nodes with a sentence in the record's silence
         self._timed_out = 0  # number of requests
         self._printed: Counter[str] = Counter()  # lines of each node
+        self._last_words: dict[str, str] = {}  # last line of each node on stderr
         self._to_itself: dict[str, Body] = {}  # each node's last reply to itself
         self._surplus: Counter[str] = Counter()  # each node's messages that no client waited for
         self._first_surplus: dict[str, str] = {}
@@ -328,6 +330,7 @@ class Runner:
     def on_stderr(self, node_id: str, line: str) -> None:
         """Records role changes in a node's line, and prints the line with --log-stderr."""
         self._ear.hear(self.loop.now(), node_id, line)
+        self._last_words[node_id] = line
         if node_id == self._wiped and READMITTED in line:
             self._wiped = ""
         if self._options.log_stderr:
@@ -540,10 +543,12 @@ class Runner:
             seconds = timeout(self.workload, self._options)
             what = "no reply" if printed else "nothing"
             running = "" if self._options.nemesis else " and is still running"
+            last = self._last_words.get(node_id, "")
+            said = f"Its last line on stderr: {last[:LONG]}\n" if last else ""
             self.record.silence.append(
                 f"{node_id} printed {what} after the request {shown(conn.request)}{running}: it "
                 f'has no code for the type "{conn.request["type"]}", takes longer than '
-                f"{seconds:g} s, or did not flush its reply {FLUSH}\n"
+                f"{seconds:g} s, or did not flush its reply {FLUSH}\n{said}"
                 f"The reply that is wanted: {wanted(conn.request)}"
             )
 
