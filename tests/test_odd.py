@@ -63,7 +63,7 @@ ODD = {  # a line of the node: the exit status, and parts of the last lines
             '", the src of the request: {"type": "echo_ok", "in_reply_to": 1, "echo": "'],
     ),
     "print('no such type', file=sys.stderr, flush=True); continue": (
-        1, ["or did not flush its reply", "\nIts last line on stderr: no such type\nThe reply that"],
+        1, ["or did not flush its reply", "\nIts last line on stderr: no such type\nThe re"],
     ),
     "text += '\\n' + text": (
         0, [" that no client was waiting for", ': {"type": "echo_ok", "in_reply_to": '],
