@@ -220,6 +220,15 @@ def test_messages_have_no_blanks_as_in_maelstrom(bench: Bench) -> None:
     assert bench.told.lines == [("n0", wanted)]
 
 
+def test_characters_are_utf_8_as_in_maelstrom_and_half_of_one_is_a_question_mark(
+    bench: Bench,
+) -> None:
+    cluster = bench.start("for line in sys.stdin.buffer: os.write(1, line)")
+    cluster.deliver("n0", {"a": "\u20ac\0\ud83d"})
+    bench.until(lambda: len(bench.told.lines) == 1)
+    assert bench.told.lines == [("n0", '{"a":"\u20ac\\u0000?"}'.encode())]
+
+
 def test_what_a_pipe_does_not_take_waits_and_arrives_in_order(bench: Bench) -> None:
     cluster = bench.start(
         "input()\n"

@@ -68,7 +68,7 @@ ODD = {  # a line of the node: the exit status, and parts of the last lines
     "body['server'] = 1; text = json.dumps(reply)": (1, ['remove the field "server" from the bo']),
     "reply['ts'] = 1; text = json.dumps(reply)": (1, ['remove the field "ts" from the message']),
     "sys.exit()": (
-        255, ['\nn0 had this request when it ended: {"type": "echo", ',
+        255, ['\nn0 had this request when it ended: {"echo": "Please',
               "exit status 0 (but a node must run until it is killed; with node.py: "],
     ),
 }  # fmt: skip

@@ -165,7 +165,9 @@ class Network:
 
     def send(self, message: Message) -> None:
         """Gives a well-formed message an id, and sends it."""
-        message = {"id": self._messages, **message}
+        src, dest, body = message["src"], message["dest"], message["body"]
+        # In the order of Maelstrom's fields (maelstrom.net.message), for a node that needs it.
+        message = {"id": self._messages, "src": src, "dest": dest, "body": body}
         self._messages += 1
         servers = self._between_servers(message)
         (self.between_servers if servers else self.with_clients).sent += 1

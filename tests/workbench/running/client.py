@@ -106,7 +106,7 @@ class Client:
             if isinstance(step, Outcome):
                 done(step, reply, src)
             else:
-                self.call(dest, step, timeout, answered)
+                self.call(dest, type_last(step), timeout, answered)
 
         go_on(proceed(value, talk), {}, dest)
 
@@ -153,6 +153,15 @@ class Client:
         return (
             f"{src} replied, but the reply cannot be matched to its request: {why}: {shown(body)}"
         )
+
+
+def type_last(body: Body) -> Body:
+    """Moves the type behind the arguments, its place in Maelstrom (maelstrom.client/defrpc).
+
+    A node in C or shell may search a line with a pattern that depends on the order.
+    """
+    arguments = {key: body[key] for key in body if key != "type"}
+    return {**arguments, "type": body["type"]}
 
 
 def shown(value: Any) -> str:
