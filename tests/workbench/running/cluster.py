@@ -206,7 +206,7 @@ class Processes(Cluster):
         if node and node.silent:
             return (
                 f"{node_id} printed nothing: it has no code for the type init, printed no newline "
-                f"after its reply, or did not flush it {FLUSH}"
+                f"after its reply, did not flush it {FLUSH}, or needs longer to start"
             )
         return ""
 
