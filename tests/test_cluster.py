@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from workbench.record.node_log import said
-from workbench.running.cluster import GUARD, WELL, Processes
+from workbench.running.cluster import FLUSH, GUARD, WELL, Processes
 from workbench.simulation.loop import RealLoop
 from workbench.units import SECOND
 
@@ -150,7 +150,8 @@ def test_an_interpreter_that_env_does_not_find_is_named(
 @pytest.mark.parametrize(
     ("program", "why"),
     [
-        ("", "n0 printed nothing: it has no code for the type init, "),
+        ("", "n0 printed nothing: it has no code for the type init, printed no newline after its "
+         f"reply, did not flush it {FLUSH}, or needs longer to start"),
         ("os.write(1, b'hi')", "n0 printed 2 bytes on stdout without a newline at their end: hi"),
         ("os.write(1, b'1\\n2')", "n0 printed 1 byte on stdout without a newline at their end: 2"),
         ("os.write(1, b'1\\n'); os.close(1)", "n0 closed its stdout, so no reply can come"),
@@ -171,7 +172,10 @@ def test_output_that_is_missing_is_explained(program: str, why: str, bench: Benc
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("print(1)\n", "its first line must name an interpreter, as #!/usr/bin/env python3 does"),
+        ("package main\n",
+         "its first line must name an interpreter, as #!/usr/bin/env python3 does; for source code "
+         "in another language, give the compiled program, or write a script with the lines "
+         "#!/bin/sh and exec COMMAND {}"),
         ("#!/no/python\n", "the interpreter in its first line, /no/python, does not exist"),
         ("#!/no/python -u\n", "the interpreter in its first line, /no/python, does not exist"),
         ("#!/bin/sh\r\n", "its first line ends in CRLF, a line end of Windows, and the CR counts "

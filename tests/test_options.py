@@ -204,3 +204,12 @@ def test_words_without_an_option_may_be_the_binarys(capsys: pytest.CaptureFixtur
         "a", "b", capsys=capsys
     )
     assert "behind" not in refused("--time", "3", capsys=capsys)
+
+
+def test_a_binary_may_be_a_script_or_source_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "node.go"
+    source.write_text("package main\n")
+    said = f"chmod +x {source}, or give the program that is compiled from it\n"
+    assert said in refused("--bin", str(source), capsys=capsys)

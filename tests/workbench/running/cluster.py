@@ -336,7 +336,11 @@ def _why_not(binary: str, error: OSError) -> str:
     if error.errno in (errno.ENOEXEC, errno.ENOENT) and (why := _wrong_first_line(binary)):
         return why
     if error.errno == errno.ENOEXEC:
-        return "its first line must name an interpreter, as #!/usr/bin/env python3 does"
+        return (
+            "its first line must name an interpreter, as #!/usr/bin/env python3 does; for source "
+            "code in another language, give the compiled program, or write a script with the lines "
+            f"#!/bin/sh and exec COMMAND {binary}"
+        )
     return error.strerror or str(error)
 
 

@@ -289,7 +289,10 @@ def parse(argv: Sequence[str]) -> Options:
         why = "is a folder" if path.is_dir() else "does not exist"
         p.error(f"--bin {given.bin} {why}{f'{script} {given.bin}' if ' ' in given.bin else ''}")
     if not os.access(path, os.X_OK):
-        p.error(f"--bin {given.bin} is not executable: chmod +x {given.bin}")
+        p.error(
+            f"--bin {given.bin} is not executable: chmod +x {given.bin}, or give the program that "
+            "is compiled from it"
+        )
 
     node_count = given.node_count or NODES
     group = 2 * node_count
