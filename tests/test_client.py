@@ -10,6 +10,8 @@ from workbench.network.network import Latency, Message, Network
 from workbench.running.client import KEPT_REPLIES, Client
 from workbench.simulation.loop import VirtualLoop
 from workbench.units import SECOND
+from workbench.workloads.lin_kv import LinKv
+from workbench.workloads.workload import Settings
 
 Body = dict[str, Any]
 
@@ -102,6 +104,12 @@ def test_who_gave_up_is_told_nothing(world: World) -> None:
     world.answer(msg_id, type="read_ok", value=1)
     world.loop.run_until(lambda: False)
     assert not world.done
+
+
+def test_a_requests_type_comes_behind_its_arguments_as_in_maelstrom(world: World) -> None:
+    workload = LinKv(random.Random(1), Settings(1))
+    world.client.perform("n0", workload, "cas", [0, [1, 2]], SECOND, lambda *words: None)
+    assert [*world.requests[-1]["body"]] == ["key", "from", "to", "type", "msg_id"]
 
 
 def test_it_remembers_some_replies_to_find_that_others_contradict_them(world: World) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from workbench.record.node_log import said
-from workbench.running.cluster import GUARD, WELL, Processes
+from workbench.running.cluster import FLUSH, GUARD, WELL, Processes
 from workbench.simulation.loop import RealLoop
 from workbench.units import SECOND
 
@@ -150,7 +150,8 @@ def test_an_interpreter_that_env_does_not_find_is_named(
 @pytest.mark.parametrize(
     ("program", "why"),
     [
-        ("", "n0 printed nothing: it has no code for the type init, "),
+        ("", "n0 printed nothing: it has no code for the type init, printed no newline after its "
+         f"reply, did not flush it {FLUSH}, or needs longer to start"),
         ("os.write(1, b'hi')", "n0 printed 2 bytes on stdout without a newline at their end: hi"),
         ("os.write(1, b'1\\n2')", "n0 printed 1 byte on stdout without a newline at their end: 2"),
         ("os.write(1, b'1\\n'); os.close(1)", "n0 closed its stdout, so no reply can come"),
@@ -171,7 +172,10 @@ def test_output_that_is_missing_is_explained(program: str, why: str, bench: Benc
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("print(1)\n", "its first line must name an interpreter, as #!/usr/bin/env python3 does"),
+        ("package main\n",
+         "its first line must name an interpreter, as #!/usr/bin/env python3 does; for source code "
+         "in another language, give the compiled program, or write a script with the lines "
+         "#!/bin/sh and exec COMMAND {}"),
         ("#!/no/python\n", "the interpreter in its first line, /no/python, does not exist"),
         ("#!/no/python -u\n", "the interpreter in its first line, /no/python, does not exist"),
         ("#!/bin/sh\r\n", "its first line ends in CRLF, a line end of Windows, and the CR counts "
@@ -218,6 +222,15 @@ def test_messages_have_no_blanks_as_in_maelstrom(bench: Bench) -> None:
     bench.until(lambda: len(bench.told.lines) == 1)
     wanted = b'{"id":1,"body":{"type":"init","node_ids":["n0","n1"]}}'
     assert bench.told.lines == [("n0", wanted)]
+
+
+def test_characters_are_utf_8_as_in_maelstrom_and_half_of_one_is_a_question_mark(
+    bench: Bench,
+) -> None:
+    cluster = bench.start("for line in sys.stdin.buffer: os.write(1, line)")
+    cluster.deliver("n0", {"a": "\u20ac\0\ud83d"})
+    bench.until(lambda: len(bench.told.lines) == 1)
+    assert bench.told.lines == [("n0", '{"a":"\u20ac\\u0000?"}'.encode())]
 
 
 def test_what_a_pipe_does_not_take_waits_and_arrives_in_order(bench: Bench) -> None:

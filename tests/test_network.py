@@ -269,6 +269,15 @@ def test_each_message_has_an_id_of_its_own_whatever_its_sender_called_it() -> No
     assert seen == [0, 1, 2]
 
 
+def test_the_fields_of_a_message_have_the_order_of_maelstroms() -> None:
+    net = Net(0)
+    fields: list[str] = []
+    net.note = lambda message: fields.extend(message)  # type: ignore[method-assign]
+    net.network.from_node("n0", b'{"body":{"text":"hello"},"dest":"n1","src":"n0"}')
+    net.run()
+    assert fields == ["id", "src", "dest", "body"]
+
+
 def test_a_node_exists_for_its_peers_once_it_was_added() -> None:
     net = Net(0)
     with pytest.raises(ProtocolError):

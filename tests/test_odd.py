@@ -66,12 +66,22 @@ ODD = {  # a line of the node: the exit status, and parts of the last lines
         1, ["or did not flush its reply", "\nIts last line on stderr: no such type\nThe re"],
     ),
     "text += '\\n' + text": (
-        0, [" that no client was waiting for", ': {"type": "echo_ok", "in_reply_to": '],
+        0, [" that no client was waiting for, the fi", ': {"type": "echo_ok", "in_reply_to": '],
+    ),
+    "reply['dest'] = 'c1'; text = json.dumps(reply)": (
+        1, ['n0 sent 1 message that no client was waiting for, to c1: {"type": "echo_ok", '],
+    ),
+    "reply['dest'] = 'c0'; text = json.dumps(reply)": (
+        1, ["\na reply goes to the src of its request; c0 sent only the init\n"],
+    ),
+    "if asked['msg_id'] == 3: reply['body'].update(type='error', code=11)\n"
+    "    text = json.dumps(reply)": (
+        1, [" echo operations were not ok, but all must be: 1 got an error.\n"],
     ),
     "body['server'] = 1; text = json.dumps(reply)": (1, ['remove the field "server" from the bo']),
     "reply['ts'] = 1; text = json.dumps(reply)": (1, ['remove the field "ts" from the message']),
     "sys.exit()": (
-        255, ['\nn0 had this request when it ended: {"type": "echo", ',
+        255, ['\nn0 had this request when it ended: {"echo": "Please',
               "exit status 0 (but a node must run until it is killed; with node.py: "],
     ),
 }  # fmt: skip

@@ -186,3 +186,30 @@ def test_the_command_is_kept_with_its_seed_and_the_binarys_words() -> None:
 def test_an_option_is_not_shortened(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused("--time", "3", capsys=capsys)
     assert said.startswith("usage: maelstrom test -w WORKLOAD") and "--time" in said
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("\u2013-rate", "--rate"), ("\u2014rate", "--rate"), ("\u2013w", "-w")],
+)
+def test_a_long_dash_is_told_from_a_hyphen(
+    word: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(word, capsys=capsys)
+    assert f"{word} begins with a long dash, which is no hyphen: type {meant}\n" in said
+
+
+def test_words_without_an_option_may_be_the_binarys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "arguments: a b; arguments for the binary come behind --\n" in refused(
+        "a", "b", capsys=capsys
+    )
+    assert "behind" not in refused("--time", "3", capsys=capsys)
+
+
+def test_a_binary_may_be_a_script_or_source_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "node.go"
+    source.write_text("package main\n")
+    said = f"chmod +x {source}, or give the program that is compiled from it\n"
+    assert said in refused("--bin", str(source), capsys=capsys)

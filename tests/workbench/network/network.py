@@ -165,7 +165,9 @@ class Network:
 
     def send(self, message: Message) -> None:
         """Gives a well-formed message an id, and sends it."""
-        message = {"id": self._messages, **message}
+        src, dest, body = message["src"], message["dest"], message["body"]
+        # In the order of Maelstrom's fields (maelstrom.net.message), for a node that needs it.
+        message = {"id": self._messages, "src": src, "dest": dest, "body": body}
         self._messages += 1
         servers = self._between_servers(message)
         (self.between_servers if servers else self.with_clients).sent += 1
@@ -263,10 +265,14 @@ class Network:
                 raise ProtocolError(
                     f"{node_id} sent init_ok twice for one init: {_excerpt(line)}\nsend it once"
                 )
+            advice = "reply to each request only once, and before its time-out"
+            if after == HAD_INIT:
+                advice = (
+                    f"a reply goes to the src of its request; {message['dest']} sent only the init"
+                )
             raise ProtocolError(
                 f"{node_id} answered {message['dest']} after {after}: the real Maelstrom ignores "
-                f"{node_id} from then on: {_excerpt(line)}\n"
-                "reply to each request only once, and before its time-out"
+                f"{node_id} from then on: {_excerpt(line)}\n{advice}"
             )
         message.pop("id", None)
         if message["src"] != node_id:

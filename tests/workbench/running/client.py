@@ -33,7 +33,7 @@ class Client:
     """Sends one request at a time, and waits for its reply.
 
     The client calls `warn(text)` if two replies to one request contradict each other, and
-    `surplus(src, body)` for each harmless message that it does not wait for. `stray` describes the
+    `surplus(message)` for each harmless message that it does not wait for. `stray` describes the
     first message since the last request that is no reply to any request, or "". `request` is the
     last request's body. `state` is the workload's state of this client.
     """
@@ -44,7 +44,7 @@ class Client:
         loop: Loop,
         network: Network,
         warn: Callable[[str], object],
-        surplus: Callable[[str, Body], object] = lambda src, body: None,
+        surplus: Callable[[Message], object] = lambda message: None,
     ) -> None:
         self.client_id = client_id
         self._loop = loop
@@ -106,7 +106,7 @@ class Client:
             if isinstance(step, Outcome):
                 done(step, reply, src)
             else:
-                self.call(dest, step, timeout, answered)
+                self.call(dest, type_last(step), timeout, answered)
 
         go_on(proceed(value, talk), {}, dest)
 
@@ -124,7 +124,7 @@ class Client:
         msg_id = body.get("in_reply_to")
         if type(msg_id) is not int or not 0 < msg_id <= self._msg_id:
             if not self._waiting:
-                self._surplus(src, body)
+                self._surplus(message)
             self.stray = self.stray or self._unmatched(src, body)
             return  # 1.0 and true equal 1 in Python, but are not message ids
         if self._waiting and msg_id == self._msg_id:
@@ -141,7 +141,7 @@ class Client:
                     f"first {shown(first)}, then {shown(body)} from {src}"
                 )
             else:
-                self._surplus(src, body)
+                self._surplus(message)
 
     def _unmatched(self, src: str, body: Body) -> str:
         must = f"must be {self._msg_id} (an integer), the msg_id of the request"
@@ -153,6 +153,15 @@ class Client:
         return (
             f"{src} replied, but the reply cannot be matched to its request: {why}: {shown(body)}"
         )
+
+
+def type_last(body: Body) -> Body:
+    """Moves the type behind the arguments, its place in Maelstrom (maelstrom.client/defrpc).
+
+    A node in C or shell may search a line with a pattern that depends on the order.
+    """
+    arguments = {key: body[key] for key in body if key != "type"}
+    return {**arguments, "type": body["type"]}
 
 
 def shown(value: Any) -> str:

@@ -30,9 +30,9 @@ NOT_FOUND = (126, 127)  # exit status of env and of shells for a program that ca
 FLUSH = "(Python: print(text, flush=True), Ruby: $stdout.sync = true, C: fflush(stdout))"
 WELL = "exit status 0 (but a node must run until it is killed; with node.py: call node.main())"
 WATCH_INTERVAL = SECOND // 10  # time between checks for ended nodes
-# Writes JSON without blanks, as Maelstrom does (cheshire): a node in C or shell may search a line
-# for "type":"init". Made once: making an encoder is slow.
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+# Writes JSON as Maelstrom does (cheshire), without blanks and with \u only where it must be: a node
+# in C or shell may search a line for "type":"init". Made once: making an encoder is slow.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 # This shell kills all remaining nodes if the workbench ends without stopping them, even by
 # SIGKILL. Its stdin then closes, and it kills the process groups that have not ended, including
@@ -186,7 +186,8 @@ class Processes(Cluster):
         """Writes a message to a node's stdin, and keeps the part that the pipe does not accept."""
         if node := self._nodes.get(node_id):
             waiting = bool(node.unwritten)
-            node.unwritten += _encode(message).encode() + b"\n"
+            # Half of a surrogate pair, which is no character, becomes "?", as in Maelstrom.
+            node.unwritten += _encode(message).encode(errors="replace") + b"\n"
             if not waiting:
                 self._write(node)
 
@@ -205,7 +206,7 @@ class Processes(Cluster):
         if node and node.silent:
             return (
                 f"{node_id} printed nothing: it has no code for the type init, printed no newline "
-                f"after its reply, or did not flush it {FLUSH}"
+                f"after its reply, did not flush it {FLUSH}, or needs longer to start"
             )
         return ""
 
@@ -335,7 +336,11 @@ def _why_not(binary: str, error: OSError) -> str:
     if error.errno in (errno.ENOEXEC, errno.ENOENT) and (why := _wrong_first_line(binary)):
         return why
     if error.errno == errno.ENOEXEC:
-        return "its first line must name an interpreter, as #!/usr/bin/env python3 does"
+        return (
+            "its first line must name an interpreter, as #!/usr/bin/env python3 does; for source "
+            "code in another language, give the compiled program, or write a script with the lines "
+            f"#!/bin/sh and exec COMMAND {binary}"
+        )
     return error.strerror or str(error)
 
 

@@ -31,6 +31,8 @@ MOST_CLIENTS = 10_000
 CONCURRENCY = "1n"
 LONG = 100  # characters of a wrong number in an error text
 CRASHED = 255
+# En dash, em dash and minus sign. Web pages and word processors put them in the place of hyphens.
+LONG_DASHES = "\u2013\u2014\u2212"
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,18 @@ def parse(argv: Sequence[str]) -> Options:
     argv = list(argv)
     split = argv.index("--") if "--" in argv else len(argv)
     p = parser()
-    given = p.parse_args(argv[:split])
+    for word in argv[:split]:
+        if word.startswith(tuple(LONG_DASHES)):
+            name = word.strip(f"-{LONG_DASHES}")
+            p.error(
+                f"{word} begins with a long dash, which is no hyphen: type "
+                f"{'-' if len(name) == 1 else '--'}{name}"
+            )
+    given, unknown = p.parse_known_args(argv[:split])
+    if unknown:
+        words = " ".join(unknown)
+        hint = "" if words.startswith("-") else "; arguments for the binary come behind --"
+        p.error(f"unrecognized arguments: {words}{hint}")
 
     path = Path(given.bin).resolve()
     if not path.is_file():
@@ -276,7 +289,10 @@ def parse(argv: Sequence[str]) -> Options:
         why = "is a folder" if path.is_dir() else "does not exist"
         p.error(f"--bin {given.bin} {why}{f'{script} {given.bin}' if ' ' in given.bin else ''}")
     if not os.access(path, os.X_OK):
-        p.error(f"--bin {given.bin} is not executable: chmod +x {given.bin}")
+        p.error(
+            f"--bin {given.bin} is not executable: chmod +x {given.bin}, or give the program that "
+            "is compiled from it"
+        )
 
     node_count = given.node_count or NODES
     group = 2 * node_count

@@ -564,18 +564,19 @@ class Runner:
             f'"{conn.client_id}", the src of the request: {shown(body)}'
         )
 
-    def _on_surplus(self, src: str, body: Body) -> None:
+    def _on_surplus(self, message: Message) -> None:
+        src = message["src"]
         self._surplus[src] += 1
         if src not in self._first_surplus:
-            self._first_surplus[src] = shown(body)
+            self._first_surplus[src] = f"to {message['dest']}: {shown(message['body'])}"
 
     def _note_surplus(self) -> None:
         """Notes the messages that no client waited for. After a fault, retries may cause them."""
         for node_id, count in self._surplus.items() if not self._options.nemesis else ():
             messages = f"{count:,} message{'s' * (count > 1)}"
             self.note(
-                f"{node_id} sent {messages} that no client was waiting for"
-                f"{', the first' * (count > 1)}: {self._first_surplus[node_id]}"
+                f"{node_id} sent {messages} that no client was waiting for, "
+                f"{'the first ' * (count > 1)}{self._first_surplus[node_id]}"
             )
 
     def _note(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..record import edn
 from ..record.edn import Keyword
 from ..record.history import Op, clients
 from ..verdicts import VALID, Results
-from .workload import Body, Next, Plain, Worker, expect
+from .workload import NET_TIMEOUT, Body, Next, Plain, Worker, expect
 
 LONG = 300  # characters of a payload in a sentence
 
@@ -44,7 +45,8 @@ class Echo(Plain):
         sent: dict[int | str, Any] = {}
         errors = []
         wrong = []
-        count = failed = 0
+        failed: Counter[str] = Counter()  # ends of operations
+        count = 0
         for op in clients(ops):
             if op.type == "invoke":
                 count += 1
@@ -54,7 +56,7 @@ class Echo(Plain):
                 if op.type == "ok":
                     wrong.append(f"{edn.dumps(sent[op.process])} came back as {_shown(received)}")
                 else:
-                    failed += 1
+                    failed[_end(received)] += 1
                 errors.append(
                     ["Expected a message with :echo", sent[op.process], "But received", received]
                 )
@@ -64,9 +66,19 @@ class Echo(Plain):
                 f"{wrong[0]}, but an echo must be the same as its request "
                 f"(wrong replies: {len(wrong)} of {count})"
             )
-        if 0 < failed < count:
-            self.reasons.append(f"{failed} of {count} echo operations were not ok; all must be")
+        if 0 < failed.total() < count:
+            ends = ", ".join(f"{number} {end}" for end, number in failed.most_common())
+            self.reasons.append(
+                f"{failed.total()} of {count} echo operations were not ok, but all must be: {ends}"
+            )
         return {VALID: not errors, Keyword("errors"): errors}
+
+
+def _end(error: Any) -> str:
+    """Says how an operation ended that was not ok."""
+    if error == NET_TIMEOUT:
+        return "got no reply in time"
+    return "got an error" if isinstance(error, list) else "got a malformed reply"
 
 
 def _shown(value: Any) -> str:
