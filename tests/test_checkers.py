@@ -247,6 +247,16 @@ def test_duplicated_and_foreign_elements_are_warnings() -> None:
     ]
 
 
+def test_an_integer_that_has_become_a_string_is_told() -> None:
+    text = ADD_1 + '1 invoke read nil\n1 ok read [1 "1" "9" "8" "7" "6" "5"]\n'
+    slip, other, *rest = set_full.check(history(text)).warnings
+    assert slip.endswith(
+        'shows element "1", but nobody has added it: it was the integer 1, and has become a string.'
+    )
+    assert other.endswith('shows element "9", but nobody has added it.')
+    assert [text.split('"')[1] for text in rest] == ["8", "7", "6", "5"], "in the read's order"
+
+
 def test_a_set_without_adds_or_reads_is_unknown() -> None:
     assert set_full.check([]).why == ["No element was added, so there is nothing to judge."]
     assert get(set_full.check([]).results, "valid?") is UNKNOWN
@@ -415,7 +425,7 @@ def sent(process: int, offset: int, message: int, type: str = "ok") -> str:
     )
 
 
-def polled(process: int, *pairs: tuple[int, int], key: str = "k") -> str:
+def polled(process: int, *pairs: tuple[int, int | str], key: str = "k") -> str:
     """Returns the lines of a poll that shows these offsets and messages."""
     result = " ".join(f"[{offset} {message}]" for offset, message in pairs)
     return f'{process} invoke poll [[:poll]]\n{process} ok poll [[:poll {{"{key}" [{result}]}}]]\n'
@@ -629,7 +639,10 @@ def test_error_types_of_several_micro_ops(text: str, types: str, bad: str) -> No
 def test_a_message_that_nobody_sent_makes_a_log_unknown() -> None:
     _, verdict = judged(sent(0, 0, 10) + polled(1, (0, 10), (1, 99)))
     assert verdict.valid is None
-    assert "99" in verdict.why[0] and "nobody sent it" in verdict.why[0]
+    assert "99" in verdict.why[0] and "nobody sent it." in verdict.why[0]
+    _, verdict = judged(sent(0, 0, 10) + polled(1, (0, '"10"')))
+    slip = "nobody sent it: it was the integer 10, and has become a string."
+    assert slip in verdict.warnings[0]
     types, verdict = judged(LOG + polled(1, *ALL, (6, 99)) + polled(1, *ALL))
     assert (types, verdict.valid) == ("nonmonotonic-poll=1", False)
     assert "nobody sent it" in verdict.warnings[0]

@@ -391,7 +391,10 @@ def test_an_element_that_nobody_appended_is_unknown_with_a_reason() -> None:
 def test_an_element_that_nobody_appended_is_a_warning_beside_an_anomaly() -> None:
     result = list_append.check(at_once("[[:append 1 1]]", '[[:append 1 2] [:r 1 ["2"]]]'))
     assert result.valid is False
-    assert "key 1 shows \"2\", which no transaction appended" in result.warnings[0]
+    assert result.warnings[0].startswith(
+        'A read of key 1 shows "2", which no transaction appended: it was the integer 2, and has '
+        "become a string. So"
+    )
 
 
 def test_reads_of_an_unknown_transaction_are_unknown() -> None:

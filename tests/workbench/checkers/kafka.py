@@ -51,7 +51,7 @@ from ..verdicts import Results
 from .clojure import identity, in_order, map_key
 from .kafka_cycles import components, shortest_cycle
 from .kafka_log import NOTHING, Event, History, Key, Message, Messages
-from .verdict import Verdict, at, limited, results, show
+from .verdict import Verdict, at, limited, mistyped, results, show
 
 ALLOWED = {"int-send-skip"}
 MESSAGES_KEPT = 32  # unseen messages kept of a key
@@ -345,7 +345,7 @@ class Analysis(History):
         """Tells of polled messages that nobody sent."""
         return [
             f"{events[0]} shows message {self.show(message)} of key {self.show(key)}, "
-            "but nobody sent it."
+            f"but nobody sent it{mistyped(message, self.invoked, key)}."
             for (key, message), events in self.pollers.items()
             if (key, message) not in self.invoked
         ]

@@ -39,6 +39,7 @@ from ..record.history import Op
 from .cycles import RW, WR, WW, Graph, in_list_order
 from .elle import BUDGET, Analysis, Finding, Findings, Result, data_of, judge, op_data, unknown
 from .transactions import Mop, Transactions, Txn, Unanalysable, shown, transactions
+from .verdict import mistyped
 
 INITIAL: Final = object()
 """Stands for the empty list before the first append."""
@@ -369,9 +370,10 @@ def _unwritten(found: Transactions, orders: Orders) -> str:
     for key, order in orders.order.items():
         for element in order:
             if (key, element) not in appended:
+                slip = mistyped(element, appended, key)
                 return (
                     f"A read of key {shown(key)} shows {shown(element)}, which no transaction "
-                    "appended. So the order of the other appends is not certain."
+                    f"appended{slip}. So the order of the other appends is not certain."
                 )
     return ""
 

@@ -35,7 +35,7 @@ from ..record.history import HistoryError, Op, clients, to_map
 from ..units import MILLISECOND
 from ..verdicts import Results
 from .clojure import identity, in_order
-from .verdict import Verdict, at, limited, results, show
+from .verdict import Verdict, at, limited, mistyped, results, show
 
 QUANTILES = (0, 0.5, 0.95, 0.99, 1)
 WORST_KEPT = 8
@@ -160,7 +160,7 @@ def _follow(ops: Sequence[Op]) -> tuple[dict[Hashable, Element], list[Read], lis
             shown = _identities(op)
             distinct = set(shown)
             proven = distinct & unknown
-            for name in distinct - elements.keys() - foreign.keys():
+            for name in sorted(distinct - elements.keys() - foreign.keys(), key=shown.index):
                 foreign[name] = op.value[shown.index(name)], op
             if len(distinct) < len(shown):
                 duplicates.append(_duplicates(op, shown))
@@ -169,7 +169,7 @@ def _follow(ops: Sequence[Op]) -> tuple[dict[Hashable, Element], list[Read], lis
             elements[name].known = op
         unknown -= proven
     warnings = limited(duplicates)
-    warnings += limited([_foreign(*shown, elements.get(name)) for name, shown in foreign.items()])
+    warnings += limited([_foreign(*shown, name, elements) for name, shown in foreign.items()])
     return elements, reads, warnings
 
 
@@ -222,9 +222,12 @@ def _duplicates(op: Op, shown: list[Hashable]) -> str:
     return f"Process {op.process}'s read {at(op)} shows element {show(value)} at {count} places."
 
 
-def _foreign(value: Any, op: Op, later: Element | None) -> str:
-    when = f"its add only began {at(later.add)}" if later else "nobody has added it"
-    return f"Process {op.process}'s read {at(op)} shows element {show(value)}, but {when}."
+def _foreign(value: Any, op: Op, name: Hashable, elements: dict[Hashable, Element]) -> str:
+    later = elements.get(name)
+    why = f"nobody has added it{mistyped(value, elements)}"
+    if later:
+        why = f"its add only began {at(later.add)}"
+    return f"Process {op.process}'s read {at(op)} shows element {show(value)}, but {why}."
 
 
 def _why(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,19 @@ def limited(sentences: Sequence[str]) -> list[str]:
 def show(value: Any) -> str:
     """Shows a value as text, shortened."""
     return shorten(edn.dumps(value), SHOWN)
+
+
+def mistyped(value: Any, written: Container[Any], *key: Any) -> str:
+    """Completes a sentence on a value that nobody wrote, if somebody wrote it as an integer.
+
+    Some languages turn integers into strings, for example as keys of an object. `written` has
+    values or, with a key, pairs of a key and a value. Returns "" if the sentence is complete.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        number = int(value)
+        if ((*key, number) if key else number) in written:
+            return f": it was the integer {value}, and has become a string"
+    return ""
 
 
 def at(op: Op) -> str:
