@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from workbench.record.node_log import said
+from workbench.running import cluster as cluster_module
 from workbench.running.cluster import FLUSH, GUARD, WELL, Processes
 from workbench.simulation.loop import RealLoop
 from workbench.units import SECOND
@@ -214,6 +215,18 @@ def test_messages_are_lines_of_json_and_lines_come_whole(bench: Bench) -> None:
     texts = [line for _, line in bench.told.lines]
     assert texts[::2] == [b"half", b"half"]
     assert [json.loads(text) for text in texts[1::2]] == [{"a": "\u20ac"}, {"b": [1, None]}]
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "LONGEST", 100_000)
+    bench.start("while True: os.write(1, b'x' * 1000)")
+    bench.until(lambda: bool(bench.told.exits))
+    assert bench.told.exits == [
+        "n0 printed more than 100,000 bytes on stdout without a newline: end each message with a "
+        "newline"
+    ]
 
 
 def test_messages_have_no_blanks_as_in_maelstrom(bench: Bench) -> None:

@@ -25,6 +25,7 @@ from ..units import SECOND
 LAST_LINES = 20  # lines of stderr to show when a node ends by itself
 READ_SIZE = 1 << 16
 LONG = 300  # characters of a line to show
+LONGEST = 200_000_000  # bytes of an unfinished line on stdout, so that it does not fill the memory
 NOT_FOUND = (126, 127)  # exit status of env and of shells for a program that cannot be run
 # Advice on flushing stdout, which these languages buffer if it is a pipe.
 FLUSH = "(Python: print(text, flush=True), Ruby: $stdout.sync = true, C: fflush(stdout))"
@@ -72,10 +73,10 @@ class NodeProcess:
         self.stderr = process.stderr.fileno()
         self.unwritten = bytearray()  # bytes for stdin that the pipe has not accepted yet
         # Start of an incomplete line of stdout, and of stderr.
-        self.unfinished = b""
+        self.unfinished = bytearray()
         self.silent = True  # nothing came from stdout yet
         self.closed_stdout = False
-        self.unfinished_stderr = b""
+        self.unfinished_stderr = bytearray()
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
 
 
@@ -265,8 +266,9 @@ class Processes(Cluster):
             while self._read_stderr(node):
                 pass
         if node.unfinished_stderr:
-            node.log.write([node.unfinished_stderr])
-            self._said(node, node.unfinished_stderr)
+            last = bytes(node.unfinished_stderr)
+            node.log.write([last])
+            self._said(node, last)
         for file in (node.stdin, node.stdout, node.stderr):
             self._loop.unwatch(file)
         for pipe in (node.process.stdin, node.process.stdout, node.process.stderr):
@@ -290,16 +292,22 @@ class Processes(Cluster):
         if not chunk:
             self._loop.unwatch(node.stdout)
             node.closed_stdout = True
-        *lines, node.unfinished = (node.unfinished + chunk).split(b"\n")
-        for line in lines:
+        for line in _whole_lines(node.unfinished, chunk):
             node.listener.on_line(node.node_id, line)
+        if len(node.unfinished) > LONGEST:
+            self._loop.unwatch(node.stdout)
+            node.listener.on_exit(
+                node.node_id,
+                f"printed more than {LONGEST:,} bytes on stdout without a newline: end each "
+                "message with a newline",
+            )
         return chunk
 
     def _read_stderr(self, node: NodeProcess) -> bytes:
         chunk = os.read(node.stderr, READ_SIZE)
         if not chunk:
             self._loop.unwatch(node.stderr)
-        *lines, node.unfinished_stderr = (node.unfinished_stderr + chunk).split(b"\n")
+        lines = _whole_lines(node.unfinished_stderr, chunk)
         if lines:
             node.log.write(lines)
         for line in lines:
@@ -329,6 +337,21 @@ class Processes(Cluster):
             wrong = _wrong_first_line(self._command[0]) if status in NOT_FOUND else ""
             advice = f"\n{self._command[0]}: {wrong}" if wrong else ""
             node.listener.on_exit(node_id, f"ended by itself with {how}{said}{advice}")
+
+
+def _whole_lines(unfinished: bytearray, chunk: bytes) -> list[bytes]:
+    """Returns the lines that a chunk completes, and keeps the rest in `unfinished`.
+
+    Each byte is looked at once, because a line may have millions of bytes in many chunks.
+    """
+    first, *others = chunk.split(b"\n")
+    unfinished += first
+    if not others:
+        return []
+    *whole, rest = others
+    lines = [bytes(unfinished), *whole]
+    unfinished[:] = rest
+    return lines
 
 
 def _why_not(binary: str, error: OSError) -> str:
